@@ -1,0 +1,90 @@
+# One command from a fresh clone to green: make test
+
+# Tried in this order; the first that runs, is 3.11 or newer and can make a virtual environment is
+# taken. Each is really run: a name on PATH may be a shim for an interpreter that is not there.
+PYTHON ?= python3.13 python3.12 python3.11 python3
+SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+
+BIN = .venv/bin
+PIP_INSTALL = -m pip install -qq --disable-pip-version-check
+
+# pyright: use the version that its wheel carries; do not ask the network for a newer one.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+
+.PHONY: help test demo lint format types check coverage lock clean
+.NOTPARALLEL:
+
+help:
+	@echo "make test      run the tests (sets up .venv first)"
+	@echo "make demo      run the example shop"
+	@echo "make lint      ruff, formatting, import contracts"
+	@echo "make format    rewrite the code as ruff wants it"
+	@echo "make types     mypy and pyright, both strict"
+	@echo "make check     lint, types and test"
+	@echo "make coverage  run the tests and report branch coverage"
+	@echo "make lock      renew requirements/dev.txt"
+	@echo "make clean     remove .venv and everything built"
+
+test: .venv/.ready
+	@$(BIN)/python -m pytest
+
+demo: .venv/.ready
+	@$(BIN)/python examples/shop/run.py
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.ready
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+check: lint types test
+
+coverage: .venv/.ready
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing
+
+# The stamp is written last, so that a set-up that was broken off is begun again.
+.venv/.ready: pyproject.toml requirements/dev.txt
+	@$(FIND_PYTHON); \
+	$(BIN)/python -c '' 2>/dev/null || { \
+		echo "Setting up .venv with $$("$$python" --version), about a minute"; \
+		"$$python" -m venv --clear .venv; \
+	}
+	@$(BIN)/python $(PIP_INSTALL) -r requirements/dev.txt
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The pins are made with the oldest Python supported: what it needs, the newer ones can ignore.
+lock: PYTHON = python3.11
+lock:
+	@$(FIND_PYTHON); \
+	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
+	"$$python" -m venv "$$work/venv" && \
+	"$$work/venv/bin/python" $(PIP_INSTALL) --upgrade 'pip>=25.1' && \
+	"$$work/venv/bin/python" $(PIP_INSTALL) --group dev -e '.[uvloop,asgi,demo]' && \
+	{ sed '/^[^#]/,$$d' requirements/dev.txt; \
+	  "$$work/venv/bin/python" -m pip freeze --exclude-editable; } > "$$work/dev.txt" && \
+	cat "$$work/dev.txt" > requirements/dev.txt
+
+clean:
+	rm -rf .venv .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist htmlcov .coverage .coverage.*
+	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+define FIND_PYTHON
+set -e; python=; \
+for candidate in $(PYTHON); do \
+	if "$$candidate" -c '$(SUITABLE)' 2>/dev/null; then python=$$candidate; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+	echo "No Python 3.11 or newer with venv was found (tried: $(PYTHON))." >&2; \
+	echo "Install one, or name yours: make test PYTHON=/path/to/python3" >&2; \
+	exit 1; \
+fi
+endef

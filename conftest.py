@@ -1,0 +1,45 @@
+"""Runs the Python blocks of README.md and of every page in docs/.
+
+The blocks of one page share one namespace and one temporary working directory. A block is left
+out by ``<!--- skip: next -->`` on the line above it.
+"""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+PARSERS = (PythonCodeBlockParser(), SkipParser())
+
+
+def enter_directory(namespace: dict[str, Any]) -> None:
+    directory = TemporaryDirectory(prefix="canister-docs-")
+    namespace["_page"] = (Path.cwd(), directory)
+    os.chdir(directory.name)
+
+
+def leave_directory(namespace: dict[str, Any]) -> None:
+    before, directory = namespace["_page"]
+    os.chdir(before)
+    directory.cleanup()
+
+
+readme = Sybil(
+    PARSERS,
+    pattern="README.md",
+    exclude="*/README.md",
+    setup=enter_directory,
+    teardown=leave_directory,
+)
+docs = Sybil(
+    PARSERS,
+    path="docs",
+    pattern="*.md",
+    setup=enter_directory,
+    teardown=leave_directory,
+)
+
+pytest_collect_file = (readme + docs).pytest()

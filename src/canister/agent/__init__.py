@@ -1,0 +1,1 @@
+"""The one process of a node that replicates: an asyncio loop around `canister.replication`."""

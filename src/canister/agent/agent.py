@@ -1,0 +1,235 @@
+"""The agent: one asyncio loop that replicates, answers the node's processes and keeps the store tidy."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from canister.agent import control
+from canister.agent.control import MemberState, Status
+from canister.agent.mesh import Mesh
+from canister.agent.sockets import socket_path
+from canister.clock import SECOND, Clock, next_stamp
+from canister.config import Config
+from canister.errors import CanisterError, StoreError
+from canister.freshness import Fetched
+from canister.record import make_version
+from canister.replication.membership import Membership, introduce
+from canister.replication.replica import Replica
+from canister.store.sqlite import SqliteStore
+
+logger = logging.getLogger("canister.agent")
+
+_TICK = 0.2
+_CHECKPOINT_AT = 1024 * 1024
+"""Bytes of write-ahead log from which it is moved into the database."""
+_SWEEP_BATCH = 200
+
+
+class Agent:
+    """The agent of one node; `run` returns when the task is cancelled.
+
+    Args:
+        store: the node's sessions.
+        config: the node's settings.
+        clock: where the time comes from.
+        random: what it draws jitter from.
+    """
+
+    def __init__(self, store: SqliteStore, config: Config, clock: Clock, random: Random) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._random = random
+        self._mesh = Mesh(config, random)
+        self._replica = Replica(store, self._membership(), config, clock, self._mesh, random)
+        self._control: asyncio.Server | None = None
+        self._wake: socket.socket | None = None
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Replicate until cancelled; *started* is called once all sockets are open.
+
+        Raises:
+            ListenError: the configured address cannot be listened on.
+        """
+        self._replica.start()
+        try:
+            await self._mesh.start(self._replica)
+            await self._open_sockets()
+            started()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tick())
+                tasks.create_task(self._checkpoint())
+                tasks.create_task(self._sweep())
+        finally:
+            await self._close()
+
+    def sockets(self) -> list[int]:
+        """Return the file descriptors of all sockets, which a forked child must not keep."""
+        own = [s.fileno() for s in self._control.sockets] if self._control else []
+        if self._wake is not None:
+            own.append(self._wake.fileno())
+        return [*own, *self._mesh.sockets()]
+
+    def _membership(self) -> Membership:
+        stored = self._store.members()
+        with self._store.snapshot() as snapshot:
+            last = snapshot.last_stamp()
+        address = self._config.listen or "local"
+        version = make_version(next_stamp(last, self._clock.now()), self._store.node)
+        empty = not self._store.scan(None, 1)
+        me = introduce(stored, address, self._store.node, version, empty=empty)
+        return Membership(stored, me, self._config.seeds)
+
+    async def _open_sockets(self) -> None:
+        loop = asyncio.get_running_loop()
+        files = self._store.files
+        for path in (files.control_socket, files.wake_socket):
+            path.unlink(missing_ok=True)
+        with socket_path(files.control_socket) as name:
+            self._control = await asyncio.start_unix_server(self._serve, name)
+        self._wake = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._wake.setblocking(False)
+        with socket_path(files.wake_socket) as name:
+            self._wake.bind(name)
+        loop.add_reader(self._wake, self._woken)
+        for path in (files.control_socket, files.wake_socket):
+            path.chmod(0o600)
+
+    async def _close(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._wake is not None:
+            asyncio.get_running_loop().remove_reader(self._wake)
+            self._wake.close()
+        for path in (self._store.files.control_socket, self._store.files.wake_socket):
+            path.unlink(missing_ok=True)
+        await self._mesh.stop()
+
+    # What is due.
+
+    def _woken(self) -> None:
+        """The log has grown; all wakes that wait are one."""
+        with contextlib.suppress(BlockingIOError):
+            while self._wake is not None:
+                self._wake.recv(1)
+        self._replica.poll()
+
+    async def _tick(self) -> None:
+        while True:
+            self._replica.poll()
+            self._replica.tick()
+            self._mesh.dial_missing()
+            await asyncio.sleep(_TICK)
+
+    async def _checkpoint(self) -> None:
+        wal = self._store.files.database.with_name("canister.db-wal")
+        while True:
+            await asyncio.sleep(_TICK)
+            with contextlib.suppress(FileNotFoundError):
+                if wal.stat().st_size >= _CHECKPOINT_AT:
+                    await asyncio.to_thread(self._store.checkpoint)
+
+    async def _sweep(self) -> None:
+        while True:
+            jitter = self._config.interval_jitter.total_seconds()
+            pause = self._config.clear_interval.total_seconds() + self._random.uniform(-jitter, jitter)
+            await asyncio.sleep(max(1.0, pause))
+            dropped = await self._sweep_kind(destroyed=False) + await self._sweep_kind(destroyed=True)
+            logger.info("swept %d sessions", dropped)
+
+    async def _sweep_kind(self, *, destroyed: bool) -> int:
+        """Sweep in small batches with pauses, so that writers hardly wait."""
+        total = 0
+        while True:
+            gate = self._replica.gate()
+            dropped = await asyncio.to_thread(self._store.sweep, gate, _SWEEP_BATCH, destroyed=destroyed)
+            total += dropped
+            if dropped < _SWEEP_BATCH:
+                return total
+            await asyncio.sleep(0.01)
+
+    # What the node's processes ask.
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readexactly(4)
+                request = control.request_decoder.decode(await reader.readexactly(control.frame_length(head)))
+                try:
+                    payload = control.encode_reply(await self._answer(request))
+                except CanisterError as error:
+                    payload = control.encode_failure(str(error))
+                writer.write(control.frame(payload))
+                await writer.drain()
+        except (EOFError, OSError, ValueError) as error:
+            logger.debug("a process hung up: %s", error)
+        finally:
+            writer.close()
+
+    async def _answer(self, request: control.AnyRequest) -> Any:
+        match request:
+            case control.AskStatus(at):
+                return self._status(at)
+            case control.FetchSession(session, timeout):
+                return await self._fetch(session, timeout)
+            case control.Resync(None):
+                self._replica.pull_now()
+                return None
+            case control.Resync(sessions):
+                timeout = self._config.remote_timeout.total_seconds()
+                await asyncio.gather(*(self._fetch(session, timeout) for session in sessions or ()))
+                return None
+            case control.Forget(session):
+                return self._replica.forget(session)
+            case control.Sweep(destroyed):
+                return await self._sweep_kind(destroyed=destroyed)
+            case control.Isolate(on):
+                self._mesh.isolate(on=on)
+                return None
+            case control.RemoveMember(address):
+                if not self._replica.remove_member(address):
+                    raise StoreError(f"{address} is not a member that can be removed; see `canister status`")
+                return None
+
+    async def _fetch(self, session: bytes, patience: float) -> control.FetchReply:
+        outcome: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
+        replica = self._replica
+        number = replica.fetches.start(session, list(replica.links), outcome.set_result)
+        asyncio.get_running_loop().call_later(patience, replica.fetches.expire, number)
+        fetched = await outcome
+        return control.FetchReply(fetched.answers, fetched.everyone)
+
+    def _status(self, at: int) -> Status:
+        return Status(
+            members=self._members(),
+            digest=self._replica.digest(at).hex(),
+            queued=self._replica.queued(),
+            isolated=self._mesh.isolated,
+            pid=os.getpid(),
+        )
+
+    def _members(self) -> list[MemberState]:
+        links = {link.address: link for link in self._replica.links.values()}
+        with self._store.snapshot() as snapshot:
+            last = snapshot.last_stamp()
+        membership = self._replica.membership
+        me = membership.me
+        states = [MemberState(me.address, "removed" if me.removed else "self", me.node.hex())]
+        for member in membership.all():
+            link = links.get(member.address)
+            if member.address == me.address:
+                continue
+            if link is None:
+                state = "removed" if member.removed else "down"
+                states.append(MemberState(member.address, state, member.node.hex()))
+                continue
+            lag = max(0, last - link.held_by_peer) / SECOND
+            state = "up" if link.is_sound else "comparing"
+            offset = link.clock_offset / SECOND
+            states.append(MemberState(member.address, state, member.node.hex(), lag, offset))
+        return states

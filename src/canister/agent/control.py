@@ -1,0 +1,188 @@
+"""What the processes of a node ask their agent: messages, and the blocking client."""
+
+import socket
+import struct
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from canister.agent.sockets import socket_path
+from canister.errors import AgentError
+from canister.freshness import Answer, Fetched
+
+_LENGTH = struct.Struct(">I")
+_PATIENCE = 10.0
+"""Seconds a process waits for its agent, which answers at once unless it is ill."""
+
+T = TypeVar("T")
+
+
+class Request(msgspec.Struct, tag=True, frozen=True):
+    """Base of all requests."""
+
+
+class AskStatus(Request, frozen=True):
+    """Who is there, and the digest as of *at* (microseconds)."""
+
+    at: int
+
+
+class FetchSession(Request, frozen=True):
+    """Ask all linked peers for a session, for at most *timeout* seconds."""
+
+    session: bytes
+    timeout: float
+
+
+class Resync(Request, frozen=True):
+    """Compare with all peers now, or fetch just the given sessions."""
+
+    sessions: list[bytes] | None
+
+
+class Forget(Request, frozen=True):
+    """Drop this node's copy of a session."""
+
+    session: bytes
+
+
+class Sweep(Request, frozen=True):
+    """Drop what is past its retention now."""
+
+    destroyed: bool
+
+
+class Isolate(Request, frozen=True):
+    """Cut the node off from all peers, or let it back."""
+
+    on: bool
+
+
+class RemoveMember(Request, frozen=True):
+    """Take a member out of the cluster."""
+
+    address: str
+
+
+AnyRequest = AskStatus | FetchSession | Resync | Forget | Sweep | Isolate | RemoveMember
+
+
+class MemberState(msgspec.Struct, frozen=True):
+    """A member as this node sees it.
+
+    Attributes:
+        address: where it listens.
+        state: ``self``, ``up``, ``comparing`` (linked, its state not fully taken in yet), ``down``
+            or ``removed``.
+        node: its node id, in hex.
+        lag: seconds by which it is behind this node's commits; None if not linked.
+        clock_offset: seconds its clock is ahead of this one; None if not linked.
+    """
+
+    address: str
+    state: str
+    node: str
+    lag: float | None = None
+    clock_offset: float | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The agent's answer to `AskStatus`. *digest* is hex; *queued* counts open questions to peers."""
+
+    members: list[MemberState]
+    digest: str
+    queued: int
+    isolated: bool
+    pid: int
+
+
+class FetchReply(msgspec.Struct, frozen=True):
+    """Which peers answered with what they had heard, and whether all members did."""
+
+    answers: list[Answer]
+    everyone: bool
+
+    def fetched(self) -> Fetched:
+        """Return the outcome as `canister.freshness` takes it."""
+        return Fetched(self.answers, self.everyone)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer: a failure, or a value encoded by itself."""
+
+    failure: str | None
+    value: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+request_decoder: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+
+
+def frame(payload: bytes) -> bytes:
+    """Return a payload with its length in front."""
+    return _LENGTH.pack(len(payload)) + payload
+
+
+def frame_length(head: bytes) -> int:
+    """Return the length that a frame's first four bytes tell."""
+    (length,) = _LENGTH.unpack(head)
+    return int(length)
+
+
+class AgentClient:
+    """Talks to the node's agent, in whatever process it runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def ask(self, request: AnyRequest, kind: type[T], timeout: float = 0.0) -> T:
+        """Send a request and return the answer.
+
+        Args:
+            request: what to ask.
+            kind: type of the answer.
+            timeout: seconds the agent may take on top of what answering takes.
+
+        Raises:
+            AgentError: no agent runs, it did not answer, or it could not do it.
+        """
+        try:
+            with socket_path(self._path) as name, socket.socket(socket.AF_UNIX) as channel:
+                channel.settimeout(_PATIENCE + timeout)
+                channel.connect(name)
+                channel.sendall(frame(msgspec.msgpack.encode(request)))
+                reply = _reply_decoder.decode(
+                    _receive(channel, frame_length(_receive(channel, _LENGTH.size)))
+                )
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise AgentError(
+                f"no agent runs for {self._path.parent}; start `canister node {self._path.parent}` or the "
+                "application that uses it"
+            ) from error
+        except (OSError, msgspec.DecodeError) as error:
+            raise AgentError(f"the agent of {self._path.parent} did not answer: {error}") from error
+        if reply.failure is not None:
+            raise AgentError(reply.failure)
+        return msgspec.msgpack.decode(reply.value, type=kind)
+
+
+def _receive(channel: socket.socket, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size:
+        part = channel.recv(size)
+        if not part:
+            raise ConnectionResetError("it closed the connection")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def encode_reply(value: Any) -> bytes:
+    """Return a value as the payload of an answer."""
+    return msgspec.msgpack.encode(Reply(None, msgspec.Raw(msgspec.msgpack.encode(value))))
+
+
+def encode_failure(error: str) -> bytes:
+    """Return a failure as the payload of an answer."""
+    return msgspec.msgpack.encode(Reply(error))

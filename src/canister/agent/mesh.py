@@ -1,0 +1,276 @@
+"""Links to the other nodes over TCP: listening, dialing for ever, frames in and out."""
+
+import asyncio
+import logging
+import struct
+from collections.abc import Sequence
+from random import Random
+
+from canister.config import Config, check_loopback, parse_address
+from canister.errors import ConfigError, ListenError, ProtocolError
+from canister.replication.link import LinkId
+from canister.replication.messages import (
+    MAX_FRAME,
+    MAX_HELLO,
+    Hello,
+    Message,
+    Refused,
+    decode_message,
+    encode_message,
+)
+from canister.replication.replica import Replica
+
+logger = logging.getLogger("canister.mesh")
+
+_MAGIC = b"CNST"
+_LENGTH = struct.Struct(">I")
+_HANDSHAKE = 2.0
+"""Seconds for connecting and for the hello."""
+_MOST_STRANGERS = 64
+"""Connections that may be in their handshake at once."""
+_QUEUE = 16 * 1024 * 1024
+"""Bytes that may wait for a slow peer before its link is dropped; a comparison repairs the rest."""
+_BACKOFF = (0.1, 1.5)
+"""Shortest and longest seconds between two attempts to reach a member."""
+
+
+class _Connection:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        peer = writer.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown"
+
+    def write(self, payload: bytes) -> None:
+        self.writer.write(_LENGTH.pack(len(payload)) + payload)
+
+    async def read(self, limit: int) -> Message:
+        (length,) = _LENGTH.unpack(await self.reader.readexactly(_LENGTH.size))
+        if not 0 < length <= limit:
+            raise ProtocolError(f"a frame claims {length} bytes, at most {limit} are allowed")
+        message: Message = decode_message(await self.reader.readexactly(length))
+        return message
+
+    @property
+    def backlog(self) -> int:
+        return int(self.writer.transport.get_write_buffer_size())
+
+
+class Mesh:
+    """The runtime of a replica: its links are TCP connections."""
+
+    def __init__(self, config: Config, random: Random) -> None:
+        self.isolated = False
+        self._config = config
+        self._random = random
+        self._replica: Replica | None = None
+        self._links: dict[LinkId, _Connection] = {}
+        self._number = 0
+        self._strangers = 0
+        self._dialers: dict[str, asyncio.Task[None]] = {}
+        self._readers: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._told: set[tuple[str, str]] = set()
+        self._myself: set[str] = set()
+
+    @property
+    def replica(self) -> Replica:
+        """The replication this mesh carries."""
+        assert self._replica is not None, "start() comes first"
+        return self._replica
+
+    async def start(self, replica: Replica) -> None:
+        """Listen, and begin to dial the seeds and all known members.
+
+        Raises:
+            ListenError: the address is taken or does not exist here.
+        """
+        self._replica = replica
+        if self._config.listen is None:
+            return
+        host, port = parse_address(self._config.listen)
+        try:
+            self._server = await asyncio.start_server(self._incoming, host, port, limit=MAX_FRAME)
+        except OSError as error:
+            raise ListenError(f"cannot listen on {self._config.listen}: {error.strerror or error}") from error
+        self.dial_missing()
+
+    async def stop(self) -> None:
+        """Close everything and wait until it is closed."""
+        tasks = [*self._dialers.values(), *self._readers]
+        for task in tasks:
+            task.cancel()
+        if self._server is not None:
+            self._server.close()
+        for number in list(self._links):
+            self.drop(number, "this node stops")
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def sockets(self) -> list[int]:
+        """Return the file descriptors of all sockets, which a forked child must not keep."""
+        listening = [s.fileno() for s in self._server.sockets] if self._server else []
+        linked = [c.writer.get_extra_info("socket").fileno() for c in self._links.values()]
+        return [*listening, *linked]
+
+    def send(self, links: Sequence[LinkId], message: Message) -> None:
+        """Queue a message on links; drop those whose queue is full."""
+        payload = encode_message(message)
+        for number in links:
+            connection = self._links.get(number)
+            if connection is None:
+                continue
+            if connection.backlog > _QUEUE:
+                self.drop(number, f"more than {_QUEUE} bytes are waiting for it")
+            else:
+                connection.write(payload)
+
+    def drop(self, link: LinkId, reason: str) -> None:
+        """Close a link at once."""
+        connection = self._links.pop(link, None)
+        if connection is None:
+            return
+        logger.info("link %d to %s closed: %s", link, connection.peer, reason)
+        connection.writer.transport.abort()
+        # Told from the loop, so that a replica never hears of a link in the middle of sending on it.
+        asyncio.get_running_loop().call_soon(self.replica.closed, link)
+
+    def isolate(self, *, on: bool) -> None:
+        """Cut this node off from all others, or let it back."""
+        self.isolated = on
+        if on:
+            for number in list(self._links):
+                self.drop(number, "this node is cut off on request")
+        else:
+            for task in self._dialers.values():
+                task.cancel()
+            self._dialers.clear()
+            self.dial_missing()
+
+    def dial_missing(self) -> None:
+        """Make sure that every known address without a link is being dialed."""
+        if self._config.listen is None or self.isolated:
+            return
+        wanted = {*self._config.seeds, *(m.address for m in self.replica.membership.others())}
+        wanted -= {self._config.listen, *self._myself}
+        for address in wanted:
+            task = self._dialers.get(address)
+            if task is None or task.done():
+                self._dialers[address] = asyncio.create_task(self._dial(address))
+        for address in self._dialers.keys() - wanted:
+            self._dialers.pop(address).cancel()
+
+    async def _dial(self, address: str) -> None:
+        try:
+            check_loopback(address)
+        except ConfigError as error:
+            self._tell(address, str(error))
+            return
+        pause = _BACKOFF[0]
+        while True:
+            if not self._is_linked(address) and not self.isolated and await self._dial_once(address):
+                pause = _BACKOFF[0]
+            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
+            pause = min(pause * 2, _BACKOFF[1])
+
+    def _is_linked(self, address: str) -> bool:
+        return any(link.address == address for link in self.replica.links.values())
+
+    async def _dial_once(self, address: str) -> bool:
+        """Connect and stay until the link ends; return whether there was one."""
+        host, port = parse_address(address)
+        try:
+            async with asyncio.timeout(_HANDSHAKE):
+                reader, writer = await asyncio.open_connection(host, port, limit=MAX_FRAME)
+        except (OSError, TimeoutError) as error:
+            self._tell(address, f"cannot be reached: {getattr(error, 'strerror', None) or 'no answer'}")
+            return False
+        return await self._run(_Connection(reader, writer), address)
+
+    async def _incoming(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._readers.add(task)
+        try:
+            if self.isolated or self._strangers >= _MOST_STRANGERS:
+                writer.transport.abort()
+            else:
+                await self._run(_Connection(reader, writer), None)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            self._readers.discard(task)
+
+    async def _run(self, connection: _Connection, dialed: str | None) -> bool:
+        number = 0
+        name = dialed or connection.peer
+        self._strangers += 1
+        try:
+            hello = await self._handshake(connection, dialed)
+            if hello is None:
+                return False
+            self._number += 1
+            number = self._number
+            self._links[number] = connection
+            self._told = {told for told in self._told if told[0] != name}
+            logger.info("link %d to %s (%s) is up", number, hello.member.address, connection.peer)
+            self.replica.opened(number, hello, dialed=dialed is not None)
+            self.dial_missing()
+        except (ProtocolError, OSError, EOFError, TimeoutError) as error:
+            self._tell(name, _reason(error))
+            return False
+        finally:
+            self._strangers -= 1
+            if not number:
+                connection.writer.transport.abort()
+        await self._receive(number, connection)
+        return True
+
+    async def _handshake(self, connection: _Connection, dialed: str | None) -> Hello | None:
+        connection.writer.write(_MAGIC)
+        connection.write(encode_message(self.replica.hello()))
+        async with asyncio.timeout(_HANDSHAKE):
+            if await connection.reader.readexactly(len(_MAGIC)) != _MAGIC:
+                raise ProtocolError("what it sends is not the Canister protocol")
+            hello = await connection.read(MAX_HELLO)
+        if isinstance(hello, Refused):
+            raise ProtocolError(f"it refuses this node: {hello.reason}")
+        if not isinstance(hello, Hello):
+            raise ProtocolError("its first message is no hello")
+        reason = self.replica.refusal(hello)
+        if reason is None:
+            return hello
+        if dialed is not None and hello.member.node == self.replica.store.node:
+            self._myself.add(dialed)
+            return None
+        connection.write(encode_message(Refused(f"{hello.member.address} {reason}")))
+        await connection.writer.drain()
+        raise ProtocolError(f"refused: it {reason}")
+
+    async def _receive(self, number: LinkId, connection: _Connection) -> None:
+        reason = "it closed the connection"
+        try:
+            while number in self._links:
+                message = await connection.read(MAX_FRAME)
+                if isinstance(message, Refused):
+                    raise ProtocolError(f"it refuses this node: {message.reason}")
+                self.replica.received(number, message)
+        except (ProtocolError, OSError, EOFError) as error:
+            reason = _reason(error)
+            if isinstance(error, ProtocolError):
+                self._tell(connection.peer, reason)
+        finally:
+            self.drop(number, reason)
+
+    def _tell(self, peer: str, what: str) -> None:
+        """Log a trouble with a peer once, until a link to it comes up."""
+        if (peer, what) not in self._told and len(self._told) < 10_000:
+            self._told.add((peer, what))
+            logger.warning("%s: %s", peer, what)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, asyncio.IncompleteReadError):
+        return "it closed the connection"
+    if isinstance(error, TimeoutError):
+        return "it did not finish its handshake in time"
+    return str(error)

@@ -1,0 +1,169 @@
+"""Runs the agent in a thread of whichever process of the node holds the lock."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from canister.agent.agent import Agent
+from canister.clock import Clock
+from canister.config import Config
+from canister.errors import ListenError
+from canister.forks import watch_forks
+from canister.store.sqlite import SqliteStore
+
+logger = logging.getLogger("canister.agent")
+
+_RETRY = 0.25
+"""Seconds between two attempts to take over as agent."""
+
+
+class AgentThread:
+    """A candidate for running the agent; takes over when the one that does goes away.
+
+    Args:
+        store: the node's sessions.
+        config: the node's settings.
+        clock: where the time comes from.
+    """
+
+    def __init__(self, store: SqliteStore, config: Config, clock: Clock) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._begin()
+        watch_forks(self)
+
+    def start(self) -> None:
+        """Start, and wait until this process is the agent or another one is.
+
+        Raises:
+            ListenError: this process would be the agent, but cannot listen on its address.
+        """
+        self._thread.start()
+        self._settled.wait()
+        if self._failure is not None:
+            self.stop()
+            raise self._failure
+
+    def stop(self) -> None:
+        """Stop the agent if it runs here, and wait until its sockets are closed."""
+        self._stopping.set()
+        loop, task = self._loop, self._task
+        if loop is not None and task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop closed by itself meanwhile
+                loop.call_soon_threadsafe(task.cancel)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def before_fork(self) -> None:
+        """Nothing to do: the parent's agent goes on."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """Let go of the parent's sockets and lock, and stand as a candidate on the child's own."""
+        if not child:
+            return
+        if self._agent is not None:
+            _replace_by_nothing(self._agent.sockets())
+            _parents_agents.append(self._agent)
+        if self._lock is not None:
+            os.close(self._lock)
+        was_running = not self._stopping.is_set()
+        self._begin()
+        if was_running:
+            self._thread.start()
+
+    def _begin(self) -> None:
+        self._stopping = threading.Event()
+        self._settled = threading.Event()
+        self._failure: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._agent: Agent | None = None
+        self._lock: int | None = None
+        self._thread = threading.Thread(target=self._run, name="canister-agent", daemon=True)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._lock = _try_lock(self._store.files.agent_lock)
+            if self._lock is None:
+                self._settled.set()
+                self._stopping.wait(_RETRY)
+                continue
+            try:
+                self._be_agent()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the node needs an agent again
+                self._failed(error)
+            finally:
+                os.close(self._lock)
+                self._lock = None
+                self._settled.set()
+
+    def _failed(self, error: Exception) -> None:
+        if not self._settled.is_set():
+            self._failure = error
+            self._stopping.set()
+        elif isinstance(error, ListenError):
+            logger.error("%s; trying again", error)
+        else:
+            logger.error("the agent failed and starts again", exc_info=error)
+        self._stopping.wait(_RETRY)
+
+    def _be_agent(self) -> None:
+        with (
+            asyncio.Runner(loop_factory=_loop_factory()) as runner,
+            contextlib.suppress(asyncio.CancelledError),
+        ):
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        if self._stopping.is_set():
+            return
+        # Jitter needs no secrecy, only to differ between nodes.
+        self._agent = Agent(self._store, self._config, self._clock, Random(os.urandom(16)))
+        try:
+            await self._agent.run(self._settled.set)
+        finally:
+            self._agent = None
+            self._task = None
+
+
+_parents_agents: list[Agent] = []
+"""Agents of the parent process, kept so that collecting them closes no descriptor of the child."""
+
+
+def _replace_by_nothing(descriptors: list[int]) -> None:
+    """Close inherited sockets, leaving their numbers taken: their owners may still close them."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in descriptors:
+        os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+def _try_lock(path: Path) -> int | None:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loop if it is installed, else None for asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,356 @@
+"""The verbs of the library over one node."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from canister import edits
+from canister.clock import Clock, SystemClock, instant, micros, to_datetime
+from canister.codec import decode_id, decode_value, encode_id, encode_value, key_slot, slot_key
+from canister.config import load_config, parse_duration
+from canister.edits import Moment, Writes
+from canister.errors import ConfigError, InputError, TooLargeError
+from canister.freshness import decode_stamp, encode_stamp, stamp_for
+from canister.life import Status, accessed, interval_of, is_live, status, updated
+from canister.node import MemberState, Node
+from canister.record import KEY, Record, Slot, Version, stamp_of
+from canister.store.base import Edit
+
+SessionId = str | bytes
+
+
+class SessionInfo(NamedTuple):
+    """A live session's data and times (aware UTC datetimes)."""
+
+    data: dict[Any, Any]
+    created: datetime
+    accessed: datetime
+    updated: datetime | None
+    cleared: datetime | None
+
+
+class RecordStatus(NamedTuple):
+    """What this node holds of an id: its status and the times it knows (aware UTC datetimes)."""
+
+    status: Status
+    created: datetime | None
+    accessed: datetime | None
+    updated: datetime | None
+    deleted: datetime | None
+
+
+class Canister:
+    """A distributed session store: every node holds all sessions, any node takes writes.
+
+    Safe to share between threads; may be opened before a fork and used after it.
+
+    Args:
+        path_or_url: the data directory of this node; processes that share it are one node.
+        agent: whether this process may run the node's agent; False for short-lived tools.
+        clock: where the time comes from.
+        settings: the fields of `canister.config.Config`.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        StoreError: the data directory cannot be used.
+        ListenError: ``listen`` is taken by another program.
+    """
+
+    def __init__(
+        self, path_or_url: str | Path, *, agent: bool = True, clock: Clock | None = None, **settings: Any
+    ) -> None:
+        if "://" in str(path_or_url):
+            raise ConfigError(
+                f"{path_or_url} is a URL; this release stores sessions in a data directory only"
+            )
+        config = load_config(settings)
+        self._clock = clock or SystemClock()
+        self.node = Node(Path(path_or_url), config, self._clock, may_run_agent=agent)
+        self.config = config
+        self._policy = self.node.policy
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the agent if it runs here, and release the data directory."""
+        self.node.close()
+
+    def put(self, id: SessionId, key: object, value: object) -> Any:
+        """Store *value* under *key*; return the previous value or None.
+
+        Creates the session if there is none, and starts an expired one afresh.
+
+        Raises:
+            InputError: the id, the key or the value cannot be stored.
+            SessionDestroyedError: the session was destroyed.
+            SessionEndedError: the session is past its absolute lifetime.
+            StoreError: the database cannot be written; nothing was stored.
+        """
+        slot = key_slot(key)
+        before = self._write(encode_id(id), {slot: self._encode(key, value)})
+        return _value(before, slot, None)
+
+    def update(self, id: SessionId, mapping: Mapping[Any, object]) -> None:
+        """Store all items of *mapping* in one transaction, seen whole on every node.
+
+        Raises:
+            InputError: as for `put`; nothing was stored.
+        """
+        self._write(encode_id(id), {key_slot(k): self._encode(k, v) for k, v in mapping.items()})
+
+    def remove(self, id: SessionId, key: object) -> Any:
+        """Remove one key; return its value, or None if the session or the key is not there."""
+        session, slot = encode_id(id), key_slot(key)
+        before: Record | None = None
+
+        def edit(record: Record | None, moment: Moment) -> Record | None:
+            nonlocal before
+            before = record if is_live(record, moment.now) else None
+            if before is None or slot not in before.cells:
+                return None
+            return edits.write(record, moment, self._policy, {slot: None})
+
+        self.node.commit([(session, edit)])
+        return _value(before, slot, None)
+
+    def get(
+        self,
+        id: SessionId,
+        key: object,
+        default: Any = None,
+        *,
+        local: bool = False,
+        after: str | None = None,
+    ) -> Any:
+        """Return the value of *key*, or *default*; counts as an access of the session.
+
+        Args:
+            id: the session.
+            key: the key.
+            default: returned if the session or the key is not there.
+            local: never ask a peer, and record no access.
+            after: a `version`; the answer is at least as new.
+
+        Raises:
+            CannotTellError: nobody who could answer as new as *after* was reached.
+        """
+        session, slot = encode_id(id), key_slot(key)
+        record = self._live(session, local=local, after=after)
+        if record is not None and not local:
+            self._touch_if_due(session, record)
+        return _value(record, slot, default)
+
+    def peek(self, id: SessionId, key: object, default: Any = None) -> Any:
+        """Return the value of *key*, or *default*, without counting as an access."""
+        return _value(self._live(encode_id(id)), key_slot(key), default)
+
+    def get_data(self, id: SessionId, *, local: bool = False, after: str | None = None) -> dict[Any, Any]:
+        """Return all keys and values, empty if there is no such session; no access is counted.
+
+        Raises:
+            CannotTellError: nobody who could answer as new as *after* was reached.
+        """
+        return _data(self._live(encode_id(id), local=local, after=after))
+
+    def session_info(self, id: SessionId) -> SessionInfo | None:
+        """Return data and times of a live session, None if there is none."""
+        record = self._live(encode_id(id))
+        if record is None or record.birth is None:
+            return None
+        return SessionInfo(
+            data=_data(record),
+            created=to_datetime(record.birth.born),
+            accessed=to_datetime(accessed(record)),
+            updated=_when(updated(record)),
+            cleared=_when(stamp_of(record.clear)) if record.clear else None,
+        )
+
+    def set_expiry(
+        self, id: SessionId, idle: timedelta | str | None = None, until: datetime | None = None
+    ) -> bool:
+        """Give a live session times of its own; None means the default. False if it is not live.
+
+        Args:
+            id: the session.
+            idle: idle timeout.
+            until: an instant at which the session ends whatever happens.
+
+        Raises:
+            SessionEndedError: *idle* or *until* would pass the session's absolute lifetime.
+            ValueError: *idle* is not more than zero, or *until* has no time zone.
+        """
+        span = None if idle is None else micros(parse_duration(idle, "idle"))
+        if span is not None and span <= 0:
+            raise InputError(f"idle must be more than zero, not {idle}")
+        end = None if until is None else instant(until)
+        return self._commit(id, lambda r, m: edits.set_expiry(r, m, self._policy, span, end)) is not None
+
+    def version(self, id: SessionId) -> str | None:
+        """Return what to pass as ``after=`` to read at least this state anywhere; None if unknown."""
+        record = self.node.store.load(encode_id(id)).record
+        return encode_stamp(stamp_for(record)) if record is not None else None
+
+    def clear(self, id: SessionId) -> None:
+        """Empty the session and hide everything written before, also what has not arrived yet.
+
+        Raises:
+            SessionDestroyedError: the session was destroyed.
+        """
+        self._commit(id, lambda r, m: edits.write(r, m, self._policy, {}, clear=True))
+
+    def destroy(self, id: SessionId) -> None:
+        """End the session for good: nothing older, concurrent or newer brings the id back."""
+        self._commit(id, lambda r, m: edits.destroy(r, m, self._policy))
+
+    def forget(self, id: SessionId) -> bool:
+        """Drop this node's copy only; the next comparison with the peers brings it back."""
+        return self.node.forget(encode_id(id))
+
+    def touch(self, id: SessionId, when: datetime | None = None, *, local: bool = False) -> bool:
+        """Record an access, at most once per touch interval; return whether the session is live.
+
+        Args:
+            id: the session.
+            when: the time of the access, now by default; an earlier one than recorded changes nothing.
+            local: record nothing, only answer.
+
+        Raises:
+            ValueError: *when* is in the future or has no time zone.
+        """
+        session, now = encode_id(id), self._clock.now()
+        access = now if when is None else instant(when)
+        if access > now:
+            raise InputError(f"when={when} is in the future")
+        record = self._live(session, local=local)
+        if record is not None and not local:
+            self._touch_if_due(session, record, access)
+        return record is not None
+
+    def last_access_time(self, id: SessionId) -> datetime | None:
+        """Return when the session was last accessed, to within a touch interval; None if not live."""
+        record = self._live(encode_id(id))
+        return to_datetime(accessed(record)) if record else None
+
+    def last_update_time(self, id: SessionId) -> datetime | None:
+        """Return when a key was last written or removed, or all were cleared; None if never or not live."""
+        record = self._live(encode_id(id))
+        return _when(updated(record)) if record else None
+
+    def deleted_time(self, id: SessionId) -> datetime | None:
+        """Return when the session was destroyed, or cleared with nothing written since; else None."""
+        return self.record_status(id).deleted
+
+    def record_status(self, id: SessionId) -> RecordStatus:
+        """Return what this node holds of an id, asking nobody."""
+        record = self.node.store.load(encode_id(id)).record
+        kind = status(record, self._clock.now())
+        if record is None or kind is Status.UNKNOWN:
+            return RecordStatus(Status.UNKNOWN, None, None, None, None)
+        deleted = None
+        if record.destroy is not None:
+            deleted = to_datetime(stamp_of(record.destroy.version))
+        elif kind is Status.CLEARED and record.clear is not None:
+            deleted = to_datetime(stamp_of(record.clear))
+        created = to_datetime(record.birth.born) if record.birth else None
+        return RecordStatus(kind, created, _when(accessed(record)), _when(updated(record)), deleted)
+
+    def all_sessions(self) -> Iterator[SessionId]:
+        """Yield the ids of the live sessions on this node; the whole list is never held."""
+        for session, record in self._scan():
+            if is_live(record, self._clock.now()):
+                yield decode_id(session)
+
+    def num_local_sessions(self) -> int:
+        """Return how many live sessions this node holds."""
+        now = self._clock.now()
+        return sum(is_live(record, now) for _, record in self._scan())
+
+    def clear_untouched_sessions(self) -> int:
+        """Drop the data of expired sessions past their grace period now; return how many."""
+        return self.node.sweep(destroyed=False)
+
+    def delete_deleted_sessions(self) -> int:
+        """Drop the tombstones that have nothing left to hide now; return how many."""
+        return self.node.sweep(destroyed=True)
+
+    def members(self) -> list[MemberState]:
+        """Return all members with state, address, lag and clock offset; this node comes first."""
+        return self.node.members()
+
+    def resync(self, ids: Iterable[SessionId] | None = None) -> None:
+        """Compare with all peers now; with *ids*, fetch just these sessions from all peers.
+
+        Raises:
+            AgentError: the node's agent did not answer.
+        """
+        self.node.resync(None if ids is None else [encode_id(id) for id in ids])
+
+    def is_resyncing(self) -> bool:
+        """Tell whether a comparison with a peer is under way."""
+        return self.num_queued() > 0
+
+    def num_queued(self) -> int:
+        """Return how many comparisons and sessions are still to be exchanged with peers."""
+        return self.node.num_queued()
+
+    def _encode(self, key: object, value: object) -> bytes:
+        data = encode_value(value, key)
+        if len(data) > self.config.max_value:
+            raise TooLargeError(
+                f"the value of key {key!r} has {len(data)} bytes, max_value is {self.config.max_value}; "
+                "nothing was written"
+            )
+        return data
+
+    def _write(self, session: bytes, writes: Writes) -> Record | None:
+        """Write keys; return what was visible before."""
+        before: Record | None = None
+
+        def edit(record: Record | None, moment: Moment) -> Record | None:
+            nonlocal before
+            before = record if is_live(record, moment.now) else None
+            return edits.write(record, moment, self._policy, writes)
+
+        self.node.commit([(session, edit)])
+        return before
+
+    def _commit(self, id: SessionId, edit: Edit) -> Version | None:
+        return self.node.commit([(encode_id(id), edit)])
+
+    def _live(self, session: bytes, *, local: bool = False, after: str | None = None) -> Record | None:
+        stamp = decode_stamp(after) if after is not None else ()
+        record = self.node.load(session, local=local, after=stamp).record
+        return record if is_live(record, self._clock.now()) else None
+
+    def _touch_if_due(self, session: bytes, record: Record, when: int | None = None) -> None:
+        access = self._clock.now() if when is None else when
+        if access >= accessed(record) + max(1, interval_of(record)):
+            self.node.commit([(session, lambda r, m: edits.touch(r, m, min(access, m.now)))])
+
+    def _scan(self) -> Iterator[tuple[bytes, Record]]:
+        after: bytes | None = None
+        while page := self.node.store.scan(after, 500):
+            yield from page
+            after = page[-1][0]
+
+
+def _value(record: Record | None, slot: Slot, default: Any) -> Any:
+    cell = record.cells.get(slot) if record else None
+    return default if cell is None or cell.value is None else decode_value(cell.value)
+
+
+def _data(record: Record | None) -> dict[Any, Any]:
+    cells = record.cells.items() if record else ()
+    return {slot_key(s): decode_value(c.value) for s, c in cells if s[0] == KEY[0] and c.value is not None}
+
+
+def _when(at: int) -> datetime | None:
+    return to_datetime(at) if at else None

@@ -1,0 +1,61 @@
+"""Time: the only module that reads the clock.
+
+Inside Canister an instant is an ``int`` of microseconds since 1970 UTC and a duration an ``int`` of
+microseconds; datetimes exist only at the public edge.
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Clock(Protocol):
+    """Source of wall-clock time."""
+
+    def now(self) -> int:
+        """Return the wall-clock time in microseconds since 1970 UTC."""
+        ...
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now(self) -> int:
+        """Return the wall-clock time in microseconds since 1970 UTC."""
+        return time.time_ns() // 1000
+
+
+def next_stamp(last: int, now: int) -> int:
+    """Return the stamp after *last*: wall time where it moves forward, one more where it does not.
+
+    This is the hybrid logical clock of Kulkarni et al., "Logical Physical Clocks" (2014), with
+    the logical part folded into the microseconds, so that a stamp is one integer.
+    """
+    return now if now > last else last + 1
+
+
+def micros(duration: timedelta) -> int:
+    """Return *duration* in whole microseconds."""
+    return duration // _MICROSECOND
+
+
+def instant(moment: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970 UTC.
+
+    Raises:
+        ValueError: *moment* is naive.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment!r} has no time zone; pass an aware datetime such as datetime.now(UTC)")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def to_datetime(at: int) -> datetime:
+    """Return microseconds since 1970 UTC as an aware UTC datetime."""
+    return _EPOCH + timedelta(microseconds=at)

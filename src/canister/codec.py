@@ -1,0 +1,275 @@
+"""Values, keys and ids to bytes and back, equal and of the same type.
+
+The encoding is MessagePack. What MessagePack cannot tell apart (a tuple from a list, a set, an integer
+past 64 bits, the types of `datetime`, ``Decimal``, ``UUID``) becomes an extension whose payload is
+encoded by the same rules. There is no way to name a class, so decoding can build nothing else.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec.msgpack import Ext
+
+from canister.errors import InvalidIdError, InvalidKeyError, InvalidValueError, StoreError
+from canister.record import KEY, Slot
+
+MAX_ID_BYTES = 512
+MAX_KEY_BYTES = 1024
+MAX_DEPTH = 64
+"""How deep a value may nest; decoding then stays far from the recursion limit."""
+
+_TUPLE, _SET, _FROZENSET, _PAIRS, _INT, _TEXT, _DATETIME, _DATE, _TIME, _DELTA, _DECIMAL, _UUID = range(1, 13)
+
+_PLAIN = frozenset((type(None), bool, float, bytes))
+_BASES = ((str, str.__str__), (int, int.__int__), (list, list), (dict, dict))
+
+_encoder = msgspec.msgpack.Encoder()
+_encode = _encoder.encode
+
+
+def encode_value(value: object, key: object = None, *, as_base: bool = False) -> bytes:
+    """Return *value* as bytes.
+
+    Args:
+        value: what to store.
+        key: the key it is stored under, named in errors.
+        as_base: store subclasses of ``str``, ``int``, ``list`` and ``dict`` as their base type.
+
+    Raises:
+        InvalidValueError: *value* holds a type that cannot be stored; the message names the key,
+            the place and the type.
+    """
+    kind = type(value)
+    if kind in _PLAIN or (kind is str and cast("str", value).isascii()):
+        return _encode(value)
+    return _encode(_Wrapper(key, as_base).wrap(value, 0, ""))
+
+
+def decode_value(data: bytes) -> Any:
+    """Return the value that `encode_value` wrote.
+
+    Raises:
+        StoreError: *data* is not an encoded value.
+    """
+    try:
+        return _decoder.decode(data)
+    except (
+        msgspec.DecodeError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+    ) as error:
+        raise StoreError(f"not an encoded value: {error}") from error
+
+
+def encode_id(session: str | bytes) -> bytes:
+    """Return a session id as bytes; a ``str`` and a ``bytes`` id are never the same.
+
+    Raises:
+        InvalidIdError: not a ``str`` or ``bytes``, empty, or more than 512 bytes long.
+    """
+    if type(session) is str:
+        try:
+            data = b"s" + session.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidIdError(f"session id {session!r} is not valid Unicode: {error}") from error
+    elif type(session) is bytes:
+        data = b"b" + session
+    else:
+        raise InvalidIdError(f"a session id is a str or bytes, not {type(session).__name__}")
+    if not 1 < len(data) <= MAX_ID_BYTES + 1:
+        raise InvalidIdError(f"a session id has 1 to {MAX_ID_BYTES} bytes, this one has {len(data) - 1}")
+    return data
+
+
+def decode_id(data: bytes) -> str | bytes:
+    """Return the session id that `encode_id` wrote."""
+    return data[1:].decode() if data[:1] == b"s" else data[1:]
+
+
+def key_slot(key: object) -> Slot:
+    """Return the slot of an application's key.
+
+    Raises:
+        InvalidKeyError: not a ``str``, ``bytes``, ``int`` (a ``bool`` is none) or a tuple of these,
+            or more than 1,024 bytes long.
+    """
+    _check_key(key, 0)
+    try:
+        data = encode_value(key)
+    except InvalidValueError as error:
+        raise InvalidKeyError(str(error)) from error
+    if len(data) > MAX_KEY_BYTES:
+        raise InvalidKeyError(f"a key has at most {MAX_KEY_BYTES} encoded bytes, this one has {len(data)}")
+    return Slot(KEY + data)
+
+
+def slot_key(slot: Slot) -> Any:
+    """Return the application's key that `key_slot` made *slot* of."""
+    return decode_value(slot[1:])
+
+
+def _check_key(key: object, depth: int) -> None:
+    kind = type(key)
+    if kind is tuple and depth < MAX_DEPTH:
+        for part in cast("tuple[object, ...]", key):
+            _check_key(part, depth + 1)
+    elif kind is not str and kind is not bytes and kind is not int:
+        raise InvalidKeyError(
+            f"a key is a str, bytes, int or a tuple of these, not {kind.__name__} ({_show(key)})"
+        )
+
+
+class _Wrapper:
+    """Rewrites a value into what MessagePack tells apart, or says where it cannot."""
+
+    def __init__(self, key: object, as_base: bool) -> None:
+        self.key = key
+        self.as_base = as_base
+
+    def wrap(self, value: Any, depth: int, path: str) -> Any:
+        kind = cast("type[object]", type(value))
+        if kind is str:
+            return value if value.isascii() else _wrap_text(value)
+        if kind in _PLAIN:
+            return value
+        if kind is int:
+            return value if -(2**63) <= value < 2**64 else Ext(_INT, _int_bytes(value))
+        if depth >= MAX_DEPTH:
+            raise self._refusal(f"nests deeper than {MAX_DEPTH} levels", path)
+        if kind is list:
+            return [self.wrap(item, depth + 1, f"{path}[{i}]") for i, item in enumerate(value)]
+        if kind is dict:
+            return self._wrap_dict(value, depth, path)
+        return self._wrap_extension(kind, value, depth, path)
+
+    def _wrap_dict(self, value: dict[Any, Any], depth: int, path: str) -> Any:
+        if all(type(k) is str and k.isascii() for k in value):
+            return {k: self.wrap(v, depth + 1, f"{path}[{k!r}]") for k, v in value.items()}
+        pairs = [
+            [
+                self.wrap(k, depth + 1, f"{path} key {_show(k)}"),
+                self.wrap(v, depth + 1, f"{path}[{_show(k)}]"),
+            ]
+            for k, v in value.items()
+        ]
+        return Ext(_PAIRS, _encode(pairs))
+
+    def _wrap_extension(self, kind: type, value: Any, depth: int, path: str) -> Any:
+        if kind is tuple:
+            return Ext(
+                _TUPLE, _encode([self.wrap(v, depth + 1, f"{path}[{i}]") for i, v in enumerate(value)])
+            )
+        if kind is set or kind is frozenset:
+            # Sorted, so that equal sets have equal bytes.
+            items = sorted(_encode(self.wrap(item, depth + 1, path)) for item in value)
+            return Ext(_SET if kind is set else _FROZENSET, _encode(items))
+        if kind is datetime or kind is time:
+            zone = _zone_name(value.tzinfo)
+            if zone is None:
+                raise self._refusal(f"has a time zone of type {type(value.tzinfo).__name__}, which", path)
+            text = value.replace(tzinfo=None).isoformat()
+            return Ext(_DATETIME if kind is datetime else _TIME, _encode([text, value.fold, zone]))
+        simple = _SIMPLE.get(kind)
+        if simple is not None:
+            return simple(value)
+        if self.as_base:
+            for base, to_base in _BASES:
+                if issubclass(kind, base):
+                    return self.wrap(to_base(value), depth, path)
+        raise self._refusal(f"is a {kind.__module__}.{kind.__qualname__}, which", path)
+
+    def _refusal(self, what: str, path: str) -> InvalidValueError:
+        place = f"at {path} " if path else ""
+        return InvalidValueError(
+            f"the value of key {self.key!r} {place}{what} cannot be stored; store None, bool, int, float, "
+            "str, bytes, list, tuple, dict, set, frozenset, datetime, date, time, timedelta, Decimal or UUID"
+        )
+
+
+def _show(key: object) -> str:
+    try:
+        return f"{key!r:.80}"
+    except ValueError:  # Python prints no int of more than 4,300 digits
+        return f"<{type(key).__name__}>"
+
+
+def _wrap_text(value: str) -> str | Ext:
+    """Return text as it is, or as an extension where it holds lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return Ext(_TEXT, value.encode("utf-8", "surrogatepass"))
+    return value
+
+
+def _int_bytes(value: int) -> bytes:
+    return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+
+
+_SIMPLE: dict[type, Callable[[Any], Ext]] = {
+    date: lambda v: Ext(_DATE, v.isoformat().encode()),
+    timedelta: lambda v: Ext(_DELTA, _encode([v.days, v.seconds, v.microseconds])),
+    Decimal: lambda v: Ext(_DECIMAL, str(v).encode()),
+    UUID: lambda v: Ext(_UUID, v.bytes),
+}
+
+
+def _zone_name(zone: tzinfo | None) -> str | list[int] | None:
+    """Return "" for no zone, an offset for a fixed one, a name for a ``ZoneInfo``, None for others."""
+    if zone is None:
+        return ""
+    if type(zone) is timezone:
+        offset = zone.utcoffset(None)
+        return [offset.days, offset.seconds, offset.microseconds]
+    return zone.key if type(zone) is ZoneInfo else None
+
+
+def _zone(name: str | list[int]) -> tzinfo | None:
+    if isinstance(name, list):
+        return timezone(timedelta(*name))
+    return ZoneInfo(name) if name else None
+
+
+def _read_datetime(data: bytes) -> datetime:
+    text, fold, zone = decode_value(data)
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_zone(zone))
+
+
+def _read_time(data: bytes) -> time:
+    text, fold, zone = decode_value(data)
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=_zone(zone))
+
+
+def _read_items(data: bytes) -> Iterable[Any]:
+    return (decode_value(item) for item in decode_value(data))
+
+
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    _TUPLE: lambda data: tuple(decode_value(data)),
+    _SET: lambda data: set(_read_items(data)),
+    _FROZENSET: lambda data: frozenset(_read_items(data)),
+    _PAIRS: lambda data: dict(decode_value(data)),
+    _INT: lambda data: int.from_bytes(data, "big", signed=True),
+    _TEXT: lambda data: data.decode("utf-8", "surrogatepass"),
+    _DATETIME: _read_datetime,
+    _DATE: lambda data: date.fromisoformat(data.decode()),
+    _TIME: _read_time,
+    _DELTA: lambda data: timedelta(*decode_value(data)),
+    _DECIMAL: lambda data: Decimal(data.decode()),
+    _UUID: lambda data: UUID(bytes=data),
+}
+
+
+def _read_extension(code: int, data: memoryview) -> Any:
+    return _READERS[code](bytes(data))
+
+
+_decoder = msgspec.msgpack.Decoder(ext_hook=_read_extension)

@@ -1,0 +1,286 @@
+"""Settings: one frozen value, read from arguments, ``CANISTER_*`` variables and ``canister.toml``."""
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from canister.clock import micros
+from canister.errors import ConfigError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting of a node, its default and what changing it costs.
+
+    Durations are given as `timedelta` or as text such as ``"20m"`` (units ms, s, m, h, d, w).
+
+    Sessions:
+        session_timeout: idle timeout of new sessions. Longer keeps abandoned log-ins usable longer.
+        absolute_lifetime: greatest age of a session, fixed at its creation; at most 400 days.
+            Tombstones of destroyed sessions live as long.
+        touch_interval: an access is recorded at most this often; a session may outlive its idle
+            timeout by as much. None means a twentieth of the idle timeout. Shorter costs writes.
+        grace_period: how long the data of an ended session is kept.
+
+    Store:
+        durability: ``"normal"`` survives the death of any process; a power cut may lose the last
+            moments. ``"full"`` survives that too, and every write waits for the disk.
+        clear_interval: time between two sweeps. Sweeping frees space and changes nothing else.
+        interval_jitter: each sweep is moved by up to this much, so that nodes do not sweep at once.
+        max_value: greatest encoded size of one value, in bytes.
+        max_session: greatest encoded size of one session, in bytes; a merge may exceed it.
+
+    Cluster:
+        listen: ``"host:port"`` the agent takes connections on; None means this machine alone.
+        seeds: addresses of members to meet first; more are learned from them.
+        cluster: name of the cluster; nodes of another name are refused.
+        node_interval: a peer that is silent for this long is given up. Shorter notices sooner and
+            mistakes a busy peer for a dead one more often.
+        digest_interval: time between two comparisons with each peer. Shorter costs traffic.
+        remote_timeout: how long a read waits for peers at the most.
+        max_clock_drift: versions further ahead of the local clock are not shown yet, and a node
+            whose clock is further off its peers' takes no writes.
+        when_behind: what a read does that may be behind when no peer can tell: ``"serve"`` what is
+            here or ``"refuse"`` with `CannotTellError`.
+    """
+
+    session_timeout: timedelta = timedelta(minutes=20)
+    absolute_lifetime: timedelta = timedelta(days=30)
+    touch_interval: timedelta | None = None
+    grace_period: timedelta = timedelta(minutes=60)
+
+    durability: Literal["normal", "full"] = "normal"
+    clear_interval: timedelta = timedelta(minutes=60)
+    interval_jitter: timedelta = timedelta(minutes=5)
+    max_value: int = 256 * 1024
+    max_session: int = 1024 * 1024
+
+    listen: str | None = None
+    seeds: tuple[str, ...] = ()
+    cluster: str = "canister"
+    node_interval: timedelta = timedelta(seconds=8)
+    digest_interval: timedelta = timedelta(seconds=10)
+    remote_timeout: timedelta = timedelta(seconds=2)
+    max_clock_drift: timedelta = timedelta(seconds=60)
+    when_behind: Literal["serve", "refuse"] = "serve"
+
+    def __post_init__(self) -> None:
+        _check_durations(self)
+        _check_store(self)
+        _check_cluster(self)
+
+    def summary(self) -> str:
+        """Return all settings on one line, for the log at start."""
+        shown = {field.name: _show(getattr(self, field.name)) for field in fields(self)}
+        shown["seeds"] = ",".join(self.seeds)
+        return " ".join(f"{name}={value}" for name, value in shown.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The times a new session is born with, in microseconds."""
+
+    idle: int
+    interval: int
+    absolute: int
+    grace: int
+    drift: int
+    fixed_interval: bool
+
+    @classmethod
+    def of(cls, config: Config) -> "Policy":
+        """Return the times *config* sets."""
+        fixed = config.touch_interval is not None
+        idle = micros(config.session_timeout)
+        return cls(
+            idle=idle,
+            interval=micros(config.touch_interval) if config.touch_interval is not None else idle // 20,
+            absolute=micros(config.absolute_lifetime),
+            grace=micros(config.grace_period),
+            drift=micros(config.max_clock_drift),
+            fixed_interval=fixed,
+        )
+
+    def interval_for(self, idle: int) -> int:
+        """Return the touch interval that goes with an idle timeout."""
+        return self.interval if self.fixed_interval else idle // 20
+
+
+def load_config(
+    arguments: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Config:
+    """Return the settings: from *arguments*, else ``CANISTER_*`` variables, else ``canister.toml``.
+
+    Args:
+        arguments: settings by name; durations as `timedelta` or text.
+        environ: the environment; ``os.environ`` by default.
+        file: the file; ``$CANISTER_CONFIG`` or ``canister.toml`` in the working directory by default.
+
+    Raises:
+        ConfigError: an unknown name or an impossible value; the message names it and where it stood.
+    """
+    environ = os.environ if environ is None else environ
+    merged: dict[str, Any] = {}
+    for source, values in (
+        ("canister.toml", _from_file(environ, file)),
+        ("the environment", _from_environment(environ)),
+        ("the arguments", arguments),
+    ):
+        for name, value in values.items():
+            merged[name] = _convert(name, value, source)
+    return Config(**merged)
+
+
+def parse_duration(value: object, name: str = "duration") -> timedelta:
+    """Return a `timedelta` or a text such as ``"20m"`` or ``"1.5h"`` as a `timedelta`.
+
+    Raises:
+        ConfigError: *value* is neither.
+    """
+    if isinstance(value, timedelta):
+        return value
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ConfigError(f"{name} must be a timedelta or text such as '20m' or '1.5h', not {value!r}")
+    try:
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    except OverflowError as error:
+        raise ConfigError(f"{name} is too long: {value!r}") from error
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Return the host and port of ``"host:port"`` or ``"[host]:port"``.
+
+    Raises:
+        ConfigError: *address* has another form.
+    """
+    host, colon, port = str(address).rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"an address is 'host:port', such as '127.0.0.1:7400', not {address!r}")
+    return host.strip("[]"), int(port)
+
+
+def _from_file(environ: Mapping[str, str], file: Path | None) -> Mapping[str, Any]:
+    named = environ.get("CANISTER_CONFIG")
+    path = file or Path(named or "canister.toml")
+    if not path.exists():
+        if file or named:
+            raise ConfigError(f"the settings file {path} does not exist")
+        return {}
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
+    names = {f"CANISTER_{field.name.upper()}": field.name for field in fields(Config)}
+    return {name: environ[variable] for variable, name in names.items() if variable in environ}
+
+
+def _convert(name: str, value: Any, source: str) -> Any:
+    kinds = {field.name: field.type for field in fields(Config)}
+    if name not in kinds:
+        raise ConfigError(f"unknown setting {name!r} in {source}; the settings are: {', '.join(kinds)}")
+    kind = kinds[name]
+    if kind is timedelta or (name == "touch_interval" and value is not None):
+        return parse_duration(value, name)
+    if kind is int and type(value) is not int:
+        if not (isinstance(value, str) and value.strip().isdecimal()):
+            raise ConfigError(f"{name} in {source} must be a whole number, not {value!r}")
+        return int(value)
+    if name == "seeds":
+        return _seeds(value, source)
+    return value
+
+
+def _seeds(value: object, source: str) -> tuple[str, ...]:
+    parts: list[object] = []
+    if isinstance(value, str):
+        parts += value.split(",")
+    elif isinstance(value, (list, tuple)):
+        parts += cast("Sequence[object]", value)
+    seeds = tuple(part.strip() for part in parts if isinstance(part, str))
+    if len(seeds) != len(parts) or not isinstance(value, (str, list, tuple)):
+        raise ConfigError(f"seeds in {source} must be a list of addresses, not {value!r}")
+    return tuple(filter(None, seeds))
+
+
+def _check_durations(config: Config) -> None:
+    positive = ("session_timeout", "absolute_lifetime", "clear_interval", "node_interval", "digest_interval")
+    for name in positive:
+        if getattr(config, name) <= timedelta(0):
+            raise ConfigError(f"{name} must be more than zero, not {_show(getattr(config, name))}")
+    for name in ("grace_period", "interval_jitter", "remote_timeout", "max_clock_drift"):
+        if getattr(config, name) < timedelta(0):
+            raise ConfigError(f"{name} must not be negative, it is {_show(getattr(config, name))}")
+    if config.touch_interval is not None and config.touch_interval < timedelta(0):
+        raise ConfigError(f"touch_interval must not be negative, it is {_show(config.touch_interval)}")
+    if config.absolute_lifetime > timedelta(days=400):
+        raise ConfigError(f"absolute_lifetime is at most 400d, not {_show(config.absolute_lifetime)}")
+    if config.session_timeout > config.absolute_lifetime:
+        raise ConfigError(
+            f"session_timeout ({_show(config.session_timeout)}) is longer than "
+            f"absolute_lifetime ({_show(config.absolute_lifetime)})"
+        )
+
+
+def _check_store(config: Config) -> None:
+    if config.durability not in ("normal", "full"):
+        raise ConfigError(f"durability is 'normal' or 'full', not {config.durability!r}")
+    if not 1 <= config.max_value <= config.max_session <= 4 * 1024 * 1024:
+        raise ConfigError(
+            f"max_value ({config.max_value}) must be at least 1 and at most max_session "
+            f"({config.max_session}), which is at most 4194304"
+        )
+
+
+def _check_cluster(config: Config) -> None:
+    if config.when_behind not in ("serve", "refuse"):
+        raise ConfigError(f"when_behind is 'serve' or 'refuse', not {config.when_behind!r}")
+    name: Any = config.cluster  # settings may come from a file
+    if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name.encode()) <= 64:
+        raise ConfigError(f"cluster must be a name of 1 to 64 bytes, not {config.cluster!r}")
+    if config.seeds and config.listen is None:
+        raise ConfigError(
+            "seeds are given without listen; set listen='host:port' so that peers can call back"
+        )
+    for address in (*config.seeds, *([] if config.listen is None else [config.listen])):
+        check_loopback(address)
+
+
+def check_loopback(address: str) -> None:
+    """Refuse an address off the loopback: links there need mutual TLS, which this release lacks.
+
+    Raises:
+        ConfigError: says so.
+    """
+    host, _ = parse_address(address)
+    if host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigError(
+            f"{address} is not on the loopback: links between machines need mutual TLS, which this release "
+            "does not have yet; use 127.0.0.1, [::1] or localhost"
+        )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():.15g}s"
+    return str(value)

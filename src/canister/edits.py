@@ -1,0 +1,137 @@
+"""What each verb writes: pure functions from a session and an instant to the commit's record.
+
+An edit takes the stored record (None when there is none), the commit's version and the wall clock, and
+returns the part to merge, or None to write nothing. The store runs it inside its write lock, so that an
+edit decides on what it will really be merged with.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from canister.clock import DAY
+from canister.config import Policy
+from canister.errors import SessionDestroyedError, SessionEndedError
+from canister.life import accessed, deadline, hard_end, interval_of, retention
+from canister.record import Birth, Cell, Destroy, Expiry, Record, Slot, Touch, Version, stamp_of
+
+LONGEST = 400 * DAY
+"""The longest absolute lifetime any node may have configured."""
+
+Writes = Mapping[Slot, bytes | None]
+"""Encoded values by slot; None removes."""
+
+
+class Moment(NamedTuple):
+    """When an edit happens: its version and the wall clock in microseconds."""
+
+    version: Version
+    now: int
+
+
+def write(
+    record: Record | None, moment: Moment, policy: Policy, writes: Writes, *, clear: bool = False
+) -> Record:
+    """Store or remove keys, creating the session or starting it afresh where it is over.
+
+    Args:
+        record: what is stored.
+        moment: version and time of the commit.
+        policy: the times a new session is born with.
+        writes: the keys.
+        clear: also hide everything written before.
+
+    Raises:
+        SessionDestroyedError: the id was destroyed.
+        SessionEndedError: the session is past its absolute lifetime.
+    """
+    cells = {slot: Cell(moment.version, value) for slot, value in sorted(writes.items())}
+    if record is None or retention(record) <= moment.now:
+        # A leftover that nobody swept yet is hidden like everything else of the former life.
+        return _newborn(moment, policy, cells, clear=clear or record is not None)
+    if record.destroy is not None:
+        raise SessionDestroyedError("the session was destroyed; its id is never used again, make a new one")
+    if deadline(record) <= moment.now:
+        return _afresh(record, moment, policy, cells)
+    return Record(
+        touch=_due_touch(record, moment),
+        clear=moment.version if clear else None,
+        cells=cells,
+    )
+
+
+def touch(record: Record | None, moment: Moment, when: int) -> Record | None:
+    """Record an access at *when*, if the session is live and the touch interval has passed."""
+    if (
+        record is None
+        or deadline(record) <= moment.now
+        or when < accessed(record) + max(1, interval_of(record))
+    ):
+        return None
+    return Record(touch=Touch(moment.version, when))
+
+
+def destroy(record: Record | None, moment: Moment, policy: Policy) -> Record:
+    """Write a tombstone that outlives every copy of the session there could be."""
+    if record is not None and record.destroy is not None:
+        return Record(destroy=Destroy(moment.version, record.destroy.keep))
+    if record is None or record.birth is None:
+        keep = stamp_of(moment.version) + LONGEST + policy.grace + policy.drift
+    else:
+        keep = hard_end(record) + record.birth.grace + 2 * policy.drift
+    return Record(destroy=Destroy(moment.version, keep))
+
+
+def set_expiry(
+    record: Record | None, moment: Moment, policy: Policy, idle: int | None, until: int | None
+) -> Record | None:
+    """Give a live session times of its own; None is the session's default. None if it is not live.
+
+    Raises:
+        SessionEndedError: *idle* or *until* would pass the session's absolute lifetime.
+    """
+    if record is None or record.birth is None or deadline(record) <= moment.now:
+        return None
+    if until is not None and until > hard_end(record):
+        raise SessionEndedError(
+            "until is past the session's absolute lifetime, which was fixed at its creation"
+        )
+    if idle is not None and idle > record.birth.absolute:
+        raise SessionEndedError("idle is longer than the session's absolute lifetime, fixed at its creation")
+    interval = record.birth.interval if idle is None else policy.interval_for(idle)
+    reach = (record.birth.idle if idle is None else idle) + interval
+    return Record(
+        expiry=Expiry(moment.version, idle, interval, until),
+        reach=reach,
+        touch=_due_touch(record, moment),
+    )
+
+
+def _newborn(moment: Moment, policy: Policy, cells: dict[Slot, Cell], *, clear: bool) -> Record:
+    version, now = moment
+    return Record(
+        birth=Birth(version, now, policy.absolute, policy.idle, policy.interval, policy.grace),
+        # With a clear there may be leftovers of a former life, an `until` among them.
+        expiry=Expiry(version, None, policy.interval, None) if clear else None,
+        reach=policy.idle + policy.interval,
+        touch=Touch(version, now),
+        clear=version if clear else None,
+        cells=cells,
+    )
+
+
+def _afresh(record: Record, moment: Moment, policy: Policy, cells: dict[Slot, Cell]) -> Record:
+    version, now = moment
+    if hard_end(record) <= now:
+        raise SessionEndedError("the session is past its absolute lifetime; go on with a new id")
+    return Record(
+        expiry=Expiry(version, policy.idle, policy.interval, None),
+        reach=policy.idle + policy.interval,
+        touch=Touch(version, now),
+        clear=version,
+        cells=cells,
+    )
+
+
+def _due_touch(record: Record, moment: Moment) -> Touch | None:
+    due = moment.now >= accessed(record) + interval_of(record)
+    return Touch(*moment) if due else None

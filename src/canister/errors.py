@@ -1,0 +1,117 @@
+"""Every error Canister raises, in one tree.
+
+::
+
+    CanisterError
+    ├── ConfigError             a setting is wrong; whoever configures must act
+    ├── InputError              the caller passed something that cannot be stored
+    │   ├── InvalidIdError
+    │   ├── InvalidKeyError
+    │   ├── InvalidValueError
+    │   └── TooLargeError
+    ├── SessionError            the session's own state forbids the call
+    │   ├── SessionDestroyedError
+    │   └── SessionEndedError
+    ├── CannotTellError         this node may be behind and nobody could be asked
+    ├── StoreError              the local database cannot do its work
+    │   ├── ForeignDatabaseError
+    │   ├── NewerFormatError
+    │   ├── CorruptDatabaseError
+    │   ├── DiskFullError
+    │   └── StoreBusyError
+    ├── ClockError              this node's clock is too far from its peers'
+    ├── ForkError               the store was in use while the process forked
+    ├── AgentError              the node's agent did not answer
+    │   └── ListenError         the agent cannot listen on its address
+    └── ProtocolError           a peer sent what the protocol does not allow
+
+An error raised because of another one keeps it as ``__cause__``.
+"""
+
+
+class CanisterError(Exception):
+    """Base of all errors raised by Canister."""
+
+
+class ConfigError(CanisterError, ValueError):
+    """A setting, or a combination of settings, cannot work."""
+
+
+class InputError(CanisterError, ValueError):
+    """An argument cannot be stored; nothing was written."""
+
+
+class InvalidIdError(InputError):
+    """A session id is not a non-empty ``str`` or ``bytes`` of at most 512 bytes."""
+
+
+class InvalidKeyError(InputError):
+    """A key is not a ``str``, ``bytes``, ``int`` or a tuple of these, or is too long."""
+
+
+class InvalidValueError(InputError, TypeError):
+    """A value, or something nested in it, is of a type that cannot be stored."""
+
+
+class TooLargeError(InputError):
+    """A value or a whole session is larger than the configured limit."""
+
+
+class SessionError(CanisterError):
+    """The state of the session forbids the call; nothing was written."""
+
+
+class SessionDestroyedError(SessionError):
+    """The session was destroyed; its id can never be used again."""
+
+
+class SessionEndedError(SessionError):
+    """The session is past its end; go on with a new id."""
+
+
+class CannotTellError(CanisterError):
+    """This node knows that it may be behind, and no peer that could tell has answered."""
+
+
+class StoreError(CanisterError):
+    """The local database refused or failed; the operation was rolled back."""
+
+
+class ForeignDatabaseError(StoreError):
+    """The database file was not made by Canister; it was left untouched."""
+
+
+class NewerFormatError(StoreError):
+    """The database was written by a newer release; it was left untouched."""
+
+
+class CorruptDatabaseError(StoreError):
+    """The database file is damaged or truncated; it was left untouched."""
+
+
+class DiskFullError(StoreError):
+    """The disk is full; the write was rolled back."""
+
+
+class StoreBusyError(StoreError):
+    """Another program holds the database locked."""
+
+
+class ClockError(CanisterError):
+    """This node's clock differs too much from its peers'; writes wait until it is right."""
+
+
+class ForkError(CanisterError):
+    """The process forked while the store was in use; open it again in the child."""
+
+
+class AgentError(CanisterError):
+    """The agent of this node did not answer."""
+
+
+class ListenError(AgentError):
+    """The agent cannot listen on its address."""
+
+
+class ProtocolError(CanisterError):
+    """A peer, or a program that is none, sent what the protocol does not allow."""

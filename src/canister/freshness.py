@@ -1,0 +1,75 @@
+"""Whether this node has what a reader has seen: stamps, and what must have been heard to serve them.
+
+A stamp names the newest versions of a session's rows, at most one for each node that wrote and three in
+all. A node may serve a reader who shows it if, for each version, it has heard all commits of that node up
+to there. Holding *a* row with such a version proves nothing: an earlier commit may still be missing.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from canister.errors import InputError
+from canister.record import VERSION_BYTES, NodeId, Record, Version, node_of, stamp_of, versions
+
+MOST_ENTRIES = 3
+
+Stamp = tuple[Version, ...]
+"""What a reader has seen of a session."""
+
+
+class Answer(NamedTuple):
+    """What one peer said about a session: what it had heard, and whom it knows."""
+
+    node: NodeId
+    heard: dict[NodeId, int]
+
+
+class Fetched(NamedTuple):
+    """The outcome of asking all linked peers about a session."""
+
+    answers: list[Answer]
+    everyone: bool
+
+    def covers(self, missing: Iterable[Version]) -> bool:
+        """Tell whether the answers hold all that *missing* names."""
+        return self.everyone or all(self._covers(version) for version in missing)
+
+    def _covers(self, version: Version) -> bool:
+        node, stamp = node_of(version), stamp_of(version)
+        return any(a.node == node or a.heard.get(node, 0) >= stamp for a in self.answers)
+
+
+def stamp_for(record: Record) -> Stamp:
+    """Return the stamp of a session as it was served."""
+    newest: dict[NodeId, Version] = {}
+    for version in versions(record):
+        node = node_of(version)
+        newest[node] = max(version, newest.get(node, version))
+    return tuple(sorted(newest.values(), reverse=True)[:MOST_ENTRIES])
+
+
+def missing(stamp: Stamp, heard_of: Callable[[NodeId], int]) -> list[Version]:
+    """Return the versions in *stamp* that this node cannot vouch for."""
+    return [version for version in stamp if heard_of(node_of(version)) < stamp_of(version)]
+
+
+def encode_stamp(stamp: Stamp) -> str:
+    """Return a stamp as text for a client to carry."""
+    return base64.urlsafe_b64encode(b"".join(stamp)).decode().rstrip("=")
+
+
+def decode_stamp(text: str) -> Stamp:
+    """Return the stamp that `encode_stamp` wrote.
+
+    Raises:
+        InputError: *text* is not a stamp.
+    """
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"{text!r} is not a version; pass what version(id) returned") from error
+    if len(data) % VERSION_BYTES or len(data) > MOST_ENTRIES * VERSION_BYTES:
+        raise InputError(f"{text!r} is not a version; pass what version(id) returned")
+    return tuple(Version(data[i : i + VERSION_BYTES]) for i in range(0, len(data), VERSION_BYTES))

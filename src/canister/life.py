@@ -1,0 +1,112 @@
+"""When a session ends and when its data may go: pure functions of replicated facts and an instant.
+
+Every node computes the same answers from the same record; nothing here depends on sweeping. All
+instants are microseconds since 1970 UTC.
+"""
+
+from enum import StrEnum
+
+from canister.record import KEY, Record, stamp_of
+
+NEVER = 2**62
+"""An instant after all others."""
+
+
+class Status(StrEnum):
+    """What a session is at an instant."""
+
+    UNKNOWN = "unknown"
+    LIVE = "live"
+    EXPIRED = "expired"
+    CLEARED = "cleared"
+    DESTROYED = "destroyed"
+
+
+def hard_end(record: Record) -> int:
+    """Return the end that nothing can move: creation plus absolute lifetime. 0 without a birth."""
+    birth = record.birth
+    return birth.born + birth.absolute if birth else 0
+
+
+def idle_of(record: Record) -> int:
+    """Return the idle timeout in force, in microseconds."""
+    if record.expiry is not None and record.expiry.idle is not None:
+        return record.expiry.idle
+    return record.birth.idle if record.birth else 0
+
+
+def interval_of(record: Record) -> int:
+    """Return the touch interval in force, in microseconds."""
+    if record.expiry is not None and record.expiry.idle is not None:
+        return record.expiry.interval
+    return record.birth.interval if record.birth else 0
+
+
+def accessed(record: Record) -> int:
+    """Return the last recorded access."""
+    return record.touch.access if record.touch else 0
+
+
+def deadline(record: Record) -> int:
+    """Return the instant at which readers see the session end. 0 for a destroyed or unborn one."""
+    if record.destroy is not None or record.birth is None:
+        return 0
+    until = record.expiry.until if record.expiry else None
+    idle_end = accessed(record) + idle_of(record) + interval_of(record)
+    return min(idle_end, hard_end(record), NEVER if until is None else until)
+
+
+def retention(record: Record) -> int:
+    """Return the instant from which the record's data may be dropped.
+
+    What shortens a session (a smaller idle timeout, an ``until``) does not count: merging never
+    lowers the retention, so an older copy of a dropped session is past its retention as well.
+    """
+    if record.destroy is not None:
+        return record.destroy.keep
+    if record.birth is None:
+        return 0
+    return min(accessed(record) + record.reach, hard_end(record)) + record.birth.grace
+
+
+def last_retention(record: Record, drift: int) -> int:
+    """Return the instant at which the record goes whether or not all members have reconciled.
+
+    By then the session is over on every node, however late a touch may still arrive. *drift* is
+    the greatest clock difference between members, in microseconds.
+    """
+    if record.destroy is not None:
+        return record.destroy.keep
+    grace = record.birth.grace if record.birth else 0
+    return hard_end(record) + grace + 2 * drift
+
+
+def has_keys(record: Record) -> bool:
+    """Tell whether any key of the application has a value."""
+    return any(slot[0] == KEY[0] and cell.value is not None for slot, cell in record.cells.items())
+
+
+def updated(record: Record) -> int:
+    """Return when a key was last written, removed or cleared; 0 if never."""
+    stamps = [stamp_of(cell.version) for slot, cell in record.cells.items() if slot[0] == KEY[0]]
+    if record.clear is not None:
+        stamps.append(stamp_of(record.clear))
+    return max(stamps, default=0)
+
+
+def status(record: Record | None, now: int) -> Status:
+    """Return what the session is at *now*."""
+    if record is None or retention(record) <= now:
+        return Status.UNKNOWN
+    if record.destroy is not None:
+        return Status.DESTROYED
+    if deadline(record) <= now:
+        return Status.EXPIRED
+    if record.clear is not None and not has_keys(record):
+        return Status.CLEARED
+    return Status.LIVE
+
+
+def is_live(record: Record | None, now: int) -> bool:
+    """Tell whether readers see the session at *now*."""
+    return record is not None and deadline(record) > now

@@ -1,0 +1,167 @@
+"""One node: puts settings, store and agent together, and decides when a read must ask the peers."""
+
+import atexit
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from canister.agent import control
+from canister.agent.control import AgentClient, MemberState, Status
+from canister.agent.thread import AgentThread
+from canister.agent.wake import Waker
+from canister.clock import Clock
+from canister.config import Config, Policy
+from canister.errors import AgentError, CannotTellError
+from canister.freshness import Fetched, Stamp, missing
+from canister.life import NEVER
+from canister.record import Record, Version
+from canister.store.base import Edit
+from canister.store.sqlite import SqliteStore
+
+__all__ = ["Loaded", "MemberState", "Node", "Status"]
+
+_SWEEP_BATCH = 200
+
+
+class Loaded(NamedTuple):
+    """A session as read: its record, and whether this node can tell that this is all there is.
+
+    *certain* False with a record means that there may be newer state elsewhere; without one, that
+    the session may exist elsewhere.
+    """
+
+    record: Record | None
+    certain: bool
+
+
+class Node:
+    """A data directory with its agent; the processes that share the directory are one node.
+
+    Args:
+        path: the data directory.
+        config: the node's settings.
+        clock: where the time comes from.
+        may_run_agent: whether this process stands as a candidate for running the agent.
+    """
+
+    def __init__(self, path: Path, config: Config, clock: Clock, *, may_run_agent: bool) -> None:
+        self.config = config
+        self.policy = Policy.of(config)
+        self.clock = clock
+        self.store = SqliteStore(path, config, clock)
+        self._client = AgentClient(self.store.files.control_socket)
+        self._waker = Waker(self.store.files.wake_socket)
+        self._agent = AgentThread(self.store, config, clock) if may_run_agent else None
+        try:
+            if self._agent is not None:
+                self._agent.start()
+        except BaseException:
+            self._release()
+            raise
+        atexit.register(self.close)
+
+    @property
+    def is_clustered(self) -> bool:
+        """Tell whether the node has, or may have, peers."""
+        return self.config.listen is not None or self.store.doubts() > 0
+
+    def close(self) -> None:
+        """Stop the agent if it runs here, and release the data directory."""
+        atexit.unregister(self.close)
+        if self._agent is not None:
+            self._agent.stop()
+        self._release()
+
+    def load(self, session: bytes, *, after: Stamp = (), local: bool = False) -> Loaded:
+        """Return a session, asking the peers where this node knows that it may be behind.
+
+        Args:
+            session: the encoded id.
+            after: what the reader has seen; the answer is at least as new.
+            local: never ask a peer.
+
+        Raises:
+            CannotTellError: nobody who could answer as new as *after* was reached.
+        """
+        stored = self.store.load(session)
+        if local:
+            return Loaded(stored.record, stored.record is not None)
+        lacking = missing(after, self.store.heard_of) if after else []
+        if not lacking and (stored.record is not None or self._is_absent(stored.held)):
+            return Loaded(stored.record, True)
+        fetched = self._fetch(session)
+        stored = self.store.load(session)
+        if lacking and not fetched.covers(lacking):
+            raise CannotTellError(
+                "this node is behind what the caller has seen, and no peer that could tell has answered; "
+                "try again, or read without after="
+            )
+        certain = stored.record is not None or (fetched.everyone and not stored.held)
+        if not certain and self.config.when_behind == "refuse":
+            raise CannotTellError("the session may exist on a member that cannot be reached; try again")
+        return Loaded(stored.record, certain)
+
+    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
+        """Run edits in one transaction and wake the agent; None if nothing was written."""
+        version = self.store.commit(edits)
+        if version is not None:
+            self._waker.wake()
+        return version
+
+    def forget(self, session: bytes) -> bool:
+        """Drop this node's copy of a session."""
+        if self.is_clustered:
+            return self._client.ask(control.Forget(session), bool)
+        return self.store.forget(session)
+
+    def sweep(self, *, destroyed: bool) -> int:
+        """Drop what is past its retention; return how many sessions."""
+        if self.is_clustered:
+            return self._client.ask(control.Sweep(destroyed), int, timeout=600.0)
+        total = 0
+        while dropped := self.store.sweep(NEVER, _SWEEP_BATCH, destroyed=destroyed):
+            total += dropped
+        return total
+
+    def status(self, at: int) -> Status:
+        """Return what the agent knows, with the digest as of *at*."""
+        return self._client.ask(control.AskStatus(at), Status)
+
+    def members(self) -> list[MemberState]:
+        """Return all members as this node sees them, itself first."""
+        return self.status(self.clock.now()).members
+
+    def resync(self, sessions: list[bytes] | None) -> None:
+        """Compare with all peers now, or fetch just some sessions."""
+        self._client.ask(
+            control.Resync(sessions), type(None), timeout=self.config.remote_timeout.total_seconds()
+        )
+
+    def num_queued(self) -> int:
+        """Return how many questions to peers are open."""
+        return self.status(self.clock.now()).queued
+
+    def isolate(self, *, on: bool) -> None:
+        """Cut the node off from all peers, or let it back."""
+        self._client.ask(control.Isolate(on), type(None))
+
+    def remove_member(self, address: str) -> None:
+        """Take a member out of the cluster; it may return with empty data only."""
+        self._client.ask(control.RemoveMember(address), type(None))
+
+    def _is_absent(self, held: bool) -> bool:
+        """Tell whether a session that is not here is nowhere."""
+        return not held and self.store.doubts() == 0
+
+    def _fetch(self, session: bytes) -> Fetched:
+        timeout = self.config.remote_timeout.total_seconds()
+        try:
+            reply = self._client.ask(control.FetchSession(session, timeout), control.FetchReply, timeout)
+        except AgentError:
+            # Without an agent nobody can be asked: that is an answer of nobody, not an absence.
+            return Fetched([], everyone=False)
+        return reply.fetched()
+
+    def _release(self) -> None:
+        self._waker.close()
+        self.store.close()

@@ -1,0 +1,237 @@
+"""What a session is on disk and on the wire, and the rule that merges two copies of it.
+
+A `Record` is a set of versioned facts. A commit is a record that holds just what the commit wrote; a
+session is the merge of all its commits, so `merge` is the one rule by which nodes agree. It is
+commutative, associative and idempotent: a delta-state CRDT (Almeida, Shoker and Baquero, "Delta State
+Replicated Data Types", 2018) built of last-writer-wins and maximum registers (Shapiro et al., "A
+comprehensive study of Convergent and Commutative Replicated Data Types", 2011).
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import NewType
+
+import msgspec
+
+from canister.errors import ProtocolError
+
+NodeId = NewType("NodeId", bytes)
+"""Eight random bytes that name one unbroken history of commits."""
+
+Version = NewType("Version", bytes)
+"""Sixteen bytes, stamp then node id, big-endian: comparing the bytes compares the versions."""
+
+Slot = NewType("Slot", bytes)
+"""A name space byte and the encoded key."""
+
+NODE_ID_BYTES = 8
+VERSION_BYTES = 16
+
+KEY = b"k"
+"""Name space of the application's keys."""
+IDENTITY = b"u"
+"""Name space of metadata that a clear hides: user and authentication time."""
+META = b"m"
+"""Name space of metadata that a clear keeps: hashes of secrets."""
+
+_SPACES = (KEY[0], IDENTITY[0], META[0])
+_TOO_LATE = 2**62  # SQLite's integers have 63 bits
+
+
+def make_version(stamp: int, node: NodeId) -> Version:
+    """Return the version of the commit that *node* drew *stamp* for."""
+    return Version(stamp.to_bytes(8, "big") + node)
+
+
+def stamp_of(version: Version) -> int:
+    """Return the stamp (microseconds) of a version."""
+    return int.from_bytes(version[:8], "big")
+
+
+def node_of(version: Version) -> NodeId:
+    """Return the node id of a version."""
+    return NodeId(version[8:])
+
+
+class _Fact(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    version: Version
+
+
+class Birth(_Fact, frozen=True, gc=False):
+    """Written once, by the commit that creates the session. Durations and *born* in microseconds."""
+
+    born: int
+    absolute: int
+    idle: int
+    interval: int
+    grace: int
+
+
+class Expiry(_Fact, frozen=True, gc=False):
+    """The session's own times. ``idle=None`` means as at birth, ``until=None`` no instant of its own."""
+
+    idle: int | None
+    interval: int
+    until: int | None
+
+
+class Touch(_Fact, frozen=True, gc=False):
+    """The last recorded access (microseconds since 1970)."""
+
+    access: int
+
+
+class Destroy(_Fact, frozen=True, gc=False):
+    """A tombstone, kept until the instant *keep*."""
+
+    keep: int
+
+
+class Cell(_Fact, frozen=True, gc=False):
+    """One key's value, encoded; None where the key was removed."""
+
+    value: bytes | None
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True):
+    """A session, or the part of it that one commit wrote.
+
+    *reach* is the greatest idle timeout plus touch interval the session ever had: what shortens a
+    session must not shorten how long its data is kept. *cells* are sorted by slot, so that equal
+    records have equal encodings.
+    """
+
+    birth: Birth | None = None
+    expiry: Expiry | None = None
+    reach: int = 0
+    touch: Touch | None = None
+    clear: Version | None = None
+    destroy: Destroy | None = None
+    cells: dict[Slot, Cell] = msgspec.field(default_factory=dict[Slot, Cell])
+
+
+EMPTY = Record()
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the canonical encoding of a record."""
+    return _encoder.encode(record)
+
+
+def decode_record(data: bytes) -> Record:
+    """Return the record that `encode_record` wrote.
+
+    Raises:
+        ProtocolError: *data* is not the encoding of a record.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a record: {error}") from error
+
+
+def digest_of(session: bytes, encoded: bytes, key: bytes) -> bytes:
+    """Return the 128-bit keyed hash of one session's id and encoded record.
+
+    Keyed, so that nobody who chooses session contents can make digests cancel out.
+    """
+    prefix = len(session).to_bytes(2, "big")
+    return blake2b(prefix + session + encoded, digest_size=16, key=key).digest()
+
+
+def merge(a: Record, b: Record) -> Record:
+    """Return the record that holds what *a* and *b* hold, conflicts decided alike on every node."""
+    destroy = _merge_destroy(a.destroy, b.destroy)
+    if destroy is not None:
+        return Record(destroy=destroy)
+    clear = max(a.clear or b"", b.clear or b"") or None
+    return Record(
+        birth=_merge_birth(a.birth, b.birth),
+        expiry=_greatest(a.expiry, b.expiry),
+        reach=max(a.reach, b.reach),
+        touch=_merge_touch(a.touch, b.touch),
+        clear=Version(clear) if clear else None,
+        cells=_merge_cells(a.cells, b.cells, clear),
+    )
+
+
+def newest(record: Record) -> int:
+    """Return the greatest stamp in a record, 0 in an empty one."""
+    return max((stamp_of(version) for version in versions(record)), default=0)
+
+
+def versions(record: Record) -> list[Version]:
+    """Return the version of every fact in a record."""
+    facts = (record.birth, record.expiry, record.touch, record.destroy)
+    found = [fact.version for fact in facts if fact is not None]
+    if record.clear is not None:
+        found.append(record.clear)
+    found.extend(cell.version for cell in record.cells.values())
+    return found
+
+
+def check_record(record: Record) -> None:
+    """Refuse a record that no correct node can have written.
+
+    Raises:
+        ProtocolError: says what is wrong.
+    """
+    if any(len(version) != VERSION_BYTES for version in versions(record)):
+        raise ProtocolError("a version is not 16 bytes long")
+    if record.touch is not None and record.touch.access > stamp_of(record.touch.version):
+        raise ProtocolError("a touch is later than its own stamp")
+    birth = record.birth
+    if birth is not None and min(birth.absolute, birth.idle, birth.interval + 1, birth.grace + 1) <= 0:
+        raise ProtocolError("a birth holds a duration that is not positive")
+    if birth is not None and birth.born + birth.absolute + birth.grace >= _TOO_LATE:
+        raise ProtocolError("a birth ends later than time itself")
+    if record.destroy is not None and record.destroy.keep >= _TOO_LATE:
+        raise ProtocolError("a tombstone is kept longer than time itself")
+    if any(not slot or slot[0] not in _SPACES for slot in record.cells):
+        raise ProtocolError("a cell is in an unknown name space")
+
+
+def _merge_destroy(a: Destroy | None, b: Destroy | None) -> Destroy | None:
+    if a is None or b is None:
+        return a or b
+    return Destroy(max(a.version, b.version), max(a.keep, b.keep))
+
+
+def _merge_birth(a: Birth | None, b: Birth | None) -> Birth | None:
+    """On a conflict the later end wins; the rest of the order only has to be the same everywhere."""
+    if a is None or b is None:
+        return a or b
+    best = max(a, b, key=lambda x: (x.born + x.absolute, x.version, x.born, x.idle, x.interval))
+    # The longer grace, whoever wins: merging never lowers the retention.
+    return msgspec.structs.replace(best, grace=max(a.grace, b.grace))
+
+
+def _merge_touch(a: Touch | None, b: Touch | None) -> Touch | None:
+    if a is None or b is None:
+        return a or b
+    return max(a, b, key=lambda touch: (touch.access, touch.version))
+
+
+def _greatest(a: Expiry | None, b: Expiry | None) -> Expiry | None:
+    if a is None or b is None:
+        return a or b
+    # The fields after the version never decide between correct nodes: one version has one content.
+    return max(a, b, key=lambda x: (x.version, _encoder.encode(x)))
+
+
+def _merge_cells(a: Mapping[Slot, Cell], b: Mapping[Slot, Cell], clear: bytes | None) -> dict[Slot, Cell]:
+    merged = dict(a)
+    for slot, cell in b.items():
+        have = merged.get(slot)
+        if have is None or _order(have) < _order(cell):
+            merged[slot] = cell
+    if clear is not None:
+        merged = {s: c for s, c in merged.items() if c.version >= clear or s[0] == META[0]}
+    return dict(sorted(merged.items()))
+
+
+def _order(cell: Cell) -> tuple[Version, bool, bytes]:
+    return (cell.version, cell.value is not None, cell.value or b"")

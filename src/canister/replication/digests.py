@@ -1,0 +1,101 @@
+"""Digests of what a node holds: a tree of XORs over 65,536 buckets.
+
+Two nodes find what differs by walking down from the root where the digests differ (a Merkle tree in
+shape, as in Demers et al., "Epidemic Algorithms for Replicated Database Maintenance", 1987, with XOR in
+place of hashing, so that one session is taken out or put in without reading its neighbours).
+"""
+
+from canister.store.base import BUCKETS, Listed, LogEntry, Mark, Snapshot, bucket_of
+
+LEVELS = (1, 256, 4_096, BUCKETS)
+"""Nodes of the tree at each level; the last are the buckets."""
+LEAF = len(LEVELS) - 1
+SHORT = 8
+"""Bytes of a digest on the wire below the root: the root confirms the outcome at the next round."""
+
+
+class DigestTree:
+    """XORs of the digests of all sessions retained past the horizon.
+
+    Fed by the log, so that writers never touch it; moved along the index on retention, so that only
+    what lies between two instants is read.
+    """
+
+    def __init__(self) -> None:
+        self._levels: list[list[int]] = [[0] * size for size in LEVELS]
+        self._applied = 0
+        self._horizon = 0
+
+    @property
+    def applied(self) -> int:
+        """The stamp of the last log entry the tree has taken in."""
+        return self._applied
+
+    def build(self, snapshot: Snapshot, at: int) -> None:
+        """Begin anew from the stored sessions."""
+        self._levels = [[0] * size for size in LEVELS]
+        self._applied = snapshot.last_stamp()
+        self._horizon = at
+        for bucket, digest in snapshot.marks(at, 2**63 - 1):
+            self._toggle(bucket, digest)
+
+    def catch_up(self, snapshot: Snapshot) -> list[LogEntry]:
+        """Take in what was logged since; return it."""
+        entries = snapshot.log(self._applied)
+        for entry in entries:
+            for change in entry.changes:
+                bucket = bucket_of(change.session)
+                self._toggle_mark(bucket, change.before)
+                self._toggle_mark(bucket, change.after)
+            self._applied = entry.stamp
+        return entries
+
+    def move(self, snapshot: Snapshot, at: int) -> None:
+        """Make the digests as of *at*. The tree must have caught up with the same snapshot."""
+        if at == self._horizon:
+            return
+        low, high = sorted((self._horizon, at))
+        for bucket, digest in snapshot.marks(low, high):
+            self._toggle(bucket, digest)
+        self._horizon = at
+
+    def root(self) -> bytes:
+        """Return the digest of everything."""
+        return self._levels[0][0].to_bytes(16, "big")
+
+    def children(self, level: int, node: int) -> list[bytes]:
+        """Return the shortened digests one level below a node."""
+        fan = LEVELS[level + 1] // LEVELS[level]
+        below = self._levels[level + 1]
+        return [below[i].to_bytes(16, "big")[:SHORT] for i in range(node * fan, (node + 1) * fan)]
+
+    def _toggle_mark(self, bucket: int, mark: Mark | None) -> None:
+        if mark is not None and mark.retain > self._horizon:
+            self._toggle(bucket, mark.digest)
+
+    def _toggle(self, bucket: int, digest: bytes) -> None:
+        value = int.from_bytes(digest, "big")
+        for level, size in zip(self._levels, LEVELS, strict=True):
+            level[bucket * size // BUCKETS] ^= value
+
+
+class View:
+    """What this node holds, read through a tree that has caught up with the snapshot."""
+
+    def __init__(self, tree: DigestTree, snapshot: Snapshot) -> None:
+        self._tree = tree
+        self.snapshot = snapshot
+
+    def root(self, at: int) -> bytes:
+        """Return the digest of everything as of *at*."""
+        self._tree.move(self.snapshot, at)
+        return self._tree.root()
+
+    def children(self, at: int, level: int, node: int) -> list[bytes]:
+        """Return the shortened digests one level below a node, as of *at*."""
+        self._tree.move(self.snapshot, at)
+        return self._tree.children(level, node)
+
+    def listing(self, at: int, bucket: int) -> list[Listed]:
+        """Return the sessions of a bucket that are retained at *at*."""
+        return self.snapshot.listing(bucket, at)

@@ -1,0 +1,72 @@
+"""Who belongs to the cluster: a replicated set of addresses with tombstones."""
+
+from collections.abc import Iterable
+
+from canister.record import NodeId, Version
+from canister.store.base import Member
+
+
+class Membership:
+    """The member list of one node; merging two lists keeps the later statement of each address."""
+
+    def __init__(self, stored: Iterable[Member], me: Member, seeds: Iterable[str] = ()) -> None:
+        self._members = {member.address: member for member in stored}
+        self._has_seeds = any(seed != me.address for seed in seeds)
+        self.address = me.address
+        self._state(me)
+
+    @property
+    def me(self) -> Member:
+        """This node's own entry."""
+        return self._members[self.address]
+
+    @property
+    def has_met_cluster(self) -> bool:
+        """Tell whether the list can be taken for whole: a node that has yet to meet a seed knows nobody."""
+        return bool(self.others()) or not self._has_seeds
+
+    def all(self) -> list[Member]:
+        """Return every entry, tombstones too, in order of address."""
+        return sorted(self._members.values(), key=lambda member: member.address)
+
+    def others(self) -> list[Member]:
+        """Return the members other than this node that were not removed."""
+        return [m for m in self.all() if not m.removed and m.address != self.address]
+
+    def merge(self, members: Iterable[Member]) -> bool:
+        """Take in another node's list; return whether anything changed."""
+        changes = [self._state(member) for member in members]
+        return any(changes)
+
+    def remove(self, address: str) -> bool:
+        """Put a tombstone in place of a member; return whether there was one."""
+        member = self._members.get(address)
+        if member is None or member.removed or address == self.address:
+            return False
+        return self._state(Member(address, member.joined, True, member.version, member.node))
+
+    def is_removed(self, member: Member) -> bool:
+        """Tell whether a member as it states itself has been removed."""
+        known = self._members.get(member.address)
+        return known is not None and known.removed and known.joined >= member.joined
+
+    def _state(self, member: Member) -> bool:
+        known = self._members.get(member.address)
+        if known is not None and known.order() >= member.order():
+            return False
+        self._members[member.address] = member
+        return True
+
+
+def introduce(
+    stored: Iterable[Member], address: str, node: NodeId, version: Version, *, empty: bool
+) -> Member:
+    """Return what a starting node states about itself.
+
+    A node that still has data keeps its membership, so that a removal while it was down holds; one
+    that starts empty joins anew.
+    """
+    known = next((member for member in stored if member.address == address), None)
+    if known is None or (empty and known.removed):
+        return Member(address, version, False, version, node)
+    return known if known.node == node else Member(address, known.joined, known.removed, version, node)

@@ -1,0 +1,1 @@
+"""Sessions of a web application: tokens, cookies and the session manager over a canister."""

@@ -1,0 +1,1 @@
+"""The local store: knows records and versions, nothing of HTTP or peers."""

@@ -1,0 +1,202 @@
+"""What a store is: the few verbs everything above is built on.
+
+Absence is a value: a session that is not here is None. Exceptions mean that the store is ill
+(`canister.errors.StoreError`) or that the caller's edit refused.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from canister.edits import Moment
+from canister.record import NodeId, Record, Version
+
+BUCKETS = 65_536
+
+Edit = Callable[[Record | None, Moment], Record | None]
+"""Turns what is stored into what to merge, or None to write nothing. Runs inside the write lock."""
+
+
+def bucket_of(session: bytes) -> int:
+    """Return the bucket, 0 to 65,535, in which a session's digest is counted."""
+    return zlib.crc32(session) >> 16
+
+
+class Mark(NamedTuple):
+    """What the digests need to know of a session: its digest and when its data may go."""
+
+    digest: bytes
+    retain: int
+
+
+class Stored(NamedTuple):
+    """A session as it is here: what readers may see, and what is held until its time comes."""
+
+    record: Record | None
+    held: bool
+
+
+class Change(msgspec.Struct, array_like=True, frozen=True):
+    """One session's part of a log entry. *delta* is the commit as written, None if not made here."""
+
+    session: bytes
+    before: Mark | None
+    after: Mark | None
+    delta: bytes | None
+
+
+class LogEntry(NamedTuple):
+    """What one transaction changed. Stamps strictly increase; the last one is the node's clock."""
+
+    stamp: int
+    changes: list[Change]
+
+
+class Listed(NamedTuple):
+    """A session in a bucket listing."""
+
+    session: bytes
+    digest: bytes
+
+
+class Merged(NamedTuple):
+    """What came of merging: how many sessions changed, and which could not be applied.
+
+    A session is *doubtful* if a commit arrived without the commit that created it: the sender's
+    state has to be compared before anything more of it is believed.
+    """
+
+    changed: int
+    doubtful: list[bytes]
+
+
+class Member(msgspec.Struct, array_like=True, frozen=True):
+    """A node of the cluster, known by the address it listens on.
+
+    *joined* names the membership: it is drawn when an empty node joins and kept as long as its data.
+    *version* orders the statements the member makes about itself; *removed* is a tombstone.
+    """
+
+    address: str
+    joined: Version
+    removed: bool
+    version: Version
+    node: NodeId
+
+    def order(self) -> tuple[Version, bool, Version]:
+        """Return what decides which of two statements about an address holds."""
+        return (self.joined, self.removed, self.version)
+
+
+class Snapshot(Protocol):
+    """A consistent view for the agent: the log and the digests as of one instant."""
+
+    def log(self, after: int) -> list[LogEntry]:
+        """Return the entries with a stamp greater than *after*, in order."""
+        ...
+
+    def last_stamp(self) -> int:
+        """Return the node's greatest stamp."""
+        ...
+
+    def marks(self, above: int, upto: int) -> Iterator[tuple[int, bytes]]:
+        """Return bucket and digest of the sessions with ``above < retain <= upto``."""
+        ...
+
+    def listing(self, bucket: int, at: int) -> list[Listed]:
+        """Return the sessions of a bucket that are still retained at *at*."""
+        ...
+
+    def whole(self, session: bytes) -> bytes | None:
+        """Return everything of a session, held parts merged in, encoded; None if it is not here."""
+        ...
+
+    def heard(self) -> dict[NodeId, int]:
+        """Return for each node up to which stamp its commits are known to be here."""
+        ...
+
+
+class Store(Protocol):
+    """What the session API needs of a store."""
+
+    @property
+    def node(self) -> NodeId:
+        """The id of this node's present history."""
+        ...
+
+    def load(self, session: bytes) -> Stored:
+        """Return a session as it is here."""
+        ...
+
+    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
+        """Run the edits under one version and write what they return, all or nothing.
+
+        Returns the version, or None if no edit wrote anything. What an edit raises passes through
+        and nothing is written.
+        """
+        ...
+
+    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Record]]:
+        """Return up to *limit* sessions in a fixed order, those after the session *after*."""
+        ...
+
+    def heard_of(self, node: NodeId) -> int:
+        """Return the stamp up to which all commits of *node* are known to be here, else 0."""
+        ...
+
+    def close(self) -> None:
+        """Release everything. Further calls raise `StoreError`."""
+        ...
+
+
+class ReplicatedStore(Store, Protocol):
+    """What the agent needs on top: merging, the log, digests, sweeping and what survives a restart."""
+
+    def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
+        """Merge records from a peer and note what they vouch for, in one transaction."""
+        ...
+
+    def release(self) -> int:
+        """Show what was held and whose time has come; return how many sessions changed."""
+        ...
+
+    def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:
+        """Drop up to *limit* sessions past their retention; return how many.
+
+        Args:
+            gate: the instant up to which all members have reconciled.
+            limit: the size of the batch.
+            destroyed: sweep tombstones rather than expired sessions.
+        """
+        ...
+
+    def forget(self, session: bytes) -> bool:
+        """Drop this node's copy and all that this node claims to have heard."""
+        ...
+
+    def trim_log(self, before: int) -> None:
+        """Drop log entries with a stamp less than *before*, never the last one."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Return a consistent view of the log and the sessions."""
+        ...
+
+    def members(self) -> list[Member]:
+        """Return the stored member list."""
+        ...
+
+    def save_members(self, members: Iterable[Member]) -> None:
+        """Replace the stored member list."""
+        ...
+
+    def doubts(self) -> int:
+        """Return how many members this node has not fully compared itself with lately."""
+        ...
+
+    def set_doubts(self, count: int) -> None:
+        """Tell all processes of the node how many members it may be behind of."""
+        ...

@@ -1,0 +1,192 @@
+"""SQLite connections: a pool that survives forks, and errors that say what to do."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import apsw
+
+from canister.errors import (
+    CanisterError,
+    CorruptDatabaseError,
+    DiskFullError,
+    ForeignDatabaseError,
+    ForkError,
+    StoreBusyError,
+    StoreError,
+)
+from canister.forks import watch_forks
+
+_FORK_PATIENCE = 5.0
+"""Seconds a fork waits for running operations of other threads."""
+
+
+class Cursor(Protocol):
+    """The rows of a statement."""
+
+    def fetchone(self) -> Any:
+        """Return the next row or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """Return the rest of the rows."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Handle:
+    """A connection and its typed ``execute(sql, parameters)``."""
+
+    __slots__ = ("connection", "execute")
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.execute = cast("Callable[..., Cursor]", connection.execute)
+
+
+def connect(path: Path, *, full: bool) -> Handle:
+    """Open the database at *path*, which must exist.
+
+    Args:
+        path: the database file.
+        full: wait for the disk at every commit.
+    """
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(5000)
+    # The agent does the checkpoints, so that no request pays for one.
+    handle = Handle(connection)
+    handle.execute("PRAGMA wal_autocheckpoint=0")
+    handle.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+    return handle
+
+
+def explain(error: apsw.Error, path: Path) -> CanisterError:
+    """Return what an error of SQLite means for whoever runs the node."""
+    if isinstance(error, apsw.FullError):
+        return DiskFullError(f"the disk holding {path} is full; nothing was written; free some space")
+    if isinstance(error, apsw.NotADBError):
+        return ForeignDatabaseError(f"{path} is not a Canister database; it was left untouched, move it away")
+    if isinstance(error, apsw.CorruptError):
+        return CorruptDatabaseError(
+            f"{path} is damaged ({error}); it was left untouched; move the data directory away and start "
+            "again: the sessions come back from the other members"
+        )
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return StoreBusyError(f"another program holds {path} locked ({error})")
+    if isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError)):
+        return StoreError(f"{path} cannot be written ({error}); check its owner and permissions")
+    return StoreError(f"{path}: {error}")
+
+
+class Pool:
+    """Connections to one database, lent to one thread at a time.
+
+    Taking and giving back are single list operations and need no lock. Before a fork the pool waits
+    until all are back and closes them.
+    """
+
+    def __init__(self, path: Path, *, full: bool) -> None:
+        self._path = path
+        self._full = full
+        self._idle: list[Handle] = []
+        self._gate = threading.Condition()
+        self._opened = 0
+        self._paused = False
+        self._broken = False
+        self._closed = False
+        watch_forks(self)
+
+    def take(self) -> Handle:
+        """Return a connection that nobody else uses until it is given back.
+
+        Raises:
+            StoreError: the store is closed, or the database cannot be opened.
+            ForkError: the process is the child of a fork that did not wait for this pool.
+        """
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open()
+
+    def give(self, handle: Handle) -> None:
+        """Give a connection back."""
+        self._idle.append(handle)
+        if self._paused or self._closed:
+            with self._gate:
+                self._close_idle()
+                self._gate.notify_all()
+
+    @contextmanager
+    def lend(self) -> Generator[Handle, None, None]:
+        """Take a connection for the length of a block, its errors explained."""
+        handle = self.take()
+        try:
+            yield handle
+        except apsw.Error as error:
+            raise explain(error, self._path) from error
+        finally:
+            self.give(handle)
+
+    def close(self) -> None:
+        """Close all connections, lent ones as they come back."""
+        with self._gate:
+            self._closed = True
+            self._close_idle()
+
+    def before_fork(self) -> None:
+        """Wait until no connection is in use, and close them all."""
+        deadline = time.monotonic() + _FORK_PATIENCE
+        with self._gate:
+            self._paused = True
+            self._close_idle()
+            while self._opened and time.monotonic() < deadline:
+                self._gate.wait(0.05)
+                self._close_idle()
+            self._broken = self._opened > 0
+
+    def after_fork(self, *, child: bool) -> None:
+        """Let threads take connections again."""
+        if child:
+            self._gate = threading.Condition()
+        with self._gate:
+            self._paused = False
+            self._broken = self._broken and child
+            self._gate.notify_all()
+
+    def _open(self) -> Handle:
+        with self._gate:
+            self._gate.wait_for(lambda: not self._paused)
+            if self._closed:
+                raise StoreError(f"the store at {self._path} is closed")
+            if self._broken:
+                raise ForkError(
+                    "the process forked while another thread was using the store; "
+                    "open a new Canister in the child"
+                )
+            try:
+                handle = connect(self._path, full=self._full)
+            except apsw.Error as error:
+                raise explain(error, self._path) from error
+            self._opened += 1
+            return handle
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(IndexError):  # a thread may take the last one just now
+            while True:
+                self._idle.pop().connection.close()
+                self._opened -= 1
+
+
+def retrying(act: Callable[[], bool], *, seconds: float, pause: float = 0.05) -> bool:
+    """Repeat *act* until it returns True or the time is over; return its last answer."""
+    deadline = time.monotonic() + seconds
+    while not act():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True

@@ -1,0 +1,199 @@
+"""The data directory: making it, checking it before anything is written, and naming its history."""
+
+import fcntl
+import os
+import secrets
+import struct
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from canister.config import Config
+from canister.errors import (
+    ConfigError,
+    CorruptDatabaseError,
+    ForeignDatabaseError,
+    NewerFormatError,
+    StoreError,
+)
+from canister.record import NODE_ID_BYTES, NodeId
+from canister.store.connections import Handle, connect, explain, retrying
+
+FORMAT = 1
+APPLICATION_ID = 0x43414E49  # "CANI"
+_MAGIC = b"SQLite format 3\x00"
+_PAGE_SIZE_AT, _PAGES_AT, _FORMAT_AT, _APPLICATION_AT = 16, 28, 60, 68
+
+
+class DataDir:
+    """The files of one node."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = path / "canister.db"
+        self.write_lock = path / "write.lock"
+        self.agent_lock = path / "agent.lock"
+        self.control_socket = path / "agent.sock"
+        self.wake_socket = path / "wake.sock"
+
+    def open(self, config: Config) -> NodeId:
+        """Make what is missing, refuse what is not ours, and return the node id.
+
+        Raises:
+            StoreError: one of its kinds; nothing that was there has been changed.
+            ConfigError: the directory belongs to another cluster.
+        """
+        self._make()
+        with self._locked():
+            if not self.database.exists():
+                self._create(config)
+            self._check_header()
+            try:
+                return self._incarnate(config)
+            except apsw.Error as error:
+                raise explain(error, self.database) from error
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the data directory {self.path} cannot be made: {error.strerror}") from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"the data directory {self.path} is not writable; check its owner and permissions"
+            )
+
+    @contextmanager
+    def _locked(self) -> Generator[None, None, None]:
+        try:
+            handle = os.open(self.write_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"{self.write_lock} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _create(self, config: Config) -> None:
+        """Build the database beside its place and move it there, so that it is never seen half made."""
+        if self.path.joinpath("canister.db-wal").exists():
+            raise CorruptDatabaseError(
+                f"{self.database} is missing, but its write-ahead log is there; put it back or move both away"
+            )
+        fresh = self.database.with_suffix(".new")
+        for leftover in self.path.glob("canister.new*"):
+            leftover.unlink()
+        try:
+            os.close(os.open(fresh, os.O_CREAT | os.O_EXCL, 0o600))
+            handle = connect(fresh, full=True)
+            handle.execute("PRAGMA page_size=4096")
+            handle.execute("PRAGMA journal_mode=WAL")
+            with handle.connection:
+                handle.execute(files("canister.store").joinpath("schema.sql").read_text("utf-8"))
+                handle.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                handle.execute(f"PRAGMA user_version={FORMAT}")
+                _set_meta(handle, "cluster", config.cluster)
+            handle.connection.close()
+            fresh.rename(self.database)
+        except apsw.Error as error:
+            raise explain(error, fresh) from error
+        except OSError as error:
+            raise StoreError(f"{self.database} cannot be made: {error.strerror}") from error
+
+    def _check_header(self) -> None:
+        """Look at the file's first bytes before SQLite does, which might write to it."""
+        header = self._header()
+        if len(header) < 100:
+            raise CorruptDatabaseError(
+                f"{self.database} is truncated to {len(header)} bytes; it was left untouched; "
+                "move it away to begin anew"
+            )
+        (application,) = struct.unpack_from(">I", header, _APPLICATION_AT)
+        (version,) = struct.unpack_from(">I", header, _FORMAT_AT)
+        if not header.startswith(_MAGIC) or application != APPLICATION_ID:
+            raise ForeignDatabaseError(
+                f"{self.database} is not a Canister database; it was left untouched; choose another directory"
+            )
+        if version > FORMAT:
+            raise NewerFormatError(
+                f"{self.database} has format {version}, this release reads up to {FORMAT}; upgrade Canister"
+            )
+        # A checkpoint under way may have written the header before the pages it counts.
+        if not retrying(self._is_whole, seconds=1.0):
+            raise CorruptDatabaseError(
+                f"{self.database} is shorter than its header says: truncated; it was left untouched; "
+                "move the data directory away and start again: the sessions come back from the other members"
+            )
+
+    def _header(self) -> bytes:
+        try:
+            with self.database.open("rb") as file:
+                return file.read(100)
+        except OSError as error:
+            raise StoreError(f"{self.database} cannot be read: {error.strerror}") from error
+
+    def _is_whole(self) -> bool:
+        header = self._header()
+        (size,) = struct.unpack_from(">H", header, _PAGE_SIZE_AT)
+        (pages,) = struct.unpack_from(">I", header, _PAGES_AT)
+        return bool(self.database.stat().st_size >= pages * (65536 if size == 1 else size))
+
+    def _incarnate(self, config: Config) -> NodeId:
+        """Return the node id; a new one where the history may not be the one this id began.
+
+        Versions name a commit for ever, so an id must not be used again for another history: not
+        after a power cut that may have lost the last commits, nor in a copy of the directory.
+        """
+        handle = connect(self.database, full=True)
+        try:
+            if handle.connection.pragma("user_version") > FORMAT:  # still in the write-ahead log
+                raise NewerFormatError(f"{self.database} was written by a newer release; upgrade Canister")
+            meta: dict[str, Any] = dict(handle.execute("SELECT key, value FROM meta").fetchall())
+            if meta.get("cluster") != config.cluster:
+                raise ConfigError(
+                    f"{self.path} belongs to cluster {meta.get('cluster')!r}, not {config.cluster!r}; "
+                    "set cluster to that name or choose another directory"
+                )
+            status = self.database.stat()
+            now = {
+                "file": f"{status.st_dev}:{status.st_ino}",
+                "boot": _boot_id(),
+                "durability": config.durability,
+            }
+            same_file = meta.get("file") == now["file"]
+            same_boot = meta.get("boot") == now["boot"]
+            if same_file and same_boot and meta["durability"] == "normal":
+                now["durability"] = "normal"  # commits of this boot may be unsynced, whoever opens next
+            known = meta.get("node")
+            if known is None or not same_file or not (same_boot or meta["durability"] == "full"):
+                known = secrets.token_bytes(NODE_ID_BYTES)
+                with handle.connection:
+                    _set_meta(handle, "node", known)
+                    handle.execute("DELETE FROM log WHERE stamp < (SELECT max(stamp) FROM log)")
+                    handle.execute("UPDATE log SET changes = x'90'")
+            if any(meta.get(key) != value for key, value in now.items()):
+                with handle.connection:
+                    for key, value in now.items():
+                        _set_meta(handle, key, value)
+            return NodeId(known)
+        finally:
+            handle.connection.close()
+
+
+def _set_meta(handle: Handle, key: str, value: Any) -> None:
+    handle.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def _boot_id() -> str:
+    """Return what changes whenever the machine starts."""
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

@@ -1,0 +1,178 @@
+"""The reference store: one process, nothing durable. Read this one first."""
+
+import bisect
+import secrets
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from canister.clock import Clock, SystemClock
+from canister.config import Config, Policy
+from canister.errors import StoreError
+from canister.life import NEVER
+from canister.record import NODE_ID_BYTES, NodeId, Record, Version, encode_record
+from canister.store.base import Edit, Listed, LogEntry, Member, Merged, Stored, bucket_of
+from canister.store.transaction import Row, Scope, Transaction
+
+
+class _Undo:
+    """Rows over the store's dictionaries that can be rolled back."""
+
+    def __init__(self, store: "MemoryStore") -> None:
+        self._store = store
+        self._before: dict[bytes, Row | None] = {}
+
+    def get(self, session: bytes) -> Row | None:
+        return self._store.rows.get(session)
+
+    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
+        self._before.setdefault(session, self._store.rows.get(session))
+        self._store.rows[session] = row
+
+    def delete(self, session: bytes) -> None:
+        self._before.setdefault(session, self._store.rows.pop(session))
+
+    def last_stamp(self) -> int:
+        return self._store.entries[-1].stamp if self._store.entries else 0
+
+    def append(self, entry: LogEntry) -> None:
+        self._store.entries.append(entry)
+
+    def vouch(self, node: NodeId, stamp: int, now: int) -> None:
+        self._store.vouched[node] = max(stamp, self._store.vouched.get(node, 0))
+
+    def roll_back(self) -> None:
+        for session, row in self._before.items():
+            if row is None:
+                self._store.rows.pop(session, None)
+            else:
+                self._store.rows[session] = row
+
+
+class MemoryStore:
+    """A `ReplicatedStore` in dictionaries."""
+
+    def __init__(self, config: Config, clock: Clock | None = None, node: NodeId | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._node = node or NodeId(secrets.token_bytes(NODE_ID_BYTES))
+        drift = Policy.of(config).drift
+        self._scope = Scope(self._node, config.cluster.encode(), drift, config.max_session)
+        self._lock = threading.RLock()
+        self._members: list[Member] = []
+        self._doubts = 0
+        self._closed = False
+        self.rows: dict[bytes, Row] = {}
+        self.entries: list[LogEntry] = []
+        self.vouched: dict[NodeId, int] = {}
+
+    @property
+    def node(self) -> NodeId:
+        return self._node
+
+    def load(self, session: bytes) -> Stored:
+        self._check_open()
+        row = self.rows.get(session)
+        return Stored(row.visible, row.held is not None) if row else Stored(None, False)
+
+    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
+        with self._transaction() as transaction:
+            return transaction.commit(edits)
+
+    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Record]]:
+        self._check_open()
+        with self._lock:
+            ids = sorted(self.rows, key=_position)
+            start = 0 if after is None else bisect.bisect_right(ids, _position(after), key=_position)
+            found = [(session, self.rows[session].visible) for session in ids[start:]]
+        return [(session, record) for session, record in found if record is not None][:limit]
+
+    def heard_of(self, node: NodeId) -> int:
+        self._check_open()
+        return NEVER if node == self._node else self.vouched.get(node, 0)
+
+    def close(self) -> None:
+        self._closed = True
+
+    def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
+        with self._transaction() as transaction:
+            return transaction.merge(batch, heard)
+
+    def release(self) -> int:
+        with self._transaction() as transaction:
+            return transaction.release([s for s, row in self.rows.items() if row.held is not None])
+
+    def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:
+        with self._transaction() as transaction:
+            due = [s for s in self.rows if transaction.may_drop(s, gate, destroyed=destroyed)]
+            return transaction.drop(due[:limit])
+
+    def forget(self, session: bytes) -> bool:
+        with self._transaction() as transaction:
+            self.vouched.clear()
+            return transaction.drop([session]) > 0
+
+    def trim_log(self, before: int) -> None:
+        self._check_open()
+        with self._lock:
+            self.entries[:-1] = [entry for entry in self.entries[:-1] if entry.stamp >= before]
+
+    @contextmanager
+    def snapshot(self) -> Generator["MemoryStore", None, None]:
+        self._check_open()
+        with self._lock:
+            yield self
+
+    def log(self, after: int) -> list[LogEntry]:
+        return self.entries[bisect.bisect_right(self.entries, after, key=lambda entry: entry.stamp) :]
+
+    def last_stamp(self) -> int:
+        return self.entries[-1].stamp if self.entries else 0
+
+    def marks(self, above: int, upto: int) -> Iterator[tuple[int, bytes]]:
+        for session, row in self.rows.items():
+            if above < row.mark.retain <= upto:
+                yield bucket_of(session), row.mark.digest
+
+    def listing(self, bucket: int, at: int) -> list[Listed]:
+        rows = sorted((s, row) for s, row in self.rows.items() if bucket_of(s) == bucket)
+        return [Listed(session, row.mark.digest) for session, row in rows if row.mark.retain > at]
+
+    def whole(self, session: bytes) -> bytes | None:
+        row = self.rows.get(session)
+        return encode_record(row.whole) if row else None
+
+    def heard(self) -> dict[NodeId, int]:
+        return dict(self.vouched)
+
+    def members(self) -> list[Member]:
+        self._check_open()
+        return list(self._members)
+
+    def save_members(self, members: Iterable[Member]) -> None:
+        self._members = list(members)
+
+    def doubts(self) -> int:
+        self._check_open()
+        return self._doubts
+
+    def set_doubts(self, count: int) -> None:
+        self._doubts = count
+
+    @contextmanager
+    def _transaction(self) -> Generator[Transaction, None, None]:
+        self._check_open()
+        with self._lock:
+            rows = _Undo(self)
+            try:
+                yield Transaction(rows, self._scope, self._clock.now())
+            except BaseException:
+                rows.roll_back()
+                raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+
+
+def _position(session: bytes) -> tuple[int, bytes]:
+    return bucket_of(session), session

@@ -1,0 +1,38 @@
+-- Format 1. One row a session: its record is read, merged and written as a whole.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value
+) WITHOUT ROWID;
+
+-- Clustered by bucket, so that listing a bucket reads neighbouring pages.
+CREATE TABLE sessions (
+    bucket INTEGER NOT NULL,
+    id     BLOB    NOT NULL,
+    record BLOB    NOT NULL,
+    held   BLOB,
+    digest BLOB    NOT NULL,
+    retain INTEGER NOT NULL,
+    PRIMARY KEY (bucket, id)
+) WITHOUT ROWID;
+
+CREATE INDEX sessions_by_retain ON sessions (retain);
+CREATE INDEX sessions_held ON sessions (id) WHERE held IS NOT NULL;
+
+-- One row a transaction, as written. The last row is the node's clock and is never deleted.
+CREATE TABLE log (
+    stamp   INTEGER PRIMARY KEY,
+    changes BLOB NOT NULL
+);
+
+-- All commits of a node up to the stamp are here, or were replaced here.
+CREATE TABLE heard (
+    node  BLOB PRIMARY KEY,
+    stamp INTEGER NOT NULL,
+    moved INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE members (
+    address TEXT PRIMARY KEY,
+    member  BLOB NOT NULL
+) WITHOUT ROWID;

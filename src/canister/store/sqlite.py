@@ -1,0 +1,317 @@
+"""The default store: one SQLite database in WAL mode, shared by all processes of a node."""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import msgspec
+
+from canister.clock import Clock, SystemClock
+from canister.config import Config, Policy
+from canister.edits import LONGEST
+from canister.errors import StoreError
+from canister.forks import watch_forks
+from canister.life import NEVER
+from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record
+from canister.store.base import Change, Edit, Listed, LogEntry, Mark, Member, Merged, Stored, bucket_of
+from canister.store.connections import Cursor, Handle, Pool, explain
+from canister.store.datadir import DataDir
+from canister.store.transaction import Row, Scope, Transaction
+
+_LOAD = "SELECT record, held FROM sessions WHERE bucket = ? AND id = ?"
+_GET = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
+_PUT = "INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain) VALUES (?, ?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
+_LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
+_APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
+_VOUCH = """
+    INSERT INTO heard (node, stamp, moved) VALUES (?1, ?2, ?3)
+    ON CONFLICT (node) DO UPDATE SET stamp = ?2, moved = ?3 WHERE stamp < ?2
+"""
+_SCAN = """
+    SELECT id, record FROM sessions
+    WHERE (bucket, id) > (?, ?) AND record <> ? ORDER BY bucket, id LIMIT ?
+"""
+_NOTHING = encode_record(EMPTY)
+_DUE = """
+    SELECT retain, bucket, id FROM sessions
+    WHERE retain <= ? AND (retain, bucket, id) > (?, ?, ?) ORDER BY retain, bucket, id LIMIT ?
+"""
+_PAGE = 500
+
+_changes_encoder = msgspec.msgpack.Encoder()
+_changes_decoder = msgspec.msgpack.Decoder(list[Change])
+_member_decoder = msgspec.msgpack.Decoder(Member)
+
+
+class _SqliteRows:
+    """The primitive acts of a transaction, on one connection."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._execute = handle.execute
+
+    def get(self, session: bytes) -> Row | None:
+        found = self._execute(_GET, (bucket_of(session), session)).fetchone()
+        if found is None:
+            return None
+        record, held, digest, retain = found
+        return Row(decode_record(record), None if held is None else decode_record(held), Mark(digest, retain))
+
+    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
+        held = None if row.held is None else encode_record(row.held)
+        self._execute(_PUT, (bucket_of(session), session, encoded, held, row.mark.digest, row.mark.retain))
+
+    def delete(self, session: bytes) -> None:
+        self._execute(_DELETE, (bucket_of(session), session))
+
+    def last_stamp(self) -> int:
+        return _last_stamp(self._execute)
+
+    def append(self, entry: LogEntry) -> None:
+        self._execute(_APPEND, (entry.stamp, _changes_encoder.encode(entry.changes)))
+
+    def vouch(self, node: NodeId, stamp: int, now: int) -> None:
+        self._execute(_VOUCH, (node, stamp, now))
+
+
+class SqliteSnapshot:
+    """A read transaction."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._execute = handle.execute
+
+    def log(self, after: int) -> list[LogEntry]:
+        rows = self._execute("SELECT stamp, changes FROM log WHERE stamp > ? ORDER BY stamp", (after,))
+        return [LogEntry(stamp, _changes_decoder.decode(changes)) for stamp, changes in rows]
+
+    def last_stamp(self) -> int:
+        return _last_stamp(self._execute)
+
+    def marks(self, above: int, upto: int) -> Iterator[tuple[int, bytes]]:
+        sql = "SELECT bucket, digest FROM sessions WHERE retain > ? AND retain <= ?"
+        yield from self._execute(sql, (above, upto))
+
+    def listing(self, bucket: int, at: int) -> list[Listed]:
+        sql = "SELECT id, digest FROM sessions WHERE bucket = ? AND retain > ? ORDER BY id"
+        return [Listed(session, digest) for session, digest in self._execute(sql, (bucket, at))]
+
+    def whole(self, session: bytes) -> bytes | None:
+        found = self._execute(_LOAD, (bucket_of(session), session)).fetchone()
+        if found is None:
+            return None
+        record, held = found
+        if held is None:
+            return bytes(record)
+        row = Row(decode_record(record), decode_record(held), Mark(b"", 0))
+        return encode_record(row.whole)
+
+    def heard(self) -> dict[NodeId, int]:
+        return dict(self._execute("SELECT node, stamp FROM heard").fetchall())
+
+
+class SqliteStore:
+    """A `ReplicatedStore` in a data directory. Safe to share between threads, processes and forks.
+
+    Args:
+        path: the data directory; made if it does not exist.
+        config: the node's settings.
+        clock: where the time comes from.
+
+    Raises:
+        StoreError: the directory or the database cannot be used; nothing in it was changed.
+    """
+
+    def __init__(self, path: Path, config: Config, clock: Clock | None = None) -> None:
+        self.files = DataDir(path)
+        self._clock = clock or SystemClock()
+        self._node = self.files.open(config)
+        self._scope = Scope(self._node, config.cluster.encode(), Policy.of(config).drift, config.max_session)
+        self._pool = Pool(self.files.database, full=config.durability == "full")
+        self._turn = _WriteTurn(self.files.write_lock)
+
+    @property
+    def node(self) -> NodeId:
+        return self._node
+
+    def load(self, session: bytes) -> Stored:
+        handle = self._pool.take()
+        try:
+            found = handle.execute(_LOAD, (bucket_of(session), session)).fetchone()
+        except apsw.Error as error:
+            raise explain(error, self.files.database) from error
+        finally:
+            self._pool.give(handle)
+        if found is None:
+            return Stored(None, False)
+        record = decode_record(found[0])
+        shown = record.birth is not None or record.destroy is not None
+        return Stored(record if shown else None, found[1] is not None)
+
+    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
+        with self._write() as handle:
+            return self._transaction(handle).commit(edits)
+
+    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Record]]:
+        position = (-1, b"") if after is None else (bucket_of(after), after)
+        with self._pool.lend() as handle:
+            rows = handle.execute(_SCAN, (*position, _NOTHING, limit)).fetchall()
+        return [(session, decode_record(record)) for session, record in rows]
+
+    def heard_of(self, node: NodeId) -> int:
+        if node == self._node:
+            return NEVER
+        with self._pool.lend() as handle:
+            found = handle.execute("SELECT stamp FROM heard WHERE node = ?", (node,)).fetchone()
+        return found[0] if found else 0
+
+    def close(self) -> None:
+        self._pool.close()
+        self._turn.close()
+
+    def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
+        with self._write() as handle:
+            return self._transaction(handle).merge(batch, heard)
+
+    def release(self) -> int:
+        with self._pool.lend() as handle:
+            held = handle.execute("SELECT id FROM sessions WHERE held IS NOT NULL").fetchall()
+        if not held:
+            return 0
+        with self._write() as handle:
+            return self._transaction(handle).release(session for (session,) in held)
+
+    def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:
+        due: list[bytes] = []
+        position: tuple[int, int, bytes] = (-1, -1, b"")
+        while len(due) < limit:
+            with self._pool.lend() as handle:
+                page = handle.execute(_DUE, (self._clock.now(), *position, _PAGE)).fetchall()
+                transaction = self._transaction(handle)
+                due += [row[2] for row in page if transaction.may_drop(row[2], gate, destroyed=destroyed)]
+            if len(page) < _PAGE:
+                break
+            position = page[-1]
+        if not due:
+            return 0
+        with self._write() as handle:
+            transaction = self._transaction(handle)
+            return transaction.drop(
+                [s for s in due[:limit] if transaction.may_drop(s, gate, destroyed=destroyed)]
+            )
+
+    def forget(self, session: bytes) -> bool:
+        with self._write() as handle:
+            handle.execute("DELETE FROM heard")
+            return self._transaction(handle).drop([session]) > 0
+
+    def trim_log(self, before: int) -> None:
+        with self._write() as handle:
+            sql = "DELETE FROM log WHERE stamp < min(?, (SELECT max(stamp) FROM log))"
+            handle.execute(sql, (before,))
+            handle.execute("DELETE FROM heard WHERE moved < ?", (self._clock.now() - LONGEST,))
+
+    @contextmanager
+    def snapshot(self) -> Generator[SqliteSnapshot, None, None]:
+        with self._pool.lend() as handle, handle.connection:
+            yield SqliteSnapshot(handle)
+
+    def members(self) -> list[Member]:
+        with self._pool.lend() as handle:
+            rows = handle.execute("SELECT member FROM members").fetchall()
+        return [_member_decoder.decode(member) for (member,) in rows]
+
+    def save_members(self, members: Iterable[Member]) -> None:
+        rows = [(member.address, msgspec.msgpack.encode(member)) for member in members]
+        with self._write() as handle:
+            handle.execute("DELETE FROM members")
+            handle.connection.executemany("INSERT INTO members (address, member) VALUES (?, ?)", rows)
+
+    def doubts(self) -> int:
+        with self._pool.lend() as handle:
+            found = handle.execute("SELECT value FROM meta WHERE key = 'doubts'").fetchone()
+        return found[0] if found else 0
+
+    def set_doubts(self, count: int) -> None:
+        with self._write() as handle:
+            handle.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('doubts', ?)", (count,))
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database; the agent's work, never a request's."""
+        with self._pool.lend() as handle:
+            handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    @contextmanager
+    def _write(self) -> Generator[Handle, None, None]:
+        """Run a block as one transaction, in this writer's turn."""
+        with self._turn, self._pool.lend() as handle:
+            handle.execute("BEGIN IMMEDIATE")
+            try:
+                yield handle
+                handle.execute("COMMIT")
+            except BaseException:
+                if handle.connection.in_transaction:
+                    handle.execute("ROLLBACK")
+                raise
+
+    def _transaction(self, handle: Handle) -> Transaction:
+        return Transaction(_SqliteRows(handle), self._scope, self._clock.now())
+
+
+class _WriteTurn:
+    """Queues the writers of all processes on a kernel file lock.
+
+    SQLite's own waiting polls, and whoever polls at the wrong moment starves.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mutex = threading.Lock()
+        self._handle: int | None = None
+        watch_forks(self)
+
+    def __enter__(self) -> None:
+        self._mutex.acquire()
+        try:
+            if self._handle is None:
+                self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+        except OSError as error:
+            self._mutex.release()
+            raise StoreError(f"{self._path} cannot be locked: {error.strerror}") from error
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+        self._mutex.release()
+
+    def close(self) -> None:
+        with self._mutex:
+            self._close_handle()
+
+    def before_fork(self) -> None:
+        # A lock taken on a handle the child inherits would be the child's as well.
+        self._mutex.acquire()
+        self._close_handle()
+
+    def after_fork(self, *, child: bool) -> None:
+        if child:
+            self._mutex = threading.Lock()
+        else:
+            self._mutex.release()
+
+    def _close_handle(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def _last_stamp(execute: Callable[..., Cursor]) -> int:
+    found = execute(_LAST).fetchone()
+    return found[0] if found else 0

@@ -1,0 +1,208 @@
+"""What a write transaction does to sessions, whatever holds the rows.
+
+`Transaction` is the only code that writes sessions: commits made here, records from peers, releases and
+drops all pass through `_put` or `_drop`, which keep the digest, the retention and the log in step.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from canister.clock import next_stamp
+from canister.edits import Moment
+from canister.errors import TooLargeError
+from canister.life import last_retention, retention
+from canister.record import (
+    EMPTY,
+    NodeId,
+    Record,
+    Version,
+    digest_of,
+    encode_record,
+    make_version,
+    merge,
+    newest,
+)
+from canister.store.base import Change, Edit, LogEntry, Mark, Merged
+
+
+class Row(NamedTuple):
+    """A stored session: what readers may see, what is held back, and the mark of both merged."""
+
+    record: Record
+    held: Record | None
+    mark: Mark
+
+    @property
+    def whole(self) -> Record:
+        """Everything that is known of the session."""
+        return self.record if self.held is None else merge(self.record, self.held)
+
+    @property
+    def visible(self) -> Record | None:
+        """What readers may see; None while all there is of the session is held."""
+        return None if self.record.birth is None and self.record.destroy is None else self.record
+
+
+class Rows(Protocol):
+    """The primitive acts of one write transaction."""
+
+    def get(self, session: bytes) -> Row | None:
+        """Return a session's row."""
+        ...
+
+    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
+        """Insert or replace a row; *encoded* is the row's record."""
+        ...
+
+    def delete(self, session: bytes) -> None:
+        """Delete a row."""
+        ...
+
+    def last_stamp(self) -> int:
+        """Return the greatest stamp in the log."""
+        ...
+
+    def append(self, entry: LogEntry) -> None:
+        """Append to the log."""
+        ...
+
+    def vouch(self, node: NodeId, stamp: int, now: int) -> None:
+        """Raise what is heard of a node."""
+        ...
+
+
+class Scope(NamedTuple):
+    """What is the same for all transactions of a store."""
+
+    node: NodeId
+    key: bytes
+    drift: int
+    max_session: int
+
+
+class Transaction:
+    """One write transaction at the instant *now*."""
+
+    def __init__(self, rows: Rows, scope: Scope, now: int) -> None:
+        self._rows = rows
+        self._scope = scope
+        self._now = now
+        self._changes: list[Change] = []
+
+    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
+        """Run the edits under one version and write what they return."""
+        stamp = next_stamp(self._rows.last_stamp(), self._now)
+        version = make_version(stamp, self._scope.node)
+        moment = Moment(version, self._now)
+        for session, edit in edits:
+            row = self._row(session)
+            delta = edit(row.visible if row else None, moment)
+            if delta is not None:
+                self._write(session, row, delta)
+        if not self._changes:
+            return None
+        self._rows.append(LogEntry(stamp, self._changes))
+        return version
+
+    def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
+        """Merge records from a peer; see `canister.store.base.ReplicatedStore.merge`."""
+        doubtful: list[bytes] = []
+        seen = 0
+        for session, incoming in batch:
+            row = self._row(session)
+            known = row.whole if row else EMPTY
+            whole = merge(known, incoming)
+            if whole.birth is None and whole.destroy is None:
+                doubtful.append(session)
+            elif whole != known and retention(whole) > self._now:
+                seen = max(seen, self._admit(session, row, incoming))
+        changed = len(self._changes)
+        self._log(seen)
+        for node, stamp in heard.items():
+            if node != self._scope.node:
+                self._rows.vouch(node, stamp, self._now)
+        return Merged(changed, doubtful)
+
+    def release(self, sessions: Iterable[bytes]) -> int:
+        """Show held records whose last part has come due."""
+        limit = self._now + self._scope.drift
+        seen = 0
+        for session in sessions:
+            row = self._rows.get(session)
+            if row is not None and row.held is not None and newest(row.held) <= limit:
+                seen = max(seen, newest(row.held))
+                self._put(session, row, row.whole, None, None)
+        changed = len(self._changes)
+        self._log(seen)
+        return changed
+
+    def drop(self, sessions: Iterable[bytes]) -> int:
+        """Drop rows, whatever they hold."""
+        for session in sessions:
+            row = self._rows.get(session)
+            if row is not None:
+                self._rows.delete(session)
+                self._changes.append(Change(session, row.mark, None, None))
+        changed = len(self._changes)
+        self._log(0)
+        return changed
+
+    def may_drop(self, session: bytes, gate: int, *, destroyed: bool) -> bool:
+        """Tell whether a session's data may go, given that all members reconciled up to *gate*."""
+        row = self._rows.get(session)
+        if row is None:
+            return False
+        whole = row.whole
+        if (whole.destroy is not None) != destroyed or row.mark.retain > self._now:
+            return False
+        return row.mark.retain <= gate or last_retention(whole, self._scope.drift) <= self._now
+
+    def _row(self, session: bytes) -> Row | None:
+        """Return a session's row. A tombstone past its time is gone, swept or not."""
+        row = self._rows.get(session)
+        if row is not None and row.record.destroy is not None and row.mark.retain <= self._now:
+            return Row(EMPTY, None, row.mark)
+        return row
+
+    def _write(self, session: bytes, row: Row | None, delta: Record) -> None:
+        record = merge(row.record if row else EMPTY, delta)
+        held = row.held if row and record.destroy is None else None
+        encoded = self._put(session, row, record, held, encode_record(delta))
+        if len(encoded) > self._scope.max_session and delta.cells:
+            raise TooLargeError(
+                f"the session would have {len(encoded)} bytes, max_session is {self._scope.max_session}; "
+                "nothing was written"
+            )
+
+    def _admit(self, session: bytes, row: Row | None, incoming: Record) -> int:
+        """Merge a peer's record into what is visible or what is held; return its stamp if visible."""
+        ahead = newest(incoming)
+        record = row.record if row else EMPTY
+        held = row.held if row else None
+        if incoming.destroy is not None:
+            # A destroy is never held back; it moves the clock only where it is not too far ahead.
+            self._put(session, row, merge(record, incoming), None, None)
+            return ahead if ahead <= self._now + self._scope.drift else 0
+        if ahead > self._now + self._scope.drift or merge(record, incoming).birth is None:
+            # Held as a set: shown in parts, a session could have its birth and lack its touch.
+            self._put(session, row, record, merge(held or EMPTY, incoming), None)
+            return 0
+        self._put(session, row, merge(record, incoming), held, None)
+        return ahead
+
+    def _put(
+        self, session: bytes, row: Row | None, record: Record, held: Record | None, delta: bytes | None
+    ) -> bytes:
+        encoded = encode_record(record)
+        whole = record if held is None else merge(record, held)
+        everything = encoded if held is None else encode_record(whole)
+        mark = Mark(digest_of(session, everything, self._scope.key), retention(whole))
+        self._rows.put(session, Row(record, held, mark), encoded)
+        self._changes.append(Change(session, row.mark if row else None, mark, delta))
+        return encoded
+
+    def _log(self, seen: int) -> None:
+        """Log what was not committed here. Stamps from peers raise this node's clock with it."""
+        if self._changes:
+            last = self._rows.last_stamp()
+            self._rows.append(LogEntry(max(seen, next_stamp(last, self._now)), self._changes))
