@@ -114,7 +114,8 @@ class Canister:
         def edit(record: Record | None, moment: Moment) -> Record | None:
             nonlocal before
             before = record if is_live(record, moment.now) else None
-            if before is None or slot not in before.cells:
+            cell = before.cells.get(slot) if before is not None else None
+            if cell is None or cell.value is None:
                 return None
             return edits.write(record, moment, self._policy, {slot: None})
 
@@ -187,10 +188,13 @@ class Canister:
             SessionEndedError: *idle* or *until* would pass the session's absolute lifetime.
             ValueError: *idle* is not more than zero, or *until* has no time zone.
         """
-        span = None if idle is None else micros(parse_duration(idle, "idle"))
+        try:
+            span = None if idle is None else micros(parse_duration(idle, "idle"))
+        except ConfigError as error:
+            raise InputError(str(error)) from error
         if span is not None and span <= 0:
             raise InputError(f"idle must be more than zero, not {idle}")
-        end = None if until is None else instant(until)
+        end = None if until is None else _instant(until, "until")
         return self._commit(id, lambda r, m: edits.set_expiry(r, m, self._policy, span, end)) is not None
 
     def version(self, id: SessionId) -> str | None:
@@ -226,7 +230,7 @@ class Canister:
             ValueError: *when* is in the future or has no time zone.
         """
         session, now = encode_id(id), self._clock.now()
-        access = now if when is None else instant(when)
+        access = now if when is None else _instant(when, "when")
         if access > now:
             raise InputError(f"when={when} is in the future")
         record = self._live(session, local=local)
@@ -265,13 +269,13 @@ class Canister:
     def all_sessions(self) -> Iterator[SessionId]:
         """Yield the ids of the live sessions on this node; the whole list is never held."""
         for session, record in self._scan():
-            if is_live(record, self._clock.now()):
+            if status(record, self._clock.now()) is Status.LIVE:
                 yield decode_id(session)
 
     def num_local_sessions(self) -> int:
         """Return how many live sessions this node holds."""
         now = self._clock.now()
-        return sum(is_live(record, now) for _, record in self._scan())
+        return sum(status(record, now) is Status.LIVE for _, record in self._scan())
 
     def clear_untouched_sessions(self) -> int:
         """Drop the data of expired sessions past their grace period now; return how many."""
@@ -291,6 +295,8 @@ class Canister:
         Raises:
             AgentError: the node's agent did not answer.
         """
+        if isinstance(ids, (str, bytes)):
+            raise InputError(f"ids must be several session ids, not {ids!r}; pass [{ids!r}]")
         self.node.resync(None if ids is None else [encode_id(id) for id in ids])
 
     def is_resyncing(self) -> bool:
@@ -350,6 +356,12 @@ def _value(record: Record | None, slot: Slot, default: Any) -> Any:
 def _data(record: Record | None) -> dict[Any, Any]:
     cells = record.cells.items() if record else ()
     return {slot_key(s): decode_value(c.value) for s, c in cells if s[0] == KEY[0] and c.value is not None}
+
+
+def _instant(moment: object, name: str) -> int:
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InputError(f"{name} must be an aware datetime such as datetime.now(UTC), not {moment!r}")
+    return instant(moment)
 
 
 def _when(at: int) -> datetime | None:

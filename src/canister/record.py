@@ -186,10 +186,10 @@ def check_record(record: Record) -> None:
     birth = record.birth
     if birth is not None and min(birth.absolute, birth.idle, birth.interval + 1, birth.grace + 1) <= 0:
         raise ProtocolError("a birth holds a duration that is not positive")
-    if birth is not None and birth.born + birth.absolute + birth.grace >= _TOO_LATE:
-        raise ProtocolError("a birth ends later than time itself")
-    if record.destroy is not None and record.destroy.keep >= _TOO_LATE:
-        raise ProtocolError("a tombstone is kept longer than time itself")
+    times = [record.reach, birth.born + birth.absolute + birth.grace if birth else 0]
+    times += [record.touch.access if record.touch else 0, record.destroy.keep if record.destroy else 0]
+    if not all(0 <= time < _TOO_LATE for time in times):
+        raise ProtocolError("an instant or a duration is out of range")
     if any(not slot or slot[0] not in _SPACES for slot in record.cells):
         raise ProtocolError("a cell is in an unknown name space")
 

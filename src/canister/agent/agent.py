@@ -28,6 +28,8 @@ _TICK = 0.2
 _CHECKPOINT_AT = 1024 * 1024
 """Bytes of write-ahead log from which it is moved into the database."""
 _SWEEP_BATCH = 200
+_MOST_FETCHES = 256
+"""Sessions asked for at once; more unknown ids than that are answered with "cannot tell"."""
 
 
 class Agent:
@@ -49,6 +51,7 @@ class Agent:
         self._replica = Replica(store, self._membership(), config, clock, self._mesh, random)
         self._control: asyncio.Server | None = None
         self._wake: socket.socket | None = None
+        self._fetching: dict[bytes, asyncio.Future[Fetched]] = {}
 
     async def run(self, started: Callable[[], None]) -> None:
         """Replicate until cancelled; *started* is called once all sockets are open.
@@ -197,10 +200,17 @@ class Agent:
                 return None
 
     async def _fetch(self, session: bytes, patience: float) -> control.FetchReply:
-        outcome: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
-        replica = self._replica
-        number = replica.fetches.start(session, list(replica.links), outcome.set_result)
-        asyncio.get_running_loop().call_later(patience, replica.fetches.expire, number)
+        """Ask all peers for a session; who asks for the same one meanwhile shares the answer."""
+        outcome = self._fetching.get(session)
+        if outcome is None:
+            if len(self._fetching) >= _MOST_FETCHES:
+                return control.FetchReply([], everyone=False)
+            loop = asyncio.get_running_loop()
+            outcome = self._fetching[session] = loop.create_future()
+            outcome.add_done_callback(lambda _: self._fetching.pop(session))
+            fetches = self._replica.fetches
+            number = fetches.start(session, list(self._replica.links), outcome.set_result)
+            loop.call_later(patience, fetches.expire, number)
         fetched = await outcome
         return control.FetchReply(fetched.answers, fetched.everyone)
 
@@ -228,7 +238,8 @@ class Agent:
                 state = "removed" if member.removed else "down"
                 states.append(MemberState(member.address, state, member.node.hex()))
                 continue
-            lag = max(0, last - link.held_by_peer) / SECOND
+            held = link.held_by_peer
+            lag = None if not held else max(0, last - held) / SECOND
             state = "up" if link.is_sound else "comparing"
             offset = link.clock_offset / SECOND
             states.append(MemberState(member.address, state, member.node.hex(), lag, offset))

@@ -40,6 +40,7 @@ class _Connection:
         self.writer = writer
         peer = writer.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown"
+        self.host: str = peer[0] if peer else "unknown"
 
     def write(self, payload: bytes) -> None:
         self.writer.write(_LENGTH.pack(len(payload)) + payload)
@@ -72,6 +73,7 @@ class Mesh:
         self._server: asyncio.Server | None = None
         self._told: set[tuple[str, str]] = set()
         self._myself: set[str] = set()
+        self._aliases: dict[str, str] = {}
 
     @property
     def replica(self) -> Replica:
@@ -134,6 +136,10 @@ class Mesh:
         # Told from the loop, so that a replica never hears of a link in the middle of sending on it.
         asyncio.get_running_loop().call_soon(self.replica.closed, link)
 
+    def alarm(self, what: str) -> None:
+        """Log what an operator has to know."""
+        logger.error("%s", what)
+
     def isolate(self, *, on: bool) -> None:
         """Cut this node off from all others, or let it back."""
         self.isolated = on
@@ -173,6 +179,7 @@ class Mesh:
             pause = min(pause * 2, _BACKOFF[1])
 
     def _is_linked(self, address: str) -> bool:
+        address = self._aliases.get(address, address)
         return any(link.address == address for link in self.replica.links.values())
 
     async def _dial_once(self, address: str) -> bool:
@@ -202,16 +209,18 @@ class Mesh:
 
     async def _run(self, connection: _Connection, dialed: str | None) -> bool:
         number = 0
-        name = dialed or connection.peer
+        name = dialed or connection.host  # its port is another one each time
         self._strangers += 1
         try:
             hello = await self._handshake(connection, dialed)
-            if hello is None:
+            if hello is None or self.isolated:
                 return False
             self._number += 1
             number = self._number
             self._links[number] = connection
-            self._told = {told for told in self._told if told[0] != name}
+            if dialed is not None:
+                self._aliases[dialed] = hello.member.address
+            self._told = {told for told in self._told if told[0] not in (dialed, hello.member.address)}
             logger.info("link %d to %s (%s) is up", number, hello.member.address, connection.peer)
             self.replica.opened(number, hello, dialed=dialed is not None)
             self.dial_missing()
@@ -222,7 +231,7 @@ class Mesh:
             self._strangers -= 1
             if not number:
                 connection.writer.transport.abort()
-        await self._receive(number, connection)
+        await self._receive(number, connection, hello.member.address)
         return True
 
     async def _handshake(self, connection: _Connection, dialed: str | None) -> Hello | None:
@@ -244,9 +253,9 @@ class Mesh:
             return None
         connection.write(encode_message(Refused(f"{hello.member.address} {reason}")))
         await connection.writer.drain()
-        raise ProtocolError(f"refused: it {reason}")
+        raise ProtocolError(f"refused: {hello.member.address} {reason}")
 
-    async def _receive(self, number: LinkId, connection: _Connection) -> None:
+    async def _receive(self, number: LinkId, connection: _Connection, address: str) -> None:
         reason = "it closed the connection"
         try:
             while number in self._links:
@@ -257,7 +266,7 @@ class Mesh:
         except (ProtocolError, OSError, EOFError) as error:
             reason = _reason(error)
             if isinstance(error, ProtocolError):
-                self._tell(connection.peer, reason)
+                self._tell(address, reason)
         finally:
             self.drop(number, reason)
 

@@ -28,7 +28,7 @@ def answer_root(question: AskRoot, view: View, now: int, node: NodeId, members: 
 
     What is claimed as heard is read first, so that all of it is in the digests that follow.
     """
-    claims = {**view.snapshot.heard(), node: view.snapshot.last_stamp()}
+    claims = {node: view.snapshot.last_stamp(), **view.snapshot.heard()}
     at = max(now, question.now)
     return Root(question.round, at, claims, members, view.root(at))
 

@@ -18,12 +18,14 @@ class Link:
         self.dialed = dialed
         self.opened = now
         self.last_received = now
-        self.last_sent = 0
+        self.last_beat = 0
         self.clock_offset = hello.now - now
-        self.held_by_peer = 0
+        self.held_by_peer: int | None = None
+        """Up to which stamp the peer said it had heard this node; None before its first word."""
         self.live_upto = 0
         self.reconciled_at = 0
         """As of which instant the last comparison on this link was; 0 before the first."""
+        self.has_sent_future = False
         self.next_pull = now
         self.pull: Pull | None = None
         self.awaited: dict[int, bytes] = {}
@@ -37,3 +39,20 @@ class Link:
     def vouched(self) -> dict[NodeId, int]:
         """Return what the live commits of this link let the node claim to have heard."""
         return {self.node: self.live_upto} if self.is_sound and self.live_upto else {}
+
+    def outlives(self, new: "Link", address: str, silence: int) -> bool:
+        """Tell whether this link stays when another one to the same peer comes up.
+
+        Both ends must decide alike: of two links that crossed, the one dialed by the smaller
+        address stays. A link that has fallen silent always yields, and so does one to a former
+        process of the peer.
+
+        Args:
+            new: the other link.
+            address: this node's own.
+            silence: microseconds without a message after which a link counts as silent.
+        """
+        silent = new.opened - self.last_received > silence
+        if silent or self.dialed == new.dialed or self.incarnation != new.incarnation:
+            return False
+        return self.dialed == (address < self.address)

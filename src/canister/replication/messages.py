@@ -4,8 +4,9 @@ from typing import Any
 
 import msgspec
 
+from canister.codec import MAX_ID_BYTES
 from canister.errors import ProtocolError
-from canister.record import NodeId
+from canister.record import NodeId, Record, check_record, decode_record
 from canister.store.base import Member
 
 PROTOCOL = 1
@@ -44,12 +45,18 @@ class Refused(Message, frozen=True, tag=2):
 
 
 class Live(Message, frozen=True, tag=3):
-    """Commits of the sender in stamp order, as written; also its heartbeat.
-
-    All its commits up to *upto* have been sent. *held* is how far the sender has heard the receiver.
-    """
+    """Commits of the sender in stamp order, as written; all up to *upto* have now been sent."""
 
     commits: list[list[Row]]
+    upto: int
+
+
+class Heartbeat(Message, frozen=True, tag=15):
+    """The sender is there at *now*.
+
+    It has sent all its commits up to *upto*, and heard all of the receiver's up to *held*.
+    """
+
     upto: int
     held: int
     now: int
@@ -142,8 +149,8 @@ class Fetched(Message, frozen=True, tag=14):
 
 
 AnyMessage = (
-    Hello | Refused | Live | MemberList | AskRoot | Root | AskDigests | Digests | AskListing | Listing
-    | AskRows | Rows | Fetch | Fetched
+    Hello | Refused | Live | Heartbeat | MemberList | AskRoot | Root | AskDigests | Digests
+    | AskListing | Listing | AskRows | Rows | Fetch | Fetched
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
@@ -165,3 +172,17 @@ def decode_message(payload: bytes | bytearray | memoryview) -> Any:
         return _decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError(f"not a message: {error}") from error
+
+
+def decode_row(row: Row) -> tuple[bytes, Record]:
+    """Return the session id and the record of a row.
+
+    Raises:
+        ProtocolError: no correct node can have sent it.
+    """
+    session, encoded = row
+    if not 1 < len(session) <= MAX_ID_BYTES + 1:
+        raise ProtocolError(f"a session id of {len(session)} bytes")
+    record = decode_record(encoded)
+    check_record(record)
+    return session, record

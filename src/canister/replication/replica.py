@@ -4,20 +4,21 @@
 and the store. It reads no clock but the one it was given and opens nothing.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from canister.clock import SECOND, Clock, micros
 from canister.config import Config
 from canister.errors import ProtocolError
 from canister.freshness import Answer
 from canister.life import NEVER
-from canister.record import Record, check_record, decode_record
+from canister.record import NodeId, Record
 from canister.replication.answers import answer, answer_root
-from canister.replication.digests import DigestTree, View
+from canister.replication.digests import View
 from canister.replication.fetches import Fetches
 from canister.replication.link import Link, LinkId
+from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership
 from canister.replication.messages import (
     OLDEST,
@@ -29,38 +30,33 @@ from canister.replication.messages import (
     Digests,
     Fetch,
     Fetched,
+    Heartbeat,
     Hello,
     Listing,
     Live,
     MemberList,
     Message,
     Root,
-    Row,
     Rows,
+    decode_row,
 )
 from canister.replication.pull import Pull
-from canister.store.base import LogEntry, Member, ReplicatedStore, Snapshot
+from canister.replication.runtime import Runtime
+from canister.store.base import Member, Merged, ReplicatedStore
 
 if TYPE_CHECKING:
     from random import Random
 
-_LIVE_FRAME = 256 * 1024
-"""Bytes of commits after which a live frame is sent."""
 _HEARTBEATS = 8
 """Heartbeats in one node interval: a peer is given up after missing that many."""
 _TRIM_AFTER = 5 * SECOND
 
 
-class Runtime(Protocol):
-    """What a replica acts through."""
-
-    def send(self, links: Sequence[LinkId], message: Message) -> None:
-        """Queue a message on links; never blocks, drops a link whose queue is full."""
-        ...
-
-    def drop(self, link: LinkId, reason: str) -> None:
-        """Close a link; `Replica.closed` follows."""
-        ...
+_NOTHING: Mapping[NodeId, int] = {}
+_CLOCK_OFF = (
+    "this node's clock is further from its peers' than max_clock_drift allows; "
+    "writes are refused here until it is right"
+)
 
 
 class Replica:
@@ -93,14 +89,18 @@ class Replica:
         self._random = random
         self._incarnation = random.randbytes(8)
         self._node_interval = micros(config.node_interval)
+        self._beat = self._node_interval // _HEARTBEATS
         self._digest_interval = micros(config.digest_interval)
-        self._tree = DigestTree()
+        self._drift = micros(config.max_clock_drift)
+        self._clock_off = False
+        self._live = LiveFlow(store, clock, runtime)
         self._round = 0
         self._doubts = -1
         self._next_upkeep = 0
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
         self._handlers: dict[type[Message], Callable[[Link, Any], None]] = {
             Live: self._on_live,
+            Heartbeat: self._on_heartbeat,
             MemberList: self._on_membership,
             AskRoot: self._on_ask_root,
             AskDigests: self._on_ask,
@@ -117,8 +117,11 @@ class Replica:
     def start(self) -> None:
         """Build the digests and note that nothing has been compared yet."""
         with self.store.snapshot() as snapshot:
-            self._tree.build(snapshot, self._clock.now())
+            self._live.tree.build(snapshot, self._clock.now())
         self.store.save_members(self.membership.all())
+        self.store.set_clock_off(False)
+        if self.membership.has_met_cluster and not self.membership.others():
+            self.store.merge([], {self.store.node: NEVER})  # there is nobody else to vouch
         self._count_doubts()
 
     def hello(self) -> Hello:
@@ -152,7 +155,7 @@ class Replica:
         now = self._clock.now()
         link = Link(number, hello, now, dialed=dialed)
         for old in [old for old in self.links.values() if old.address == link.address]:
-            if self._keeps(old, link, now):
+            if old.outlives(link, self.membership.address, silence=2 * self._beat):
                 self._runtime.drop(number, "crossed by another link to the same peer")
                 return
             self._close(old.number, "replaced by a new link to the same peer")
@@ -186,7 +189,7 @@ class Replica:
     def poll(self) -> None:
         """Send what was committed on this node since the last call."""
         with self.store.snapshot() as snapshot:
-            self._flow(snapshot)
+            self._live.flow(list(self.links.values()), snapshot)
 
     def tick(self) -> None:
         """Do what is due: heartbeats, silent peers, comparisons, upkeep. Call some times a second."""
@@ -196,17 +199,16 @@ class Replica:
                 self._close(link.number, f"silent for {(now - link.last_received) / SECOND:.1f} s")
             elif link.pull is None and now >= link.next_pull:
                 self._start_pull(link)
-        beat = self._node_interval // _HEARTBEATS
-        idle = [link for link in self.links.values() if now - link.last_sent >= beat]
-        if idle:
+        due = [link for link in self.links.values() if now - link.last_beat >= self._beat]
+        if due:
             with self.store.snapshot() as snapshot:
-                self._flow(snapshot)
-                for link in idle:
-                    self._send_live([link], [], snapshot)
+                self._live.flow(list(self.links.values()), snapshot)
+                self._live.beat(due, snapshot)
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
             self.store.release()
-            self.store.trim_log(min(self._tree.applied, now - _TRIM_AFTER))
+            self._check_clock()
+            self.store.trim_log(min(self._live.tree.applied, now - _TRIM_AFTER))
 
     def pull_now(self) -> None:
         """Compare with every linked peer as soon as possible."""
@@ -224,10 +226,7 @@ class Replica:
     def forget(self, session: bytes) -> bool:
         """Drop this node's copy of a session; until compared anew, nothing may be called heard."""
         forgotten = self.store.forget(session)
-        for link in self.links.values():
-            link.reconciled_at = 0
-            self._start_pull(link)
-        self._count_doubts()
+        self._start_over("this node forgot a session")
         return forgotten
 
     def digest(self, at: int) -> bytes:
@@ -248,17 +247,29 @@ class Replica:
     # What arrives.
 
     def _on_live(self, link: Link, message: Live) -> None:
-        link.clock_offset = message.now - link.last_received
-        link.held_by_peer = max(link.held_by_peer, message.held)
-        batch = [self._decode(row) for commit in message.commits for row in commit]
+        batch = [decode_row(row) for commit in message.commits for row in commit]
         link.live_upto = max(link.live_upto, message.upto)
-        if not batch:
-            self._vouch(link)
-            return
-        merged = self.store.merge(batch, {})
+        merged = self._merge(link, batch, link.vouched())
         for session in merged.doubtful:
             self._await_session(link, session)
+
+    def _on_heartbeat(self, link: Link, message: Heartbeat) -> None:
+        link.clock_offset = message.now - link.last_received
+        link.held_by_peer = message.held
+        link.live_upto = max(link.live_upto, message.upto)
         self._vouch(link)
+
+    def _merge(
+        self, link: Link, batch: Sequence[tuple[bytes, Record]], heard: Mapping[NodeId, int] = _NOTHING
+    ) -> Merged:
+        merged = self.store.merge(batch, heard)
+        if merged.held and not link.has_sent_future:
+            link.has_sent_future = True
+            self._runtime.alarm(
+                f"{link.address} sends versions dated further ahead than max_clock_drift; "
+                "they are kept and shown when their time has come; check the clocks"
+            )
+        return merged
 
     def _vouch(self, link: Link) -> None:
         heard = link.vouched()
@@ -294,7 +305,7 @@ class Replica:
         with self._view() as view:
             rows = pull.answered(message, view)
         if rows is not None:
-            self.store.merge([self._decode(row) for row in rows], {})
+            self._merge(link, [decode_row(row) for row in rows])
         if pull.done:
             self._finish_pull(link, pull)
         elif pull.question is not question:
@@ -302,7 +313,7 @@ class Replica:
 
     def _on_fetch(self, link: Link, question: Fetch) -> None:
         with self._view() as view:
-            heard = {**view.snapshot.heard(), self.store.node: view.snapshot.last_stamp()}
+            heard = {self.store.node: view.snapshot.last_stamp(), **view.snapshot.heard()}
             record = view.snapshot.whole(question.session)
         reply = Fetched(question.number, record, heard, self.membership.all())
         self._runtime.send([link.number], reply)
@@ -311,37 +322,12 @@ class Replica:
         self._learn(message.members)
         session = link.awaited.pop(message.number, None) or self.fetches.session(message.number)
         if session is not None and message.record is not None:
-            self.store.merge([self._decode((session, message.record))], {})
+            self._merge(link, [decode_row((session, message.record))])
         self._vouch(link)
         self._count_doubts()
         self.fetches.answered(link.number, message.number, Answer(link.node, message.heard))
 
     # What is due.
-
-    def _flow(self, snapshot: Snapshot) -> None:
-        entries = self._tree.catch_up(snapshot)
-        links = list(self.links.values())
-        if not entries or not links:
-            return
-        commits: list[list[Row]] = []
-        size = 0
-        for commit in filter(None, map(_own_commit, entries)):
-            commits.append(commit)
-            size += sum(len(session) + len(delta) for session, delta in commit)
-            if size > _LIVE_FRAME:
-                self._send_live(links, commits, None)
-                commits, size = [], 0
-        self._send_live(links, commits, snapshot)
-
-    def _send_live(self, links: list[Link], commits: list[list[Row]], snapshot: Snapshot | None) -> None:
-        """Send commits; with a snapshot, all up to its last stamp have been sent."""
-        now = self._clock.now()
-        upto = snapshot.last_stamp() if snapshot else 0
-        heard = snapshot.heard() if snapshot else {}
-        held = {link.number: heard.get(link.node, 0) for link in links}
-        for link in links:
-            link.last_sent = now
-            self._runtime.send([link.number], Live(commits, upto, held[link.number], now))
 
     def _start_pull(self, link: Link) -> None:
         self._round += 1
@@ -354,9 +340,31 @@ class Replica:
         link.reconciled_at = pull.at
         jitter = self._random.uniform(0.9, 1.1)
         link.next_pull = self._clock.now() + int(self._interval() * jitter)
+        was_whole = self._is_whole()
         self.store.merge([], pull.claims)
+        if not was_whole and self._is_whole():
+            self._start_over("this node has back what it forgot")
+            return
         self._vouch(link)
         self._count_doubts()
+
+    def _check_clock(self) -> None:
+        """Compare this node's clock with the middle of its peers'; if it is off, writes wait."""
+        offsets = sorted(link.clock_offset for link in self.links.values())
+        off = bool(offsets) and abs(offsets[len(offsets) // 2]) > self._drift
+        if off != self._clock_off:
+            self._clock_off = off
+            self.store.set_clock_off(off)
+            self._runtime.alarm(_CLOCK_OFF if off else "this node's clock agrees with its peers' again")
+
+    def _is_whole(self) -> bool:
+        """Tell whether this node can vouch for its own commits: not while it has forgotten one."""
+        return self.store.heard_of(self.store.node) == NEVER
+
+    def _start_over(self, reason: str) -> None:
+        """Make every peer compare anew: what they were told of this node's commits holds no more."""
+        for number in list(self.links):
+            self._close(number, reason)
 
     def _interval(self) -> int:
         """Compare more often while some member has no link here: its changes come through others."""
@@ -365,17 +373,6 @@ class Replica:
     def _all_linked(self) -> bool:
         linked = {link.address for link in self.links.values()}
         return all(member.address in linked for member in self.membership.others())
-
-    def _keeps(self, old: Link, new: Link, now: int) -> bool:
-        """Tell whether an existing link outlives a new one to the same peer.
-
-        Both ends must decide alike: of two links that crossed, the one that the smaller address
-        dialed stays. A link that has fallen silent always yields.
-        """
-        silent = now - old.last_received > 2 * self._node_interval // _HEARTBEATS
-        if silent or old.dialed == new.dialed or old.incarnation != new.incarnation:
-            return False
-        return old.dialed == (self.membership.address < old.address)
 
     def _close(self, number: LinkId, reason: str) -> None:
         self._runtime.drop(number, reason)
@@ -409,16 +406,5 @@ class Replica:
     def _view(self) -> Generator[View, None, None]:
         """Return what this node holds, after the live flow has caught up with it."""
         with self.store.snapshot() as snapshot:
-            self._flow(snapshot)
-            yield View(self._tree, snapshot)
-
-    @staticmethod
-    def _decode(row: Row) -> tuple[bytes, Record]:
-        record = decode_record(row[1])
-        check_record(record)
-        return row[0], record
-
-
-def _own_commit(entry: LogEntry) -> list[Row]:
-    """Return the rows a log entry has to send: the commit as written, nothing of what was received."""
-    return [(change.session, change.delta) for change in entry.changes if change.delta is not None]
+            self._live.flow(list(self.links.values()), snapshot)
+            yield View(self._live.tree, snapshot)

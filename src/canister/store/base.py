@@ -63,13 +63,14 @@ class Listed(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What came of merging: how many sessions changed, and which could not be applied.
+    """What came of merging: how many sessions changed and were held, and which could not be applied.
 
     A session is *doubtful* if a commit arrived without the commit that created it: the sender's
     state has to be compared before anything more of it is believed.
     """
 
     changed: int
+    held: int
     doubtful: list[bytes]
 
 
@@ -115,7 +116,10 @@ class Snapshot(Protocol):
         ...
 
     def heard(self) -> dict[NodeId, int]:
-        """Return for each node up to which stamp its commits are known to be here."""
+        """Return for each node up to which stamp its commits are known to be here.
+
+        This node itself is named only while it has forgotten something.
+        """
         ...
 
 
@@ -156,7 +160,10 @@ class ReplicatedStore(Store, Protocol):
     """What the agent needs on top: merging, the log, digests, sweeping and what survives a restart."""
 
     def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
-        """Merge records from a peer and note what they vouch for, in one transaction."""
+        """Merge records from a peer in one transaction, and note what they vouch for.
+
+        Where a session was doubtful nothing is noted as heard.
+        """
         ...
 
     def release(self) -> int:
@@ -174,7 +181,10 @@ class ReplicatedStore(Store, Protocol):
         ...
 
     def forget(self, session: bytes) -> bool:
-        """Drop this node's copy and all that this node claims to have heard."""
+        """Drop this node's copy and all that this node claims to have heard.
+
+        What it wrote itself counts as unheard too, until a peer that has it vouches for it.
+        """
         ...
 
     def trim_log(self, before: int) -> None:
@@ -195,6 +205,10 @@ class ReplicatedStore(Store, Protocol):
 
     def doubts(self) -> int:
         """Return how many members this node has not fully compared itself with lately."""
+        ...
+
+    def set_clock_off(self, off: bool) -> None:
+        """Tell all processes of the node whether its clock is too far from its peers' to write."""
         ...
 
     def set_doubts(self, count: int) -> None:

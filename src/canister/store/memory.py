@@ -35,11 +35,18 @@ class _Undo:
     def last_stamp(self) -> int:
         return self._store.entries[-1].stamp if self._store.entries else 0
 
+    def clock_is_off(self) -> bool:
+        return self._store.clock_off
+
     def append(self, entry: LogEntry) -> None:
         self._store.entries.append(entry)
 
     def vouch(self, node: NodeId, stamp: int, now: int) -> None:
-        self._store.vouched[node] = max(stamp, self._store.vouched.get(node, 0))
+        vouched = self._store.vouched
+        if node != self._store.node:
+            vouched[node] = max(stamp, vouched.get(node, 0))
+        elif node in vouched and stamp >= self._store.forgot_at:
+            del vouched[node]
 
     def roll_back(self) -> None:
         for session, row in self._before.items():
@@ -53,6 +60,7 @@ class MemoryStore:
     """A `ReplicatedStore` in dictionaries."""
 
     def __init__(self, config: Config, clock: Clock | None = None, node: NodeId | None = None) -> None:
+        self._config = config
         self._clock = clock or SystemClock()
         self._node = node or NodeId(secrets.token_bytes(NODE_ID_BYTES))
         drift = Policy.of(config).drift
@@ -64,6 +72,20 @@ class MemoryStore:
         self.rows: dict[bytes, Row] = {}
         self.entries: list[LogEntry] = []
         self.vouched: dict[NodeId, int] = {}
+        self.forgot_at = 0
+        self.clock_off = False
+
+    def copy(self, clock: Clock | None = None, node: NodeId | None = None) -> "MemoryStore":
+        """Return a store with the same content; under another node id nothing in its log is its own."""
+        twin = MemoryStore(self._config, clock or self._clock, node or self._node)
+        with self._lock:
+            twin.rows = dict(self.rows)
+            twin.vouched = dict(self.vouched)
+            twin.forgot_at = self.forgot_at
+            twin._members = list(self._members)
+            last = [LogEntry(entry.stamp, []) for entry in self.entries[-1:]]
+            twin.entries = list(self.entries) if twin.node == self.node else last
+        return twin
 
     @property
     def node(self) -> NodeId:
@@ -88,7 +110,7 @@ class MemoryStore:
 
     def heard_of(self, node: NodeId) -> int:
         self._check_open()
-        return NEVER if node == self._node else self.vouched.get(node, 0)
+        return self.vouched.get(node, NEVER if node == self._node else 0)
 
     def close(self) -> None:
         self._closed = True
@@ -108,7 +130,8 @@ class MemoryStore:
 
     def forget(self, session: bytes) -> bool:
         with self._transaction() as transaction:
-            self.vouched.clear()
+            self.forgot_at = self.last_stamp()
+            self.vouched = {self._node: 0}
             return transaction.drop([session]) > 0
 
     def trim_log(self, before: int) -> None:
@@ -157,6 +180,9 @@ class MemoryStore:
 
     def set_doubts(self, count: int) -> None:
         self._doubts = count
+
+    def set_clock_off(self, off: bool) -> None:
+        self.clock_off = off
 
     @contextmanager
     def _transaction(self) -> Generator[Transaction, None, None]:

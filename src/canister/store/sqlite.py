@@ -51,8 +51,9 @@ _member_decoder = msgspec.msgpack.Decoder(Member)
 class _SqliteRows:
     """The primitive acts of a transaction, on one connection."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Handle, node: NodeId) -> None:
         self._execute = handle.execute
+        self._node = node
 
     def get(self, session: bytes) -> Row | None:
         found = self._execute(_GET, (bucket_of(session), session)).fetchone()
@@ -71,11 +72,17 @@ class _SqliteRows:
     def last_stamp(self) -> int:
         return _last_stamp(self._execute)
 
+    def clock_is_off(self) -> bool:
+        return self._execute("SELECT 1 FROM meta WHERE key = 'clock_off'").fetchone() is not None
+
     def append(self, entry: LogEntry) -> None:
         self._execute(_APPEND, (entry.stamp, _changes_encoder.encode(entry.changes)))
 
     def vouch(self, node: NodeId, stamp: int, now: int) -> None:
-        self._execute(_VOUCH, (node, stamp, now))
+        if node == self._node:
+            self._execute("DELETE FROM heard WHERE node = ? AND moved <= ?", (node, stamp))
+        else:
+            self._execute(_VOUCH, (node, stamp, now))
 
 
 class SqliteSnapshot:
@@ -162,11 +169,11 @@ class SqliteStore:
         return [(session, decode_record(record)) for session, record in rows]
 
     def heard_of(self, node: NodeId) -> int:
-        if node == self._node:
-            return NEVER
         with self._pool.lend() as handle:
             found = handle.execute("SELECT stamp FROM heard WHERE node = ?", (node,)).fetchone()
-        return found[0] if found else 0
+        if found is None:
+            return NEVER if node == self._node else 0
+        return int(found[0])
 
     def close(self) -> None:
         self._pool.close()
@@ -206,6 +213,8 @@ class SqliteStore:
     def forget(self, session: bytes) -> bool:
         with self._write() as handle:
             handle.execute("DELETE FROM heard")
+            # Not heard of itself until a peer vouches for all it wrote so far.
+            handle.execute(_VOUCH, (self._node, 0, _last_stamp(handle.execute)))
             return self._transaction(handle).drop([session]) > 0
 
     def trim_log(self, before: int) -> None:
@@ -239,6 +248,15 @@ class SqliteStore:
         with self._write() as handle:
             handle.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('doubts', ?)", (count,))
 
+    def set_clock_off(self, off: bool) -> None:
+        sql = (
+            "INSERT OR IGNORE INTO meta (key) VALUES ('clock_off')"
+            if off
+            else "DELETE FROM meta WHERE key = 'clock_off'"
+        )
+        with self._write() as handle:
+            handle.execute(sql)
+
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database; the agent's work, never a request's."""
         with self._pool.lend() as handle:
@@ -258,7 +276,7 @@ class SqliteStore:
                 raise
 
     def _transaction(self, handle: Handle) -> Transaction:
-        return Transaction(_SqliteRows(handle), self._scope, self._clock.now())
+        return Transaction(_SqliteRows(handle, self._node), self._scope, self._clock.now())
 
 
 class _WriteTurn:

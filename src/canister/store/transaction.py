@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from canister.clock import next_stamp
 from canister.edits import Moment
-from canister.errors import TooLargeError
+from canister.errors import ClockError, TooLargeError
 from canister.life import last_retention, retention
 from canister.record import (
     EMPTY,
@@ -62,12 +62,16 @@ class Rows(Protocol):
         """Return the greatest stamp in the log."""
         ...
 
+    def clock_is_off(self) -> bool:
+        """Tell whether the agent found this node's clock too far from its peers'."""
+        ...
+
     def append(self, entry: LogEntry) -> None:
         """Append to the log."""
         ...
 
     def vouch(self, node: NodeId, stamp: int, now: int) -> None:
-        """Raise what is heard of a node."""
+        """Raise what is heard of a node; of this node only while it has forgotten something."""
         ...
 
 
@@ -88,6 +92,7 @@ class Transaction:
         self._scope = scope
         self._now = now
         self._changes: list[Change] = []
+        self._held = 0
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
         """Run the edits under one version and write what they return."""
@@ -97,7 +102,7 @@ class Transaction:
         for session, edit in edits:
             row = self._row(session)
             delta = edit(row.visible if row else None, moment)
-            if delta is not None:
+            if delta is not None and self._may_write(delta):
                 self._write(session, row, delta)
         if not self._changes:
             return None
@@ -118,10 +123,9 @@ class Transaction:
                 seen = max(seen, self._admit(session, row, incoming))
         changed = len(self._changes)
         self._log(seen)
-        for node, stamp in heard.items():
-            if node != self._scope.node:
-                self._rows.vouch(node, stamp, self._now)
-        return Merged(changed, doubtful)
+        for node, stamp in heard.items() if not doubtful else ():
+            self._rows.vouch(node, stamp, self._now)
+        return Merged(changed, self._held, doubtful)
 
     def release(self, sessions: Iterable[bytes]) -> int:
         """Show held records whose last part has come due."""
@@ -164,6 +168,17 @@ class Transaction:
             return Row(EMPTY, None, row.mark)
         return row
 
+    def _may_write(self, delta: Record) -> bool:
+        """Refuse what would carry a wrong time to the peers; a destroy never waits."""
+        if delta.destroy is not None or not self._rows.clock_is_off():
+            return True
+        if not (delta.cells or delta.clear or delta.expiry or delta.birth):
+            return False  # a read goes on; only its access is not recorded
+        raise ClockError(
+            "this node's clock is further from its peers' than max_clock_drift allows; set it right: "
+            "until then sessions can be read and destroyed here, not written"
+        )
+
     def _write(self, session: bytes, row: Row | None, delta: Record) -> None:
         record = merge(row.record if row else EMPTY, delta)
         held = row.held if row and record.destroy is None else None
@@ -186,6 +201,7 @@ class Transaction:
         if ahead > self._now + self._scope.drift or merge(record, incoming).birth is None:
             # Held as a set: shown in parts, a session could have its birth and lack its touch.
             self._put(session, row, record, merge(held or EMPTY, incoming), None)
+            self._held += 1
             return 0
         self._put(session, row, merge(record, incoming), held, None)
         return ahead

@@ -1,0 +1,66 @@
+"""The live flow: what a node commits goes to every linked peer at once, as written, in stamp order."""
+
+from collections.abc import Sequence
+
+from canister.clock import Clock
+from canister.replication.digests import DigestTree
+from canister.replication.link import Link
+from canister.replication.messages import Heartbeat, Live, Message, Row
+from canister.replication.runtime import Runtime
+from canister.store.base import LogEntry, ReplicatedStore, Snapshot
+
+_FRAME = 256 * 1024
+"""Bytes of commits after which a frame is sent."""
+
+
+class LiveFlow:
+    """Reads the log once: into the digest tree, and, what was committed here, to the peers.
+
+    Args:
+        store: the node's sessions.
+        clock: where the time comes from.
+        runtime: what sends.
+    """
+
+    def __init__(self, store: ReplicatedStore, clock: Clock, runtime: Runtime) -> None:
+        self.tree = DigestTree()
+        self._store = store
+        self._clock = clock
+        self._runtime = runtime
+
+    def flow(self, links: Sequence[Link], snapshot: Snapshot) -> None:
+        """Take in what was logged since the last call, and send what was committed here."""
+        entries = self.tree.catch_up(snapshot)
+        if not entries or not links:
+            return
+        commits: list[list[Row]] = []
+        size = 0
+        for commit in filter(None, map(_own_commit, entries)):
+            commits.append(commit)
+            size += sum(len(session) + len(delta) for session, delta in commit)
+            if size > _FRAME:
+                self._send(links, Live(commits, 0))
+                commits, size = [], 0
+        self._send(links, Live(commits, self._upto(snapshot)))
+
+    def beat(self, links: Sequence[Link], snapshot: Snapshot) -> None:
+        """Tell peers that this node is there. The flow must have caught up with the snapshot."""
+        now, upto, heard = self._clock.now(), self._upto(snapshot), snapshot.heard()
+        for link in links:
+            link.last_beat = now
+            self._runtime.send([link.number], Heartbeat(upto, heard.get(link.node, 0), now))
+
+    def _send(self, links: Sequence[Link], message: Message) -> None:
+        self._runtime.send([link.number for link in links], message)
+
+    def _upto(self, snapshot: Snapshot) -> int:
+        """Return up to where all commits have been sent; 0 vouches for nothing.
+
+        That is so while the node has forgotten one of its own.
+        """
+        return 0 if self._store.node in snapshot.heard() else snapshot.last_stamp()
+
+
+def _own_commit(entry: LogEntry) -> list[Row]:
+    """Return the rows a log entry has to send: the commit as written, nothing of what was received."""
+    return [(change.session, change.delta) for change in entry.changes if change.delta is not None]

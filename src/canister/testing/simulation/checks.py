@@ -1,0 +1,118 @@
+"""What must hold during and after a run, checked against the journal of acknowledged commits."""
+
+from functools import reduce
+
+from canister.freshness import Stamp, missing, stamp_for
+from canister.life import Status, retention, status
+from canister.record import EMPTY, Record, Version, decode_record, merge, node_of, stamp_of
+from canister.testing.simulation.cluster import Cluster, SimNode
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class Reader:
+    """A client that reads one session anywhere and remembers what it saw (I8)."""
+
+    def __init__(self, session: bytes) -> None:
+        self.session = session
+        self.stamp: Stamp = ()
+        self.seen: Record = EMPTY
+
+    def read(self, cluster: Cluster, node: SimNode) -> bool:
+        """Read on *node* if it may serve this client; return whether it did.
+
+        Raises:
+            Violation: it served something older.
+        """
+        stored = node.store.load(self.session)
+        if stored.held or missing(self.stamp, node.store.heard_of):
+            return False
+        record = stored.record or EMPTY
+        nodes = {node_of(version) for version in self.stamp}
+        lost = [
+            version for version in _rows(self.seen) - _rows(merge(record, EMPTY)) if node_of(version) in nodes
+        ]
+        newer = merge(record, self.seen)
+        gone = retention(newer) <= node.clock.now() + cluster.policy.drift
+        if lost and newer != record and not gone:
+            raise Violation(f"I8: {node.address} served {self.session!r} older than what the client had seen")
+        self.seen, self.stamp = record, stamp_for(record)
+        return True
+
+
+def check_destroyed(cluster: Cluster, destroyed: dict[bytes, Version]) -> int:
+    """I4: no node that has heard of a destroy shows the session; return how many were looked at.
+
+    Raises:
+        Violation: a destroyed session is shown.
+    """
+    looked = 0
+    for session, version in destroyed.items():
+        for node in cluster.nodes.values():
+            if node.store.heard_of(node_of(version)) < stamp_of(version):
+                continue
+            looked += 1
+            state = status(node.visible(session), node.clock.now())
+            if state not in (Status.DESTROYED, Status.UNKNOWN):
+                raise Violation(f"I4: {node.address} shows destroyed {session!r} as {state}")
+    return looked
+
+
+def check_stamps(cluster: Cluster) -> int:
+    """I11: the stamps of each node id strictly increase; return how many were looked at.
+
+    Raises:
+        Violation: a stamp was drawn twice or out of order.
+    """
+    last: dict[bytes, int] = {}
+    for _, version, _ in cluster.journal.commits:
+        stamp = stamp_of(version)
+        if stamp <= last.get(node_of(version), 0):
+            raise Violation(f"I11: {node_of(version).hex()} drew {stamp} after {last[node_of(version)]}")
+        last[node_of(version)] = stamp
+    return len(cluster.journal.commits)
+
+
+def check_converged(cluster: Cluster) -> int:
+    """I1, I2, I3, I5, I9: all nodes hold what was acknowledged; return how many sessions were compared.
+
+    What a power cut may have taken may be there or not, the same everywhere.
+
+    Raises:
+        Violation: nodes differ, or hold more or less than was acknowledged.
+    """
+    if len(cluster.digests()) != 1:
+        raise Violation("I1: the nodes' digests differ after the heal")
+    deltas: dict[bytes, list[tuple[bool, Record]]] = {}
+    for _, version, rows in cluster.journal.commits:
+        for session, delta in rows:
+            sure = version not in cluster.journal.unsure
+            deltas.setdefault(session, []).append((sure, decode_record(delta)))
+    now = max(node.clock.now() for node in cluster.nodes.values())
+    compared = 0
+    for session, found in deltas.items():
+        least = reduce(merge, (delta for sure, delta in found if sure), EMPTY)
+        most = reduce(merge, (delta for _, delta in found), EMPTY)
+        if retention(least) <= now + cluster.policy.drift or (least.birth is None and least.destroy is None):
+            continue
+        compared += 1
+        for node in cluster.nodes.values():
+            _check_session(node, session, least, most)
+    return compared
+
+
+def _check_session(node: SimNode, session: bytes, least: Record, most: Record) -> None:
+    encoded = node.store.whole(session)
+    if encoded is None:
+        raise Violation(f"I2: {node.address} lost {session!r}")
+    whole = decode_record(encoded)
+    if merge(whole, least) != whole:
+        raise Violation(f"I2: {node.address} lacks acknowledged writes of {session!r}:\n{whole}\n{least}")
+    if merge(most, whole) != most:
+        raise Violation(f"I5: {node.address} holds more of {session!r} than was written:\n{whole}\n{most}")
+
+
+def _rows(record: Record) -> set[Version]:
+    return {cell.version for cell in record.cells.values()} | {record.clear or Version(b"")}

@@ -1,0 +1,176 @@
+"""Virtual time and the links between simulated nodes."""
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from canister.clock import SECOND
+from canister.errors import ProtocolError
+from canister.replication.link import LinkId
+from canister.replication.messages import Message, decode_message, encode_message
+
+if TYPE_CHECKING:
+    from canister.testing.simulation.cluster import SimNode
+
+START = 1_700_000_000 * SECOND
+"""Where virtual time begins; any instant would do."""
+
+
+class Schedule:
+    """Events in the order of virtual time."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def after(self, delay: int, act: Callable[[], None]) -> None:
+        """Run *act* when *delay* microseconds have passed."""
+        self._count += 1
+        heapq.heappush(self._events, (self.now + max(0, delay), self._count, act))
+
+    def run(self, duration: int) -> None:
+        """Let *duration* microseconds pass."""
+        end = self.now + duration
+        while self._events and self._events[0][0] <= end:
+            self.now, _, act = heapq.heappop(self._events)
+            act()
+        self.now = end
+
+
+class Pipe:
+    """One direction of a link: delivers in order, each message after the delay."""
+
+    def __init__(self, network: "Network", source: "SimNode", target: "SimNode") -> None:
+        self.network = network
+        self.source = source
+        self.target = target
+        self.number: LinkId = 0
+        """The link's number at the target."""
+        self.stalled: list[bytes] = []
+        self.ready_at = 0
+
+    def send(self, payload: bytes) -> None:
+        """Take a message; while the direction is cut it waits, as it does in a TCP buffer."""
+        self.stalled.append(payload)
+        self.flow()
+
+    def flow(self) -> None:
+        """Put what waits on its way, if the direction is not cut and the target not hung."""
+        if self.network.is_cut(self.source, self.target) or self.target.hung:
+            return
+        for payload in self.stalled:
+            schedule = self.network.schedule
+            self.ready_at = max(self.ready_at, schedule.now + self.network.delay())
+            schedule.after(self.ready_at - schedule.now, lambda p=payload: self._deliver(p))  # type: ignore[misc]
+        self.stalled.clear()
+
+    def _deliver(self, payload: bytes) -> None:
+        if self.target.hung or self.network.is_cut(self.source, self.target):
+            self.stalled.append(payload)
+            return
+        self.target.receive(self.number, payload)
+
+
+class Network:
+    """Who can reach whom, and how long it takes."""
+
+    def __init__(self, schedule: Schedule, random: Random) -> None:
+        self.schedule = schedule
+        self.faults: Counter[str] = Counter()
+        self.slowest = 5_000
+        self._random = random
+        self._cuts: set[tuple[str, str]] = set()
+        self.pipes: dict[tuple[str, LinkId], Pipe] = {}
+        """Outgoing pipes by address and number of the sending end."""
+
+    def delay(self) -> int:
+        """Return how long a message takes, in microseconds."""
+        return self._random.randint(100, self.slowest)
+
+    def is_cut(self, source: "SimNode", target: "SimNode") -> bool:
+        """Tell whether messages from *source* do not get to *target*."""
+        return (source.address, target.address) in self._cuts
+
+    def cut(self, sources: Sequence["SimNode"], targets: Sequence["SimNode"]) -> None:
+        """Stop messages from all *sources* to all *targets*."""
+        self._cuts |= {(a.address, b.address) for a in sources for b in targets if a is not b}
+
+    def heal(self) -> None:
+        """Let all messages through again."""
+        self._cuts.clear()
+        for pipe in list(self.pipes.values()):
+            pipe.flow()
+
+    def connect(self, dialer: "SimNode", acceptor: "SimNode") -> None:
+        """Dial: exchange hellos and open both ends, unless something forbids it."""
+        if self.is_cut(dialer, acceptor) or self.is_cut(acceptor, dialer) or acceptor.hung:
+            return
+        if dialer.replica is None or acceptor.replica is None:
+            return
+        mine, theirs = dialer.replica.hello(), acceptor.replica.hello()
+        if dialer.replica.refusal(theirs) or acceptor.replica.refusal(mine):
+            self.faults["refused"] += 1
+            return
+        there, back = Pipe(self, dialer, acceptor), Pipe(self, acceptor, dialer)
+        there.number, back.number = acceptor.draw(), dialer.draw()
+        self.pipes[dialer.address, back.number] = there
+        self.pipes[acceptor.address, there.number] = back
+        acceptor.replica.opened(there.number, mine, dialed=False)
+        dialer.replica.opened(back.number, theirs, dialed=True)
+
+    def close(self, node: "SimNode", number: LinkId, *, tell: bool) -> None:
+        """Close a link; the other end hears of it after a delay, unless the way there is cut."""
+        there = self.pipes.pop((node.address, number), None)
+        if there is None:
+            return
+        self.pipes.pop((there.target.address, there.number), None)
+        other, theirs = there.target, there.number
+        if tell and not self.is_cut(node, other):
+            self.schedule.after(self.delay(), lambda: other.lost(theirs))
+
+    def drop_all(self, node: "SimNode") -> None:
+        """Close all links of a node that went away."""
+        for address, number in [key for key in self.pipes if key[0] == node.address]:
+            del address
+            self.close(node, number, tell=True)
+
+
+class SimRuntime:
+    """What a simulated replica acts through."""
+
+    def __init__(self, node: "SimNode", network: Network) -> None:
+        self._node = node
+        self._network = network
+
+    def send(self, links: Sequence[LinkId], message: Message) -> None:
+        """Send on links; encoded, so that what arrives shares nothing with what was sent."""
+        payload = encode_message(message)
+        for number in links:
+            pipe = self._network.pipes.get((self._node.address, number))
+            if pipe is not None:
+                pipe.send(payload)
+
+    def alarm(self, what: str) -> None:
+        """Note an alarm."""
+        self._node.trace(f"alarm: {what}")
+
+    def drop(self, link: LinkId, reason: str) -> None:
+        """Close a link."""
+        self._node.trace(f"drops link {link}: {reason}")
+        self._network.close(self._node, link, tell=True)
+
+
+def deliver(node: "SimNode", number: LinkId, payload: bytes) -> None:
+    """Hand a message to a replica; a protocol error costs the link, as in the agent."""
+    if node.replica is None:
+        return
+    try:
+        node.replica.received(number, decode_message(payload))
+    except ProtocolError as error:
+        node.trace(f"protocol error: {error}")
+        node.network.faults["protocol error"] += 1
+        node.network.close(node, number, tell=True)
+        node.replica.closed(number)

@@ -1,0 +1,180 @@
+"""A random run: a workload under faults, then a heal, then the checks."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+
+from canister import edits
+from canister.clock import SECOND
+from canister.codec import encode_id, encode_value, key_slot
+from canister.config import Config, Policy
+from canister.errors import ClockError, SessionError
+from canister.life import retention
+from canister.record import Record, Version
+from canister.store.base import Edit
+from canister.testing.simulation.checks import Reader, check_converged, check_destroyed, check_stamps
+from canister.testing.simulation.cluster import Cluster, SimNode
+from canister.testing.simulation.faults import Faults
+
+_HEAL = 45.0
+"""Seconds the cluster is given to become equal after the last fault has ended."""
+
+
+@dataclass
+class Outcome:
+    """What happened in a run: how often each operation, fault and check came about."""
+
+    seed: int
+    operations: Counter[str] = field(default_factory=Counter[str])
+    faults: Counter[str] = field(default_factory=Counter[str])
+    checks: Counter[str] = field(default_factory=Counter[str])
+    events: list[str] = field(default_factory=list[str])
+
+
+class Scenario:
+    """The state of one run."""
+
+    def __init__(self, seed: int, size: int, steps: int) -> None:
+        self.random = Random(seed)
+        self.outcome = Outcome(seed)
+        self.steps = steps
+        self.cluster = Cluster(size, seed, _config(self.random))
+        self.sessions: list[bytes] = []
+        self.retired: set[bytes] = set()
+        self.destroyed: dict[bytes, Version] = {}
+        self.readers: list[Reader] = []
+        self._count = 0
+
+    def run(self) -> Outcome:
+        """Run, heal and check.
+
+        Raises:
+            Violation: an invariant does not hold.
+        """
+        self.outcome.events = self.cluster.events
+        self.cluster.run(3)
+        faults = Faults(self.cluster, self.random).by_name()
+        for _ in range(self.steps):
+            for _ in range(self.random.randint(1, 6)):
+                self._operate()
+            if self.random.random() < 0.25:
+                name = self.random.choice(sorted(faults))
+                self.cluster.trace(f"fault: {name}")
+                faults[name]()
+                self.outcome.faults[name] += 1
+            self.cluster.run(self.random.choice((0.01, 0.1, 0.5, 2.0)))
+            self._read()
+        self._heal()
+        self.outcome.checks["I1 I2 I3 I5 I9"] += check_converged(self.cluster)
+        self.outcome.checks["I11"] += check_stamps(self.cluster)
+        self.outcome.checks["I4"] += check_destroyed(self.cluster, self.destroyed)
+        return self.outcome
+
+    def _heal(self) -> None:
+        cluster = self.cluster
+        cluster.trace("heal")
+        cluster.network.heal()
+        cluster.network.slowest = 5_000
+        for node in cluster.nodes.values():
+            node.hung = False
+            if node.replica is None:
+                node.boot()
+        # Held back until due: as long as the furthest clock was ahead.
+        ahead = max(node.clock.error for node in cluster.nodes.values()) / SECOND
+        for node in cluster.nodes.values():
+            node.clock.error = min(node.clock.error, cluster.policy.drift // 4)
+        cluster.run(_HEAL + ahead)
+
+    def _operate(self) -> None:
+        nodes = [node for node in self.cluster.nodes.values() if node.replica is not None]
+        if not nodes:
+            return
+        node = self.random.choice(nodes)
+        session = self._pick(node)
+        name, edit = self._edit(session)
+        try:
+            version = node.commit(session, edit)
+        except (SessionError, ClockError):
+            self.outcome.operations[f"{name} refused"] += 1
+            return
+        if version is None:
+            return
+        self.outcome.operations[name] += 1
+        self.cluster.trace(f"{node.address} {name} {session!r}")
+        if name == "destroy":
+            self.destroyed[session] = version
+
+    def _pick(self, node: SimNode) -> bytes:
+        """Return a session id; one that may have been dropped anywhere is never used again."""
+        slack = 4 * self.cluster.policy.drift
+        for session in self.sessions:
+            record = node.visible(session)
+            if record is None or retention(record) - slack <= self.cluster.schedule.now:
+                self.retired.add(session)
+        usable = [s for s in self.sessions if s not in self.retired]
+        if len(usable) < 3 or self.random.random() < 0.15:
+            self._count += 1
+            self.sessions.append(encode_id(f"s{self._count}"))
+            return self.sessions[-1]
+        return self.random.choice(usable[-12:])
+
+    def _edit(self, session: bytes) -> tuple[str, Edit]:
+        policy, random = self.cluster.policy, self.random
+        keys = {key_slot(random.choice("abcd")): encode_value(random.randint(0, 10**6)) for _ in range(2)}
+        one = dict(list(keys.items())[:1])
+        roll = random.random()
+        if roll < 0.45:
+            return "put", lambda r, m: edits.write(r, m, policy, one)
+        if roll < 0.6:
+            return "update", lambda r, m: edits.write(r, m, policy, keys)
+        if roll < 0.68:
+            return "remove", lambda r, m: edits.write(r, m, policy, dict.fromkeys(one)) if r else None
+        if roll < 0.75:
+            return "clear", lambda r, m: edits.write(r, m, policy, {}, clear=True)
+        if roll < 0.80:
+            return "destroy", lambda r, m: edits.destroy(r, m, policy)
+        if roll < 0.95:
+            return "touch", lambda r, m: edits.touch(r, m, m.now)
+        idle = random.randint(5, 120) * SECOND
+        return "set_expiry", lambda r, m: _expiry(r, m, policy, idle)
+
+    def _read(self) -> None:
+        if self.sessions and self.random.random() < 0.5:
+            self.readers.append(Reader(self.random.choice(self.sessions[-12:])))
+        for reader in self.readers[-8:]:
+            node = self.random.choice(list(self.cluster.nodes.values()))
+            if node.replica is not None:
+                self.outcome.checks["I8 served" if reader.read(self.cluster, node) else "I8 behind"] += 1
+        self.outcome.checks["I4"] += check_destroyed(self.cluster, self.destroyed)
+
+
+def run_scenario(seed: int, size: int = 3, steps: int = 60) -> Outcome:
+    """Run one scenario.
+
+    Args:
+        seed: decides everything.
+        size: number of nodes.
+        steps: length of the faulty part.
+
+    Raises:
+        Violation: an invariant does not hold; the same arguments repeat it.
+    """
+    return Scenario(seed, size, steps).run()
+
+
+def _expiry(record: Record | None, moment: edits.Moment, policy: Policy, idle: int) -> Record | None:
+    return edits.set_expiry(record, moment, policy, idle, None)
+
+
+def _config(random: Random) -> Config:
+    short = random.random() < 0.5
+    return Config(
+        session_timeout=timedelta(seconds=60) if short else timedelta(minutes=20),
+        absolute_lifetime=timedelta(minutes=10) if short else timedelta(hours=6),
+        grace_period=timedelta(seconds=30),
+        max_clock_drift=timedelta(seconds=4),
+        node_interval=timedelta(seconds=4),
+        digest_interval=timedelta(seconds=5),
+        cluster="simulated",
+    )
