@@ -1,0 +1,42 @@
+"""Whole clusters on virtual time, under random faults; any failure is repeated by its seed."""
+
+from collections import Counter
+
+import pytest
+
+from canister.testing.simulation import run_scenario
+
+SEEDS = range(120)
+GROUP = 20
+
+
+@pytest.mark.parametrize("first", range(SEEDS.start, SEEDS.stop, GROUP))
+def test_invariants_hold_under_faults(first: int) -> None:
+    """No seed breaks I1 to I5, I8, I9 or I11; a failure names its seed."""
+    for seed in range(first, first + GROUP):
+        try:
+            run_scenario(seed, size=3 + seed % 3)
+        except AssertionError as error:
+            pytest.fail(f"run_scenario(seed={seed}, size={3 + seed % 3}): {error}")
+
+
+def test_every_fault_and_check_comes_about() -> None:
+    """The scenarios are worth their time: each fault, operation and check happens."""
+    faults: Counter[str] = Counter()
+    checks: Counter[str] = Counter()
+    operations: Counter[str] = Counter()
+    for seed in range(30):
+        outcome = run_scenario(seed, size=3)
+        faults += outcome.faults
+        checks += outcome.checks
+        operations += outcome.operations
+    assert len(faults) == 19, faults
+    assert min(faults.values()) >= 3, faults
+    assert {"put", "update", "remove", "clear", "destroy", "touch", "set_expiry"} <= set(operations)
+    for check in ("I1 I2 I3 I5 I9", "I4", "I8 served", "I8 behind", "I11"):
+        assert checks[check] > 100, checks
+
+
+def test_a_seed_decides_everything() -> None:
+    """The same seed gives the same run, event by event."""
+    assert run_scenario(7, size=4).events == run_scenario(7, size=4).events
