@@ -57,7 +57,6 @@ class Pull:
         self.round = round_number
         self.at = now
         self.claims: dict[NodeId, int] = {}
-        self.differing = 0
         self._now = now
         self._asked: Question = AskRoot(round_number, now)
         self._open: list[Question] = []
@@ -89,7 +88,6 @@ class Pull:
             self._compare_listing(asked, answer, mine)
         elif isinstance(answer, Rows) and isinstance(asked, AskRows):
             rows = answer.rows
-            self.differing += len(rows)
             if answer.more:
                 return rows
         else:

@@ -95,6 +95,8 @@ class Replica:
         self._clock_off = False
         self._live = LiveFlow(store, clock, runtime)
         self._round = 0
+        self.exchanged = 0
+        """Sessions received because a comparison found them to differ."""
         self._doubts = -1
         self._next_upkeep = 0
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
@@ -305,6 +307,7 @@ class Replica:
         with self._view() as view:
             rows = pull.answered(message, view)
         if rows is not None:
+            self.exchanged += len(rows)
             self._merge(link, [decode_row(row) for row in rows])
         if pull.done:
             self._finish_pull(link, pull)
@@ -399,8 +402,8 @@ class Replica:
         doubts = sum(member.address not in sound for member in self.membership.others())
         doubts += not self.membership.has_met_cluster
         if doubts != self._doubts:
-            self._doubts = doubts
             self.store.set_doubts(doubts)
+            self._doubts = doubts
 
     @contextmanager
     def _view(self) -> Generator[View, None, None]:

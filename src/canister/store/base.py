@@ -63,15 +63,15 @@ class Listed(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What came of merging: how many sessions changed and were held, and which could not be applied.
+    """What came of merging: how many sessions changed, which could not be applied, how many are held.
 
     A session is *doubtful* if a commit arrived without the commit that created it: the sender's
     state has to be compared before anything more of it is believed.
     """
 
     changed: int
-    held: int
     doubtful: list[bytes]
+    held: int = 0
 
 
 class Member(msgspec.Struct, array_like=True, frozen=True):

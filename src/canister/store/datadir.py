@@ -35,12 +35,12 @@ class DataDir:
     """The files of one node."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.database = path / "canister.db"
-        self.write_lock = path / "write.lock"
-        self.agent_lock = path / "agent.lock"
-        self.control_socket = path / "agent.sock"
-        self.wake_socket = path / "wake.sock"
+        self.path = path.absolute()
+        self.database = self.path / "canister.db"
+        self.write_lock = self.path / "write.lock"
+        self.agent_lock = self.path / "agent.lock"
+        self.control_socket = self.path / "agent.sock"
+        self.wake_socket = self.path / "wake.sock"
 
     def open(self, config: Config) -> NodeId:
         """Make what is missing, refuse what is not ours, and return the node id.
@@ -133,11 +133,16 @@ class DataDir:
             )
 
     def _header(self) -> bytes:
+        # By SQLite's own means: closing the file by others drops the locks this process has on it.
+        flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
         try:
-            with self.database.open("rb") as file:
-                return file.read(100)
-        except OSError as error:
-            raise StoreError(f"{self.database} cannot be read: {error.strerror}") from error
+            file = apsw.VFSFile("", str(self.database), flags)
+            try:
+                return file.xRead(100, 0)
+            finally:
+                file.xClose()
+        except apsw.Error as error:
+            raise explain(error, self.database) from error
 
     def _is_whole(self) -> bool:
         header = self._header()

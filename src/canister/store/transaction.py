@@ -125,7 +125,7 @@ class Transaction:
         self._log(seen)
         for node, stamp in heard.items() if not doubtful else ():
             self._rows.vouch(node, stamp, self._now)
-        return Merged(changed, self._held, doubtful)
+        return Merged(changed, doubtful, self._held)
 
     def release(self, sessions: Iterable[bytes]) -> int:
         """Show held records whose last part has come due."""

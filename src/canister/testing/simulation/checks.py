@@ -3,7 +3,7 @@
 from functools import reduce
 
 from canister.freshness import Stamp, missing, stamp_for
-from canister.life import Status, retention, status
+from canister.life import Status, hard_end, retention, status
 from canister.record import EMPTY, Record, Version, decode_record, merge, node_of, stamp_of
 from canister.testing.simulation.cluster import Cluster, SimNode
 
@@ -75,6 +75,60 @@ def check_stamps(cluster: Cluster) -> int:
     return len(cluster.journal.commits)
 
 
+def check_shape(cluster: Cluster) -> int:
+    """R2, R6, R9, R17: what readers are shown is whole; return how many sessions were looked at.
+
+    Raises:
+        Violation: a session is shown in part, or past its absolute lifetime.
+    """
+    looked = 0
+    for node in cluster.nodes.values():
+        for session in list(node.store.rows):
+            record = node.visible(session)
+            if record is None or record.destroy is not None:
+                continue
+            looked += 1
+            if record.birth is None or record.touch is None:
+                raise Violation(f"R6: {node.address} shows {session!r} without its birth or its touch")
+            first = cluster.journal.births.get(session)
+            if first is not None and hard_end(record) > hard_end(first):
+                raise Violation(
+                    f"R9: {node.address} shows {session!r} with a later end than it was born with"
+                )
+            for delta in cluster.journal.updates.get(session, ()):
+                _check_whole(node, session, record, delta)
+    return looked
+
+
+def check_written(node: SimNode, session: bytes, version: Version, was_over: bool) -> None:
+    """I2, I5: what was just written is what is shown; a session that was over starts afresh.
+
+    Raises:
+        Violation: something older is shown.
+    """
+    record = node.visible(session) or EMPTY
+    delta = decode_record(node.cluster.journal.commits[-1].rows[0][1])
+    for slot in delta.cells:
+        if slot not in record.cells or record.cells[slot].version != version:
+            raise Violation(f"R4: {node.address} wrote {session!r} and shows something else")
+    if was_over and any(cell.version < version for cell in record.cells.values()):
+        raise Violation(f"R12: {node.address} started {session!r} afresh and shows what it held before")
+
+
+def check_quiet(cluster: Cluster, seconds: float) -> int:
+    """R7, R16: equal nodes find nothing to exchange; return how many comparisons were watched.
+
+    Raises:
+        Violation: sessions go back and forth.
+    """
+    replicas = [node.replica for node in cluster.nodes.values() if node.replica is not None]
+    before = [replica.exchanged for replica in replicas]
+    cluster.run(seconds)
+    if [replica.exchanged for replica in replicas] != before:
+        raise Violation("R7: equal nodes still exchange sessions")
+    return sum(len(replica.links) for replica in replicas)
+
+
 def check_converged(cluster: Cluster) -> int:
     """I1, I2, I3, I5, I9: all nodes hold what was acknowledged; return how many sessions were compared.
 
@@ -112,6 +166,15 @@ def _check_session(node: SimNode, session: bytes, least: Record, most: Record) -
         raise Violation(f"I2: {node.address} lacks acknowledged writes of {session!r}:\n{whole}\n{least}")
     if merge(most, whole) != most:
         raise Violation(f"I5: {node.address} holds more of {session!r} than was written:\n{whole}\n{most}")
+
+
+def _check_whole(node: SimNode, session: bytes, record: Record, delta: Record) -> None:
+    versions = {slot: cell.version for slot, cell in record.cells.items()}
+    written = {slot: cell.version for slot, cell in delta.cells.items()}
+    if any(versions.get(slot) == version for slot, version in written.items()):
+        torn = [slot for slot, version in written.items() if versions.get(slot, Version(b"")) < version]
+        if torn:
+            raise Violation(f"R2: {node.address} shows a part of a commit to {session!r}")
 
 
 def _rows(record: Record) -> set[Version]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from random import Random
+from typing import NamedTuple
 
 from canister.clock import SECOND, next_stamp
 from canister.config import Config, Policy
 from canister.edits import Moment
-from canister.record import NODE_ID_BYTES, NodeId, Record, Version, make_version, stamp_of
+from canister.record import NODE_ID_BYTES, NodeId, Record, Version, decode_record, make_version, stamp_of
 from canister.replication.link import LinkId
 from canister.replication.membership import Membership, introduce
 from canister.replication.replica import Replica
@@ -134,17 +135,37 @@ class SimNode:
         self.cluster.schedule.after(int(period * self.cluster.random.random()), again)
 
 
+class Commit(NamedTuple):
+    """An acknowledged commit."""
+
+    node: SimNode
+    version: Version
+    rows: list[tuple[bytes, bytes]]
+
+
 class Journal:
-    """Every acknowledged commit, for the checks; *unsure* are those that a fault may have taken."""
+    """Every acknowledged commit, for the checks.
+
+    *unsure* are those that a fault may have taken; *births* and *updates* are the parts of commits
+    that create a session and that write several keys, by session.
+    """
 
     def __init__(self) -> None:
-        self.commits: list[tuple[SimNode, Version, list[tuple[bytes, bytes]]]] = []
+        self.commits: list[Commit] = []
         self.unsure: set[Version] = set()
+        self.births: dict[bytes, Record] = {}
+        self.updates: dict[bytes, list[Record]] = {}
 
     def note(self, node: SimNode, version: Version, entry: LogEntry) -> None:
         """Note a commit as it was written."""
         rows = [(change.session, change.delta) for change in entry.changes if change.delta is not None]
-        self.commits.append((node, version, rows))
+        self.commits.append(Commit(node, version, rows))
+        for session, encoded in rows:
+            delta = decode_record(encoded)
+            if delta.birth is not None:
+                self.births.setdefault(session, delta)
+            if len(delta.cells) > 1:
+                self.updates.setdefault(session, []).append(delta)
 
     def power_cut(self, node: SimNode) -> None:
         """Cut a node's power: what it wrote since its last sync is in doubt."""

@@ -1,7 +1,7 @@
 """Virtual time and the links between simulated nodes."""
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
@@ -49,29 +49,28 @@ class Pipe:
         self.target = target
         self.number: LinkId = 0
         """The link's number at the target."""
-        self.stalled: list[bytes] = []
-        self.ready_at = 0
+        self._queue: deque[bytes] = deque()
+        self._ready_at = 0
 
     def send(self, payload: bytes) -> None:
-        """Take a message; while the direction is cut it waits, as it does in a TCP buffer."""
-        self.stalled.append(payload)
-        self.flow()
+        """Take a message; it arrives after the delay, behind all that was sent before."""
+        self._queue.append(payload)
+        self._schedule()
 
     def flow(self) -> None:
-        """Put what waits on its way, if the direction is not cut and the target not hung."""
-        if self.network.is_cut(self.source, self.target) or self.target.hung:
-            return
-        for payload in self.stalled:
-            schedule = self.network.schedule
-            self.ready_at = max(self.ready_at, schedule.now + self.network.delay())
-            schedule.after(self.ready_at - schedule.now, lambda p=payload: self._deliver(p))  # type: ignore[misc]
-        self.stalled.clear()
+        """Put what a cut or a hung target held up on its way again."""
+        for _ in self._queue:
+            self._schedule()
 
-    def _deliver(self, payload: bytes) -> None:
-        if self.target.hung or self.network.is_cut(self.source, self.target):
-            self.stalled.append(payload)
-            return
-        self.target.receive(self.number, payload)
+    def _schedule(self) -> None:
+        schedule = self.network.schedule
+        self._ready_at = max(self._ready_at, schedule.now + self.network.delay())
+        schedule.after(self._ready_at - schedule.now, self._deliver_next)
+
+    def _deliver_next(self) -> None:
+        # Held up, messages wait in the order they were sent, as they do in the buffers of TCP.
+        if self._queue and not self.target.hung and not self.network.is_cut(self.source, self.target):
+            self.target.receive(self.number, self._queue.popleft())
 
 
 class Network:

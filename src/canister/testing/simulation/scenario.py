@@ -10,13 +10,23 @@ from canister.clock import SECOND
 from canister.codec import encode_id, encode_value, key_slot
 from canister.config import Config, Policy
 from canister.errors import ClockError, SessionError
-from canister.life import retention
+from canister.life import deadline, retention
 from canister.record import Record, Version
 from canister.store.base import Edit
-from canister.testing.simulation.checks import Reader, check_converged, check_destroyed, check_stamps
+from canister.testing.simulation.checks import (
+    Reader,
+    check_converged,
+    check_destroyed,
+    check_quiet,
+    check_shape,
+    check_stamps,
+    check_written,
+)
 from canister.testing.simulation.cluster import Cluster, SimNode
 from canister.testing.simulation.faults import Faults
 
+_TURN = 15 * SECOND
+"""How long a node leaves a session alone before it may use it again."""
 _HEAL = 45.0
 """Seconds the cluster is given to become equal after the last fault has ended."""
 
@@ -41,7 +51,6 @@ class Scenario:
         self.steps = steps
         self.cluster = Cluster(size, seed, _config(self.random))
         self.sessions: list[bytes] = []
-        self.retired: set[bytes] = set()
         self.destroyed: dict[bytes, Version] = {}
         self.readers: list[Reader] = []
         self._count = 0
@@ -65,8 +74,11 @@ class Scenario:
                 self.outcome.faults[name] += 1
             self.cluster.run(self.random.choice((0.01, 0.1, 0.5, 2.0)))
             self._read()
+            if self.random.random() < 0.3:
+                faults["sweep"]()
         self._heal()
         self.outcome.checks["I1 I2 I3 I5 I9"] += check_converged(self.cluster)
+        self.outcome.checks["quiet"] += check_quiet(self.cluster, seconds=15)
         self.outcome.checks["I11"] += check_stamps(self.cluster)
         self.outcome.checks["I4"] += check_destroyed(self.cluster, self.destroyed)
         return self.outcome
@@ -93,6 +105,8 @@ class Scenario:
         node = self.random.choice(nodes)
         session = self._pick(node)
         name, edit = self._edit(session)
+        before = node.visible(session)
+        was_over = before is not None and deadline(before) <= node.clock.now()
         try:
             version = node.commit(session, edit)
         except (SessionError, ClockError):
@@ -104,20 +118,29 @@ class Scenario:
         self.cluster.trace(f"{node.address} {name} {session!r}")
         if name == "destroy":
             self.destroyed[session] = version
+        else:
+            check_written(node, session, version, was_over)
 
     def _pick(self, node: SimNode) -> bytes:
-        """Return a session id; one that may have been dropped anywhere is never used again."""
+        """Return a session id for *node* to work on.
+
+        Nodes take turns with different sessions, so that one may idle here while it is in use there.
+        An id whose session a node has dropped, or may be about to, is not used there again.
+        """
         slack = 4 * self.cluster.policy.drift
-        for session in self.sessions:
-            record = node.visible(session)
-            if record is None or retention(record) - slack <= self.cluster.schedule.now:
-                self.retired.add(session)
-        usable = [s for s in self.sessions if s not in self.retired]
-        if len(usable) < 3 or self.random.random() < 0.15:
+        turn = self.cluster.schedule.now // _TURN
+        usable = [
+            session
+            for number, session in enumerate(self.sessions[-24:])
+            if (number + turn + len(node.address) + ord(node.address[-1])) % 3
+            and (record := node.visible(session)) is not None
+            and retention(record) - slack > self.cluster.schedule.now
+        ]
+        if not usable or self.random.random() < 0.1:
             self._count += 1
             self.sessions.append(encode_id(f"s{self._count}"))
             return self.sessions[-1]
-        return self.random.choice(usable[-12:])
+        return self.random.choice(usable)
 
     def _edit(self, session: bytes) -> tuple[str, Edit]:
         policy, random = self.cluster.policy, self.random
@@ -147,6 +170,7 @@ class Scenario:
             if node.replica is not None:
                 self.outcome.checks["I8 served" if reader.read(self.cluster, node) else "I8 behind"] += 1
         self.outcome.checks["I4"] += check_destroyed(self.cluster, self.destroyed)
+        self.outcome.checks["whole"] += check_shape(self.cluster)
 
 
 def run_scenario(seed: int, size: int = 3, steps: int = 60) -> Outcome:
@@ -168,12 +192,19 @@ def _expiry(record: Record | None, moment: edits.Moment, policy: Policy, idle: i
 
 
 def _config(random: Random) -> Config:
-    short = random.random() < 0.5
+    """Return long, short or tiny session times: in tiny ones, sessions are born and purged within a run."""
+    idle, absolute, grace, drift = random.choice(
+        (
+            (timedelta(minutes=20), timedelta(hours=6), timedelta(minutes=1), timedelta(seconds=4)),
+            (timedelta(seconds=60), timedelta(minutes=10), timedelta(seconds=30), timedelta(seconds=4)),
+            (timedelta(seconds=8), timedelta(seconds=90), timedelta(seconds=5), timedelta(seconds=1)),
+        )
+    )
     return Config(
-        session_timeout=timedelta(seconds=60) if short else timedelta(minutes=20),
-        absolute_lifetime=timedelta(minutes=10) if short else timedelta(hours=6),
-        grace_period=timedelta(seconds=30),
-        max_clock_drift=timedelta(seconds=4),
+        session_timeout=idle,
+        absolute_lifetime=absolute,
+        grace_period=grace,
+        max_clock_drift=drift,
         node_interval=timedelta(seconds=4),
         digest_interval=timedelta(seconds=5),
         cluster="simulated",
