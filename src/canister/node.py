@@ -50,7 +50,7 @@ class Node:
         self.clock = clock
         self.store = SqliteStore(path, config, clock)
         self._client = AgentClient(self.store.files.control_socket)
-        self._waker = Waker(self.store.files.wake_socket)
+        self._waker = Waker(self.store.files.wake_socket, self.store.files.wake_flag)
         self._agent = AgentThread(self.store, config, clock) if may_run_agent else None
         try:
             if self._agent is not None:

@@ -173,21 +173,24 @@ def r14_retention_follows_what_shortens() -> AbstractContextManager[Any]:
     return patch.object(transaction, "retention", retention)
 
 
-def r16_instant_of_the_asker() -> AbstractContextManager[Any]:
-    """Each side leaves out what is over by its own clock."""
-    original = answers.answer_root
+def r16_each_side_by_its_own_clock() -> AbstractContextManager[Any]:
+    """Each side of a comparison leaves out what is over by its own clock."""
+    compare, answer = pull.Pull._compare_root, replica.Replica._on_ask
 
     def root(question: Any, view: Any, now: int, node: Any, members: Any) -> Root:
-        found = original(question, view, now, node, members)
-        return msgspec.structs.replace(found, digest=view.root(now))
+        return answers.answer_root(msgspec.structs.replace(question, now=0), view, now, node, members)
 
-    asked = pull.Pull._compare_root
+    def compare_root(self: Any, found: Root, mine: Any) -> None:
+        compare(self, msgspec.structs.replace(found, at=0), mine)
 
-    def compare(self: Any, found: Root, mine: Any) -> None:
-        asked(self, msgspec.structs.replace(found, at=0), mine)
+    def on_ask(self: Any, link: Link, question: Any) -> None:
+        answer(self, link, msgspec.structs.replace(question, at=self._clock.now()))
 
-    both = patch.multiple(replica, answer_root=root)
-    return _both(both, patch.object(pull.Pull, "_compare_root", compare))
+    return _both(
+        patch.object(replica, "answer_root", root),
+        patch.object(pull.Pull, "_compare_root", compare_root),
+        patch.object(replica.Replica, "_on_ask", on_ask),
+    )
 
 
 def r17_commit_without_its_birth_applied() -> AbstractContextManager[Any]:

@@ -13,6 +13,7 @@ from canister.agent import control
 from canister.agent.control import MemberState, Status
 from canister.agent.mesh import Mesh
 from canister.agent.sockets import socket_path
+from canister.agent.wake import WakeFlag
 from canister.clock import SECOND, Clock, next_stamp
 from canister.config import Config
 from canister.errors import CanisterError, StoreError
@@ -25,8 +26,6 @@ from canister.store.sqlite import SqliteStore
 logger = logging.getLogger("canister.agent")
 
 _TICK = 0.2
-_CHECKPOINT_AT = 1024 * 1024
-"""Bytes of write-ahead log from which it is moved into the database."""
 _SWEEP_BATCH = 200
 _MOST_FETCHES = 256
 """Sessions asked for at once; more unknown ids than that are answered with "cannot tell"."""
@@ -51,6 +50,8 @@ class Agent:
         self._replica = Replica(store, self._membership(), config, clock, self._mesh, random)
         self._control: asyncio.Server | None = None
         self._wake: socket.socket | None = None
+        self._askers: set[asyncio.StreamWriter] = set()
+        self._flag = WakeFlag(store.files.wake_flag)
         self._fetching: dict[bytes, asyncio.Future[Fetched]] = {}
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -74,6 +75,7 @@ class Agent:
     def sockets(self) -> list[int]:
         """Return the file descriptors of all sockets, which a forked child must not keep."""
         own = [s.fileno() for s in self._control.sockets] if self._control else []
+        own += [w.get_extra_info("socket").fileno() for w in self._askers if not w.is_closing()]
         if self._wake is not None:
             own.append(self._wake.fileno())
         return [*own, *self._mesh.sockets()]
@@ -112,6 +114,7 @@ class Agent:
         for path in (self._store.files.control_socket, self._store.files.wake_socket):
             path.unlink(missing_ok=True)
         await self._mesh.stop()
+        self._flag.close()
 
     # What is due.
 
@@ -120,22 +123,23 @@ class Agent:
         with contextlib.suppress(BlockingIOError):
             while self._wake is not None:
                 self._wake.recv(1)
+        self._flag.sleep()
         self._replica.poll()
 
     async def _tick(self) -> None:
         while True:
+            if self._config.listen is not None:  # alone, nobody has to hear of a commit at once
+                self._flag.sleep()
             self._replica.poll()
             self._replica.tick()
             self._mesh.dial_missing()
             await asyncio.sleep(_TICK)
 
     async def _checkpoint(self) -> None:
-        wal = self._store.files.database.with_name("canister.db-wal")
         while True:
             await asyncio.sleep(_TICK)
-            with contextlib.suppress(FileNotFoundError):
-                if wal.stat().st_size >= _CHECKPOINT_AT:
-                    await asyncio.to_thread(self._store.checkpoint)
+            if self._store.checkpoint_due():
+                await asyncio.to_thread(self._store.checkpoint)
 
     async def _sweep(self) -> None:
         while True:
@@ -159,6 +163,7 @@ class Agent:
     # What the node's processes ask.
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._askers.add(writer)
         try:
             while True:
                 head = await reader.readexactly(4)
@@ -172,6 +177,7 @@ class Agent:
         except (EOFError, OSError, ValueError) as error:
             logger.debug("a process hung up: %s", error)
         finally:
+            self._askers.discard(writer)
             writer.close()
 
     async def _answer(self, request: control.AnyRequest) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from random import Random
 
 from canister.config import Config, check_loopback, parse_address
-from canister.errors import ConfigError, ListenError, ProtocolError
+from canister.errors import CanisterError, ConfigError, ListenError, ProtocolError
 from canister.replication.link import LinkId
 from canister.replication.messages import (
     MAX_FRAME,
@@ -67,12 +67,11 @@ class Mesh:
         self._replica: Replica | None = None
         self._links: dict[LinkId, _Connection] = {}
         self._number = 0
-        self._strangers = 0
+        self._strangers: set[_Connection] = set()
         self._dialers: dict[str, asyncio.Task[None]] = {}
         self._readers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._told: set[tuple[str, str]] = set()
-        self._myself: set[str] = set()
         self._aliases: dict[str, str] = {}
 
     @property
@@ -111,8 +110,10 @@ class Mesh:
     def sockets(self) -> list[int]:
         """Return the file descriptors of all sockets, which a forked child must not keep."""
         listening = [s.fileno() for s in self._server.sockets] if self._server else []
-        linked = [c.writer.get_extra_info("socket").fileno() for c in self._links.values()]
-        return [*listening, *linked]
+        writers = [c.writer for c in {*self._links.values(), *self._strangers}]
+        # The number of a closed socket may be another file's by now.
+        connected = [w.get_extra_info("socket").fileno() for w in writers if not w.is_closing()]
+        return [*listening, *connected]
 
     def send(self, links: Sequence[LinkId], message: Message) -> None:
         """Queue a message on links; drop those whose queue is full."""
@@ -142,6 +143,8 @@ class Mesh:
 
     def isolate(self, *, on: bool) -> None:
         """Cut this node off from all others, or let it back."""
+        if on == self.isolated:
+            return
         self.isolated = on
         if on:
             for number in list(self._links):
@@ -157,7 +160,7 @@ class Mesh:
         if self._config.listen is None or self.isolated:
             return
         wanted = {*self._config.seeds, *(m.address for m in self.replica.membership.others())}
-        wanted -= {self._config.listen, *self._myself}
+        wanted.discard(self._config.listen)
         for address in wanted:
             task = self._dialers.get(address)
             if task is None or task.done():
@@ -198,7 +201,7 @@ class Mesh:
         assert task is not None
         self._readers.add(task)
         try:
-            if self.isolated or self._strangers >= _MOST_STRANGERS:
+            if self.isolated or len(self._strangers) >= _MOST_STRANGERS:
                 writer.transport.abort()
             else:
                 await self._run(_Connection(reader, writer), None)
@@ -210,7 +213,7 @@ class Mesh:
     async def _run(self, connection: _Connection, dialed: str | None) -> bool:
         number = 0
         name = dialed or connection.host  # its port is another one each time
-        self._strangers += 1
+        self._strangers.add(connection)
         try:
             hello = await self._handshake(connection, dialed)
             if hello is None or self.isolated:
@@ -224,11 +227,12 @@ class Mesh:
             logger.info("link %d to %s (%s) is up", number, hello.member.address, connection.peer)
             self.replica.opened(number, hello, dialed=dialed is not None)
             self.dial_missing()
-        except (ProtocolError, OSError, EOFError, TimeoutError) as error:
+        except (CanisterError, OSError, EOFError, TimeoutError) as error:
             self._tell(name, _reason(error))
+            self.drop(number, _reason(error))
             return False
         finally:
-            self._strangers -= 1
+            self._strangers.discard(connection)
             if not number:
                 connection.writer.transport.abort()
         await self._receive(number, connection, hello.member.address)
@@ -249,8 +253,7 @@ class Mesh:
         if reason is None:
             return hello
         if dialed is not None and hello.member.node == self.replica.store.node:
-            self._myself.add(dialed)
-            return None
+            return None  # said silently, and tried again: another program may have echoed the hello
         connection.write(encode_message(Refused(f"{hello.member.address} {reason}")))
         await connection.writer.drain()
         raise ProtocolError(f"refused: {hello.member.address} {reason}")
@@ -263,9 +266,9 @@ class Mesh:
                 if isinstance(message, Refused):
                     raise ProtocolError(f"it refuses this node: {message.reason}")
                 self.replica.received(number, message)
-        except (ProtocolError, OSError, EOFError) as error:
+        except (CanisterError, OSError, EOFError) as error:  # a full disk ends the link as well
             reason = _reason(error)
-            if isinstance(error, ProtocolError):
+            if isinstance(error, CanisterError):
                 self._tell(address, reason)
         finally:
             self.drop(number, reason)

@@ -1,22 +1,67 @@
-"""Waking the agent after a commit: one datagram, sent without waiting."""
+"""Waking the agent after a commit: a shared byte, and one datagram where the agent is asleep."""
 
+import mmap
+import os
 import socket
 from pathlib import Path
 
 from canister.agent.sockets import socket_path
 from canister.forks import watch_forks
 
+_ASLEEP, _AWAKE = 0, 1
 
-class Waker:
-    """Wakes the agent of a node, if there is one."""
+
+class WakeFlag:
+    """A byte shared by all processes of a node: whether the agent waits to be woken.
+
+    The agent lowers it before it reads the log, so whoever finds it raised afterwards knows that
+    what was just committed is going to be read.
+    """
 
     def __init__(self, path: Path) -> None:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not os.fstat(handle).st_size:
+                # A real write: through the map, a hole in a file on a full disk kills the process.
+                os.pwrite(handle, bytes([_ASLEEP]), 0)
+            self._byte = mmap.mmap(handle, 1)
+        finally:
+            os.close(handle)
+
+    def sleep(self) -> None:
+        """Ask to be woken."""
+        self._byte[0] = _ASLEEP
+
+    def rouse(self) -> bool:
+        """Return whether the agent was asleep; it counts as awake from now on."""
+        if self._byte[0] == _AWAKE:
+            return False
+        self._byte[0] = _AWAKE
+        return True
+
+    def close(self) -> None:
+        """Release the byte."""
+        self._byte.close()
+
+
+class Waker:
+    """Wakes the agent of a node, if there is one.
+
+    Args:
+        path: the agent's wake socket.
+        flag: the path of the node's wake flag.
+    """
+
+    def __init__(self, path: Path, flag: Path) -> None:
         self._path = path
+        self._flag = WakeFlag(flag)
         self._socket = self._open()
         watch_forks(self)
 
     def wake(self) -> None:
         """Tell the agent that the log has grown."""
+        if not self._flag.rouse():
+            return
         try:
             with socket_path(self._path) as name:
                 self._socket.sendto(b"", name)
@@ -25,8 +70,9 @@ class Waker:
             return
 
     def close(self) -> None:
-        """Release the socket."""
+        """Release the socket and the flag."""
         self._socket.close()
+        self._flag.close()
 
     def before_fork(self) -> None:
         """Nothing to do: a datagram socket holds no state."""

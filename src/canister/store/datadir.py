@@ -41,6 +41,7 @@ class DataDir:
         self.agent_lock = self.path / "agent.lock"
         self.control_socket = self.path / "agent.sock"
         self.wake_socket = self.path / "wake.sock"
+        self.wake_flag = self.path / "wake.flag"
 
     def open(self, config: Config) -> NodeId:
         """Make what is missing, refuse what is not ours, and return the node id.
@@ -112,7 +113,7 @@ class DataDir:
         header = self._header()
         if len(header) < 100:
             raise CorruptDatabaseError(
-                f"{self.database} is truncated to {len(header)} bytes; it was left untouched; "
+                f"{self.database} is truncated, its header is missing; it was left untouched; "
                 "move it away to begin anew"
             )
         (application,) = struct.unpack_from(">I", header, _APPLICATION_AT)
@@ -158,6 +159,8 @@ class DataDir:
         """
         handle = connect(self.database, full=True)
         try:
+            # Closing must not write: the database may be refused.
+            handle.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             if handle.connection.pragma("user_version") > FORMAT:  # still in the write-ahead log
                 raise NewerFormatError(f"{self.database} was written by a newer release; upgrade Canister")
             meta: dict[str, Any] = dict(handle.execute("SELECT key, value FROM meta").fetchall())

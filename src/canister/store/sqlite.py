@@ -18,7 +18,7 @@ from canister.forks import watch_forks
 from canister.life import NEVER
 from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record
 from canister.store.base import Change, Edit, Listed, LogEntry, Mark, Member, Merged, Stored, bucket_of
-from canister.store.connections import Cursor, Handle, Pool, explain
+from canister.store.connections import Cursor, Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.transaction import Row, Scope, Transaction
 
@@ -42,6 +42,8 @@ _DUE = """
     WHERE retain <= ? AND (retain, bucket, id) > (?, ?, ?) ORDER BY retain, bucket, id LIMIT ?
 """
 _PAGE = 500
+_CHECKPOINT_AT = 2000
+"""Pages in the write-ahead log from which they are moved into the database."""
 
 _changes_encoder = msgspec.msgpack.Encoder()
 _changes_decoder = msgspec.msgpack.Decoder(list[Change])
@@ -256,6 +258,10 @@ class SqliteStore:
         )
         with self._write() as handle:
             handle.execute(sql)
+
+    def checkpoint_due(self) -> bool:
+        """Tell whether so much is in the write-ahead log that it is worth a checkpoint."""
+        return pending_frames(self.files.database) >= _CHECKPOINT_AT
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database; the agent's work, never a request's."""

@@ -1,0 +1,92 @@
+"""``canister status``: what a node and its agent know."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from datetime import datetime
+from typing import Any
+
+from canister.cli.command import Command, declare_json
+from canister.cli.members import MEMBER_HEADS, member_facts, member_row
+from canister.cli.opening import open_existing
+from canister.cli.output import print_json, print_pairs, print_table, utc
+from canister.clock import SECOND, SystemClock, instant, to_datetime
+from canister.errors import AgentError
+from canister.node import Status
+
+_STEP = 10 * SECOND
+
+
+def _instant(text: str) -> int:
+    try:
+        return instant(datetime.fromisoformat(text))
+    except ValueError as error:
+        raise ArgumentTypeError(
+            f"{text!r} is not an ISO time with a zone, such as 2026-11-24T08:30:00Z"
+        ) from error
+
+
+def _declare(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--at",
+        type=_instant,
+        metavar="ISO-TIME",
+        help="take the digest as of this instant (default: the last full ten seconds)",
+    )
+    declare_json(parser)
+
+
+def _run(options: Namespace) -> None:
+    now = SystemClock().now()
+    at: int = now - now % _STEP if options.at is None else options.at
+    with open_existing(options) as canister:
+        local = {
+            "data_directory": options.datadir,
+            "cluster": canister.config.cluster,
+            "sessions": canister.num_local_sessions(),
+        }
+        try:
+            status = canister.node.status(at)
+        except AgentError:
+            _print(local, None, at, as_json=options.json)
+            raise
+    _print(local, status, at, as_json=options.json)
+
+
+def _print(local: dict[str, Any], status: Status | None, at: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**local, **_facts(status, at)})
+        return
+    pairs = [
+        ("data directory", str(local["data_directory"])),
+        ("cluster", str(local["cluster"])),
+        ("sessions", f"{local['sessions']} live"),
+    ]
+    if status is None:
+        print_pairs([*pairs, ("agent", "none")])
+        return
+    print_pairs(
+        [
+            *pairs,
+            ("agent", f"pid {status.pid}"),
+            ("digest", f"{status.digest} as of {utc(to_datetime(at))}"),
+            ("open questions", str(status.queued)),
+            ("isolated", "yes; `canister heal` lets the node back" if status.isolated else "no"),
+        ]
+    )
+    print()
+    print_table(MEMBER_HEADS, map(member_row, status.members))
+
+
+def _facts(status: Status | None, at: int) -> dict[str, Any]:
+    if status is None:
+        return {"agent_pid": None}
+    return {
+        "agent_pid": status.pid,
+        "digest": status.digest,
+        "as_of": utc(to_datetime(at)),
+        "open_questions": status.queued,
+        "isolated": status.isolated,
+        "members": [member_facts(member) for member in status.members],
+    }
+
+
+COMMANDS = (Command("status", "show members, sessions and the digest of a node", _declare, _run),)

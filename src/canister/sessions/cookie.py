@@ -1,0 +1,122 @@
+"""The token's cookie: its attributes, checked when they are set, and its headers (RFC 6265bis)."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from canister.errors import ConfigError
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]*")
+_PATH = re.compile(r"/[ -:<-~]*")
+_DOMAIN = re.compile(r"(?!-)[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
+_LONGEST = timedelta(days=400)
+_PAST = "Thu, 01 Jan 1970 00:00:00 GMT"
+_LARGEST = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieSettings:
+    """Attributes of the cookie that holds the token.
+
+    Attributes:
+        name: ``__Host-id`` by default, ``id`` with *plain_http*. A ``__Host-`` name keeps other hosts
+            of the domain from setting the cookie; with *domain* or another *path*, name it
+            ``__Secure-...``.
+        samesite: ``"lax"``, ``"strict"`` or ``"none"``.
+        path: the part of the site the cookie is sent to.
+        domain: also send it to the subdomains of this domain; None: to this host only.
+        max_age: how long the browser keeps it; None: until it is closed.
+        httponly: keep it from scripts.
+        plain_http: for development without TLS: no ``Secure``, and another name.
+
+    Raises:
+        ConfigError: browsers would refuse the cookie, or it would be unsafe.
+    """
+
+    name: str = ""
+    samesite: Literal["lax", "strict", "none"] = "lax"
+    path: str = "/"
+    domain: str | None = None
+    max_age: timedelta | None = None
+    httponly: bool = True
+    plain_http: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", "id" if self.plain_http else "__Host-id")
+        self._check_grammar()
+        self._check_prefix()
+        if self.samesite not in ("lax", "strict", "none"):
+            raise ConfigError(f"samesite is 'lax', 'strict' or 'none', not {self.samesite!r}")
+        if self.samesite == "none" and not self.secure:
+            raise ConfigError("browsers refuse samesite='none' without Secure; it cannot go with plain_http")
+        if self.max_age is not None and not timedelta(seconds=1) <= self.max_age <= _LONGEST:
+            raise ConfigError(f"max_age is 1 second to 400 days, not {self.max_age}")
+
+    @property
+    def secure(self) -> bool:
+        """Whether the cookie is sent over TLS only."""
+        return not self.plain_http
+
+    def values_in(self, headers: Iterable[str]) -> list[str]:
+        """Return every value that the Cookie headers hold under the cookie's name, in their order.
+
+        Browsers send one value for each path and domain the name was set for, in no order to rely on.
+        """
+        found: dict[str, None] = {}
+        for header in headers:
+            for pair in header.split(";"):
+                name, _, value = pair.strip().partition("=")
+                if name == self.name:
+                    found[value.strip().strip('"')] = None
+        return list(found)
+
+    def keep(self, value: str) -> str:
+        """Return the Set-Cookie header's value that sets the cookie."""
+        if not _VALUE.fullmatch(value) or len(self.name) + len(value) > _LARGEST:
+            # The value may be a secret: the message does not show it.
+            raise ConfigError(
+                f"the value for cookie {self.name!r} is too long or has a character cookies lack"
+            )
+        age = () if self.max_age is None else (f"Max-Age={int(self.max_age.total_seconds())}",)
+        return "; ".join((f"{self.name}={value}", *self._attributes(), *age))
+
+    def end(self) -> str:
+        """Return the Set-Cookie header's value that takes the cookie away."""
+        return "; ".join((f"{self.name}=", *self._attributes(), f"Expires={_PAST}"))
+
+    def _attributes(self) -> list[str]:
+        parts = [f"Path={self.path}"]
+        if self.domain is not None:
+            parts.append(f"Domain={self.domain}")
+        if self.secure:
+            parts.append("Secure")
+        if self.httponly:
+            parts.append("HttpOnly")
+        parts.append(f"SameSite={self.samesite.capitalize()}")
+        return parts
+
+    def _check_grammar(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"a cookie's name is a token of RFC 9110, not {self.name!r}")
+        if not _PATH.fullmatch(self.path):
+            raise ConfigError(
+                f"path begins with '/' and holds no ';' or control character, not {self.path!r}"
+            )
+        if self.domain is not None and not _DOMAIN.fullmatch(self.domain):
+            raise ConfigError(f"domain is a host name such as 'example.org', not {self.domain!r}")
+
+    def _check_prefix(self) -> None:
+        prefix = self.name.lower()  # browsers match the prefixes in any case
+        if prefix.startswith(("__host-", "__secure-")) and not self.secure:
+            raise ConfigError(
+                f"browsers refuse {self.name!r} without Secure; with plain_http, use another name"
+            )
+        if prefix.startswith("__host-") and (self.path != "/" or self.domain is not None):
+            raise ConfigError(
+                f"browsers refuse {self.name!r} with a domain or a path other than '/'; "
+                "leave them out, or set name='__Secure-id'"
+            )

@@ -1,0 +1,119 @@
+"""The token that a client carries: what names its session and proves that it was given it.
+
+::
+
+    1  format           3  number of the key     16  session id       32  secret
+    16  issue stamp: the version of the commit that stored the secret's hash
+    16  MAC of all that
+
+84 bytes are 112 characters of base64url with no padding and no spare bits, so a token has one spelling.
+A wrong MAC is found without a look at disk or network.
+"""
+
+import base64
+import binascii
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from enum import Enum
+
+from canister.codec import encode_id
+from canister.record import META, VERSION_BYTES, Slot, Version
+from canister.sessions.keys import MAC_BYTES, NUMBER_BYTES, Key, KeyRing
+
+FORMAT = b"\x01"
+ID_BYTES = 16
+SECRET_BYTES = 32
+LENGTH = 112
+
+_KEY_AT = len(FORMAT)
+_ID_AT = _KEY_AT + NUMBER_BYTES
+_SECRET_AT = _ID_AT + ID_BYTES
+_ISSUED_AT = _SECRET_AT + SECRET_BYTES
+_MAC_AT = _ISSUED_AT + VERSION_BYTES
+
+SECRET = META + b"s"
+"""Name space of the hashes of live secrets, one slot for each."""
+
+
+class Refusal(Enum):
+    """Why a text is no token of ours."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_KEY = "made with a key that is not listed here"
+    FORGED = "forged"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A session's id and secret, before the commit that stores them."""
+
+    id: bytes
+    secret: bytes = field(repr=False)
+    key: Key = field(repr=False)
+
+    @property
+    def handle(self) -> str:
+        """The session's id as text, no secret: for logs, lists and the command line."""
+        return self.id.hex()
+
+    @property
+    def session(self) -> bytes:
+        """The session's encoded id, as the store knows it."""
+        return encode_id(self.handle)
+
+    @property
+    def slot(self) -> Slot:
+        """Where the store says that the secret is good; holds a keyed hash of it."""
+        return Slot(SECRET + self.key.hash_secret(self.id, self.secret))
+
+    def seal(self, issued: Version) -> "Token":
+        """Return the token, now that the commit has its version."""
+        data = FORMAT + self.key.number + self.id + self.secret + issued
+        text = base64.urlsafe_b64encode(data + self.key.mac(data)).decode()
+        return Token(self.id, self.secret, self.key, issued, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Token(Draft):
+    """A token whose MAC is right."""
+
+    issued: Version = field(repr=False)
+    text: str = field(repr=False)
+
+
+def draft(ring: KeyRing) -> Draft:
+    """Draw a session id and a secret."""
+    return Draft(secrets.token_bytes(ID_BYTES), secrets.token_bytes(SECRET_BYTES), ring.current)
+
+
+def parse(text: str, ring: KeyRing) -> Token | Refusal:
+    """Return the token that *text* is, or why it is none."""
+    data = _decode(text)
+    if data is None:
+        return Refusal.MALFORMED
+    key = ring.find(data[_KEY_AT:_ID_AT])
+    if key is None:
+        return Refusal.UNKNOWN_KEY
+    if not hmac.compare_digest(key.mac(data[:_MAC_AT]), data[_MAC_AT:]):
+        return Refusal.FORGED
+    return Token(
+        id=data[_ID_AT:_SECRET_AT],
+        secret=data[_SECRET_AT:_ISSUED_AT],
+        key=key,
+        issued=Version(data[_ISSUED_AT:_MAC_AT]),
+        text=text,
+    )
+
+
+def _decode(text: str) -> bytes | None:
+    if len(text) != LENGTH:
+        return None
+    try:
+        data = base64.b64decode(text, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    # The decoder also takes "+" and "/", and there may be padding: neither is how we write.
+    if len(data) != _MAC_AT + MAC_BYTES or "+" in text or "/" in text or not data.startswith(FORMAT):
+        return None
+    return data

@@ -1,0 +1,3 @@
+import pytest
+
+pytest.register_assert_rewrite("canister.testing.contract", "canister.testing.replicated")

@@ -1,0 +1,494 @@
+"""The ASGI adapter under Starlette and FastAPI, over a real canister."""
+
+import importlib
+import json
+import logging
+import socket
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.exceptions import StarletteDeprecationWarning
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from canister import Canister, SessionDestroyedError
+from canister.integrations.asgi import SessionMiddleware
+from canister.record import NodeId, make_version
+from canister.sessions import CookieSettings
+from canister.sessions.keys import KeyRing
+from canister.sessions.token import draft
+from canister.testing.clock import ManualClock
+
+with warnings.catch_warnings():
+    # Starlette 1.10 wants httpx2, which the development environment does not hold yet.
+    warnings.simplefilter("ignore", StarletteDeprecationWarning)
+    from starlette.testclient import TestClient
+
+pytestmark = pytest.mark.integration
+
+KEY = "key-0123456789-abcdefghijklmnopqrs"
+NAME = "__Host-id"
+END = CookieSettings().end()
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
+    with Canister(tmp_path / "data", clock=clock) as canister:
+        yield canister
+
+
+@pytest.fixture
+def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
+    """A node of a cluster whose only other member cannot be reached."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{one.getsockname()[1]}"
+    settings = {"listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
+    with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
+        assert canister.node.store.doubts() > 0
+        yield canister
+
+
+def client_of(canister: Canister, *routes: Any, **settings: Any) -> TestClient:
+    middleware = Middleware(SessionMiddleware, canister=canister, secret_keys=KEY, **settings)
+    app = Starlette(routes=[*routes, *ROUTES], middleware=[middleware])
+    return TestClient(app, base_url="https://testserver")
+
+
+async def untouched(request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def show(request: Request) -> Response:
+    return JSONResponse(dict(request.session))
+
+
+async def peek(request: Request) -> Response:
+    return JSONResponse(request.session.peek("a"))
+
+
+async def put(request: Request) -> Response:
+    request.session.update(await request.json())
+    return PlainTextResponse("ok")
+
+
+async def append(request: Request) -> Response:
+    request.session.setdefault("list", []).append(len(request.session["list"]))
+    return PlainTextResponse("ok")
+
+
+async def log_in(request: Request) -> Response:
+    request.session.regenerate()
+    request.session["user"] = "ann"
+    return PlainTextResponse("ok")
+
+
+async def log_out(request: Request) -> Response:
+    request.session.destroy()
+    return PlainTextResponse("ok")
+
+
+ROUTES = [
+    Route("/untouched", untouched),
+    Route("/", show),
+    Route("/peek", peek),
+    Route("/put", put, methods=["POST"]),
+    Route("/append", append, methods=["POST"]),
+    Route("/log-in", log_in, methods=["POST"]),
+    Route("/log-out", log_out, methods=["POST"]),
+]
+
+
+def log_of(canister: Canister) -> list[Any]:
+    with canister.node.store.snapshot() as snapshot:
+        return snapshot.log(0)
+
+
+def token_of_elsewhere(clock: ManualClock) -> str:
+    return draft(KeyRing([KEY])).seal(make_version(clock.now(), NodeId(b"node-B.."))).text
+
+
+def with_cookie(value: str) -> dict[str, str]:
+    return {"cookie": f"{NAME}={value}"}
+
+
+def another_request(request: Request, path: str, **arguments: Any) -> None:
+    """Run a whole request of the same client while *request* runs."""
+    client = TestClient(request.app, base_url="https://testserver")
+    client.post(path, headers={"cookie": request.headers["cookie"]}, **arguments)
+
+
+def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
+    canister: Canister, clock: ManualClock
+) -> None:
+    client = client_of(canister)
+    assert dict(client.get("/untouched").headers).keys() == {"content-length", "content-type"}
+    client.post("/put", json={"a": 1})
+    before = log_of(canister)
+    clock.advance(timedelta(minutes=10))
+    response = client.get("/untouched")
+    assert dict(response.headers).keys() == {"content-length", "content-type"}
+    assert log_of(canister) == before
+
+
+def test_a_first_value_sends_the_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
+    client = client_of(canister)
+    response = client.post("/put", json={"a": [1]})
+    (cookie,) = response.headers.get_list("set-cookie")
+    assert cookie.startswith(f"{NAME}=")
+    assert cookie.endswith("; Path=/; Secure; HttpOnly; SameSite=Lax")
+    assert response.headers["cache-control"] == 'private, no-cache="Set-Cookie"'
+    assert response.headers["vary"] == "Cookie"
+    response = client.get("/")
+    assert response.json() == {"a": [1]}
+    assert response.headers["vary"] == "Cookie"
+    assert "set-cookie" not in response.headers
+    assert "cache-control" not in response.headers
+
+
+def test_a_later_change_sends_no_cookie(canister: Canister) -> None:
+    client = client_of(canister)
+    client.post("/put", json={"a": 1})
+    assert "set-cookie" not in client.post("/put", json={"b": 2}).headers
+    assert client.get("/").json() == {"a": 1, "b": 2}
+
+
+def test_a_nested_edit_is_saved(canister: Canister) -> None:
+    client = client_of(canister)
+    for _ in range(3):
+        client.post("/append")
+    assert client.get("/").json() == {"list": [0, 1, 2]}
+
+
+def test_peeking_is_no_access_and_reading_is(canister: Canister, clock: ManualClock) -> None:
+    client = client_of(canister)
+    client.post("/put", json={"a": 1})
+    before = log_of(canister)
+    clock.advance(timedelta(minutes=10))
+    response = client.get("/peek")
+    assert (response.json(), response.headers["vary"]) == (1, "Cookie")
+    assert log_of(canister) == before
+    client.get("/")
+    assert len(log_of(canister)) == len(before) + 1
+
+
+def test_concurrent_requests_keep_each_others_keys(canister: Canister) -> None:
+    """The second request begins and ends while the first one runs."""
+
+    async def slow(request: Request) -> Response:
+        request.session["slow"] = 1
+        another_request(request, "/put", json={"fast": 1})
+        return PlainTextResponse("ok")
+
+    client = client_of(canister, Route("/slow", slow))
+    client.post("/put", json={"a": 1})
+    client.get("/slow", headers=with_cookie(client.cookies[NAME]))
+    assert client.get("/").json() == {"a": 1, "slow": 1, "fast": 1}
+
+
+def test_a_forged_cookie_gets_a_fresh_session(canister: Canister, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of(canister)
+    client.post("/put", json={"a": 1})
+    token = client.cookies[NAME]
+    client.cookies.clear()
+    forged = token[:-1] + ("A" if token[-1] != "A" else "B")
+    monkeypatch.setattr(canister.node.store, "load", None)  # whoever looks at the disk fails
+    assert client.get("/", headers=with_cookie(forged)).json() == {}
+    assert client.get("/untouched", headers=with_cookie(forged)).headers["set-cookie"] == END
+    response = client.post("/put", json={"b": 1}, headers=with_cookie(forged))
+    assert response.headers["set-cookie"].split(";")[0] not in (f"{NAME}={token}", f"{NAME}={forged}")
+
+
+def test_a_session_fixed_before_the_log_in_never_sees_what_comes_after(canister: Canister) -> None:
+    attacker, victim = client_of(canister), client_of(canister)
+    attacker.post("/put", json={"a": 1})
+    planted = attacker.cookies[NAME]
+    assert victim.get("/", headers=with_cookie(planted)).json() == {"a": 1}
+    victim.post("/log-in", headers=with_cookie(planted))
+    assert victim.cookies[NAME] != planted
+    assert victim.get("/").json() == {"a": 1, "user": "ann"}
+    assert attacker.get("/", headers=with_cookie(planted)).json() == {}
+
+
+def test_logging_out_ends_session_and_cookie(canister: Canister) -> None:
+    client = client_of(canister)
+    client.post("/log-in")
+    token = client.cookies[NAME]
+    assert client.post("/log-out").headers["set-cookie"] == END
+    assert NAME not in client.cookies
+    assert client.get("/", headers=with_cookie(token)).json() == {}
+
+
+def test_a_save_that_comes_after_the_log_out_fails_and_brings_nothing_back(canister: Canister) -> None:
+    async def slow(request: Request) -> Response:
+        request.session["slow"] = 1
+        another_request(request, "/log-out")
+        return PlainTextResponse("ok")
+
+    client = client_of(canister, Route("/slow", slow))
+    client.post("/log-in")
+    token = with_cookie(client.cookies[NAME])
+    with pytest.raises(SessionDestroyedError):
+        client.get("/slow", headers=token)
+    quiet = TestClient(client.app, base_url="https://testserver", raise_server_exceptions=False)
+    client.post("/log-in")
+    assert quiet.get("/slow", headers=with_cookie(client.cookies[NAME])).status_code == 500
+    assert list(canister.all_sessions()) == []
+
+
+def test_an_error_page_made_inside_goes_out_and_nothing_is_committed_twice(canister: Canister) -> None:
+    client = client_of(canister)
+    client.post("/put", json={"a": 1})
+    commits: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"]["b"] = 2
+        canister.destroy(scope["session"].handle)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        except SessionDestroyedError:
+            commits.append("failed")
+            await send({"type": "http.response.start", "status": 409})
+            await send({"type": "http.response.body", "body": b"log in again"})
+
+    bare = TestClient(
+        SessionMiddleware(app, canister=canister, secret_keys=KEY), base_url="https://testserver"
+    )
+    response = bare.get("/", headers=with_cookie(client.cookies[NAME]))
+    assert (response.status_code, response.text) == (409, "log in again")
+    assert "set-cookie" not in response.headers
+    assert commits == ["failed"]
+    assert list(canister.all_sessions()) == []
+
+
+def test_an_expired_session_gets_a_fresh_one(canister: Canister, clock: ManualClock) -> None:
+    client = client_of(canister)
+    client.post("/put", json={"a": 1})
+    token = client.cookies[NAME]
+    clock.advance(timedelta(minutes=21, seconds=1))
+    assert client.get("/").headers["set-cookie"] == END
+    client.post("/put", json={"b": 1}, headers=with_cookie(token))
+    assert client.cookies[NAME] != token
+    assert client.get("/").json() == {"b": 1}
+
+
+def test_the_applications_own_headers_stand(canister: Canister) -> None:
+    async def own(request: Request) -> Response:
+        request.session["a"] = 1
+        return Response(headers={"Cache-Control": "no-store", "Vary": "Accept, Cookie", "Set-Cookie": "x=1"})
+
+    response = client_of(canister, Route("/own", own)).get("/own")
+    assert response.headers.get_list("cache-control") == ["no-store"]
+    assert response.headers.get_list("vary") == ["Accept, Cookie"]
+    assert [c.split("=")[0] for c in response.headers.get_list("set-cookie")] == ["x", NAME]
+
+
+def test_another_mapping_in_the_sessions_place_is_stored(canister: Canister) -> None:
+    async def replace(request: Request) -> Response:
+        request.scope["session"] = {"b": 2}
+        return PlainTextResponse("ok")
+
+    client = client_of(canister, Route("/replace", replace))
+    client.post("/put", json={"a": 1})
+    client.get("/replace")
+    assert client.get("/").json() == {"b": 2}
+
+
+def test_a_change_after_the_headers_left_is_reported(
+    canister: Canister, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stream(request: Request) -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"a"
+            request.session["late"] = 1
+
+        request.session["early"] = 1
+        return StreamingResponse(body())
+
+    async def background(request: Request) -> Response:
+        return Response(background=BackgroundTask(request.session.__setitem__, "late", 1))
+
+    client = client_of(canister, Route("/stream", stream), Route("/background", background))
+    client.post("/put", json={"a": 1})
+    assert caplog.text == ""
+    client.get("/stream")
+    assert "what http /stream changed" in caplog.text
+    client.get("/background")
+    assert "what http /background changed" in caplog.text
+    assert client.get("/").json() == {"a": 1, "early": 1}
+
+
+def test_no_log_ever_holds_a_token(canister: Canister, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    client = client_of(canister)
+    client.post("/put", json={"a": 1})
+    tokens = [client.cookies[NAME]]
+    client.post("/log-in")
+    tokens.append(client.cookies[NAME])
+    client.post("/log-out")
+    client.get("/", headers=with_cookie(tokens[0]))
+    assert "was created" in caplog.text
+    assert "is gone" in caplog.text
+    for token in tokens:
+        assert token not in caplog.text
+
+
+# WebSockets.
+
+
+def test_a_websocket_has_the_session_and_commits_at_accept(
+    canister: Canister, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(websocket: WebSocket) -> None:
+        websocket.session["sockets"] = websocket.session.get("sockets", 0) + 1
+        await websocket.accept()
+        await websocket.send_json(dict(websocket.session))
+        if await websocket.receive_text() == "change":
+            websocket.session["late"] = 1
+        await websocket.close()
+
+    client = client_of(canister, WebSocketRoute("/talk", talk))
+    with client.websocket_connect("wss://testserver/talk") as websocket:
+        headers = dict(websocket.extra_headers or [])
+        assert headers[b"set-cookie"].startswith(NAME.encode())
+        assert websocket.receive_json() == {"sockets": 1}
+        websocket.send_text("bye")
+    token = headers[b"set-cookie"].split(b";")[0].decode()
+    assert caplog.text == ""
+    with client.websocket_connect("wss://testserver/talk", headers={"cookie": token}) as websocket:
+        assert b"set-cookie" not in dict(websocket.extra_headers or [])
+        assert websocket.receive_json() == {"sockets": 2}
+        websocket.send_text("change")
+        with pytest.raises(WebSocketDisconnect):
+            websocket.receive_text()
+    assert "what websocket /talk changed" in caplog.text
+
+
+def test_a_websocket_is_closed_where_the_node_cannot_tell(cut_off: Canister, clock: ManualClock) -> None:
+    async def talk(websocket: WebSocket) -> None:
+        websocket.session["a"] = 1
+        await websocket.accept()
+        await websocket.send_text("never seen")
+
+    cookie = with_cookie(token_of_elsewhere(clock))
+    for settings in ({}, {"when_behind": "refuse"}):
+        client = client_of(cut_off, WebSocketRoute("/talk", talk), **settings)
+        with (
+            pytest.raises(WebSocketDisconnect) as caught,
+            client.websocket_connect("wss://testserver/talk", headers=cookie),
+        ):
+            pass
+        assert caught.value.code == 1013
+
+
+# Not knowing is not absence.
+
+
+def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cookie(
+    cut_off: Canister, clock: ManualClock
+) -> None:
+    client = client_of(cut_off)
+    cookie = with_cookie(token_of_elsewhere(clock))
+    before = log_of(cut_off)
+    for path in ("/", "/untouched"):
+        response = client.get(path, headers=cookie)
+        assert response.status_code == 200
+        assert "set-cookie" not in response.headers
+    response = client.post("/put", json={"a": 1}, headers=cookie)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "2"
+    assert "set-cookie" not in response.headers
+    assert "cookie was left as it is" in response.text
+    assert log_of(cut_off) == before
+
+
+def test_a_node_that_cannot_tell_may_refuse_reads_as_well(cut_off: Canister, clock: ManualClock) -> None:
+    client = client_of(cut_off, when_behind="refuse")
+    response = client.get("/untouched", headers=with_cookie(token_of_elsewhere(clock)))
+    assert response.status_code == 503
+    assert "set-cookie" not in response.headers
+    assert client.get("/untouched").status_code == 200
+
+
+def test_a_cut_off_node_still_makes_and_serves_its_own_sessions(cut_off: Canister) -> None:
+    client = client_of(cut_off)
+    client.post("/put", json={"a": 1})
+    assert client.get("/").json() == {"a": 1}
+
+
+# Other kinds of applications and of scopes.
+
+
+def test_sync_handlers_that_run_in_threads(canister: Canister) -> None:
+    app = FastAPI()
+    app.add_middleware(SessionMiddleware, canister=canister, secret_keys=KEY)
+
+    @app.post("/add")
+    def add(request: Request) -> dict[str, Any]:
+        request.session.setdefault("items", []).append("x")
+        return dict(request.session)
+
+    client = TestClient(app, base_url="https://testserver")
+    client.post("/add")
+    assert client.post("/add").json() == {"items": ["x", "x"]}
+
+
+def test_lifespan_passes_through(canister: Canister) -> None:
+    begun: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(scope["type"])
+        assert "session" not in scope
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    with TestClient(SessionMiddleware(app, canister=canister, secret_keys=KEY)):
+        assert begun == ["lifespan"]
+
+
+def test_cookies_in_several_headers_and_several_of_one_name(canister: Canister) -> None:
+    client = client_of(canister)
+    client.post("/put", json={"a": 1})
+    token = client.cookies[NAME]
+    client.cookies.clear()
+    headers = [("cookie", f"x=1; {NAME}=junk"), ("cookie", f"{NAME}={token}")]
+    response = client.get("/", headers=headers)
+    assert response.json() == {"a": 1}
+    assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize("module", ["examples.asgi_starlette", "examples.asgi_fastapi"])
+def test_the_examples_run(canister: Canister, module: str) -> None:
+    client = TestClient(importlib.import_module(module).make_app(canister), base_url="http://127.0.0.1:8000")
+    if module == "examples.asgi_starlette":
+        client.get("/")
+        client.post("/log-in?user=ann")
+        assert client.get("/?page=b").json() == {"visits": 2, "pages": ["/", "b"], "user": "ann"}
+        client.post("/log-out")
+        assert client.get("/").json() == {"visits": 1, "pages": ["/"]}
+    else:
+        assert client.post("/cart/tea").json() == {"tea": 1}
+        assert client.post("/cart/tea").json() == {"tea": 2}
+        assert json.loads(client.get("/cart").text) == {"tea": 2}
+        client.delete("/cart/tea")
+        assert client.delete("/cart/tea").status_code == 404
+        assert client.get("/cart").json() == {}

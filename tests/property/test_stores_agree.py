@@ -1,0 +1,156 @@
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from tests.records import B, slot
+
+from canister import edits
+from canister.clock import DAY, SECOND
+from canister.config import Config, Policy
+from canister.edits import Moment
+from canister.errors import CanisterError
+from canister.record import Record, make_version, merge
+from canister.store.base import BUCKETS, ReplicatedStore, bucket_of
+from canister.store.memory import MemoryStore
+from canister.store.sqlite import SqliteStore
+from canister.testing.clock import ManualClock
+
+MINUTE = 60 * SECOND
+SESSIONS = (b"s1", b"s2", b"\x00", b"s1\x00")
+CONFIG = Config(max_value=100, max_session=600)
+POLICY = Policy.of(CONFIG)
+START = 1_800_000_000 * SECOND
+FOREVER = 2**62
+
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where the databases are, so that no time is lost waiting for a disk."""
+
+sessions = st.sampled_from(SESSIONS)
+times = st.sampled_from([-MINUTE, 0, 1, MINUTE, 2 * MINUTE, 30 * MINUTE, 2 * 60 * MINUTE, 31 * DAY])
+offsets = st.sampled_from([-MINUTE, 0, MINUTE, MINUTE + 1, 5 * MINUTE])
+names = st.sampled_from(["x", "y", "z"])
+contents = st.sampled_from([None, b"1", b"2" * 300])
+
+
+class StoresAgree(RuleBasedStateMachine):
+    """The default store does exactly what the simple reference store does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory(dir=MEMORY)
+        self.clock = ManualClock(START)
+        self.sqlite = SqliteStore(Path(self.directory.name), CONFIG, self.clock)
+        self.memory = MemoryStore(CONFIG, self.clock, self.sqlite.node)
+        self.peers: dict[bytes, Record] = {}
+
+    def teardown(self) -> None:
+        self.sqlite.close()
+        self.directory.cleanup()
+
+    def both(self, act: Any) -> None:
+        """Do the same on both stores; they answer alike or raise alike."""
+        assert outcome(act, self.sqlite) == outcome(act, self.memory)
+
+    @rule(by=times)
+    def wait(self, by: int) -> None:
+        if self.clock.now() < START + 390 * DAY:  # later, what was heard is forgotten
+            self.clock.advance(by)
+
+    @rule(session=sessions, other=sessions, name=names, content=contents, clear=st.booleans())
+    def write(self, session: bytes, other: bytes, name: str, content: Any, clear: bool) -> None:
+        def edit(record: Record | None, moment: Moment) -> Record:
+            return edits.write(record, moment, POLICY, {slot(name): content}, clear=clear)
+
+        self.both(lambda store: store.commit([(session, edit), (other, edit)]))
+
+    @rule(session=sessions)
+    def touch(self, session: bytes) -> None:
+        self.both(lambda store: store.commit([(session, lambda r, m: edits.touch(r, m, m.now))]))
+
+    @rule(session=sessions, idle=st.none() | st.integers(1, 120))
+    def set_expiry(self, session: bytes, idle: int | None) -> None:
+        span = None if idle is None else idle * MINUTE
+
+        def edit(record: Record | None, moment: Moment) -> Record | None:
+            return edits.set_expiry(record, moment, POLICY, span, moment.now + MINUTE)
+
+        self.both(lambda store: store.commit([(session, edit)]))
+
+    @rule(session=sessions)
+    def destroy(self, session: bytes) -> None:
+        self.both(lambda s: s.commit([(session, lambda r, m: edits.destroy(r, m, POLICY))]))
+
+    @rule(session=sessions, offset=offsets, name=names, content=contents, part=st.booleans())
+    def arrive(self, session: bytes, offset: int, name: str, content: Any, part: bool) -> None:
+        """Let the peer write, by a clock of its own, and send this or all it has of the session."""
+        now = self.clock.now() + offset
+        known = self.peers.get(session)
+        moment = Moment(make_version(now, B), now)
+        try:
+            delta = edits.write(known, moment, POLICY, {slot(name): content})
+        except CanisterError:
+            delta = edits.destroy(known, moment, POLICY)
+        self.peers[session] = delta if known is None else merge(known, delta)
+        sent = delta if part else self.peers[session]
+        self.both(lambda store: store.merge([(session, sent)], {B: now}))
+
+    @rule(session=sessions, offset=offsets)
+    def arrive_destroy(self, session: bytes, offset: int) -> None:
+        now = self.clock.now() + offset
+        sent = edits.destroy(self.peers.get(session), Moment(make_version(now, B), now), POLICY)
+        self.both(lambda store: store.merge([(session, sent)], {}))
+
+    @rule()
+    def release(self) -> None:
+        self.both(lambda store: store.release())
+
+    @rule(destroyed=st.booleans(), gate=st.sampled_from([0, FOREVER]))
+    def sweep(self, destroyed: bool, gate: int) -> None:
+        self.both(lambda store: store.sweep(gate, 100, destroyed=destroyed))
+
+    @rule(session=sessions)
+    def forget(self, session: bytes) -> None:
+        if self.memory.last_stamp():
+            self.both(lambda store: store.forget(session))
+
+    @rule(back=st.integers(0, 3))
+    def trim(self, back: int) -> None:
+        self.both(lambda store: store.trim_log(self.clock.now() - back))
+
+    @rule(off=st.sampled_from([True, False, False, False]))
+    def set_clock_off(self, off: bool) -> None:
+        self.both(lambda store: store.set_clock_off(off))
+
+    @invariant()
+    def stores_are_equal(self) -> None:
+        self.both(everything)
+
+
+def outcome(act: Any, store: ReplicatedStore) -> Any:
+    try:
+        return act(store)
+    except CanisterError as error:
+        return type(error), str(error)
+
+
+def everything(store: ReplicatedStore) -> list[Any]:
+    """Return all that a store answers to any question."""
+    found: list[Any] = [store.load(session) for session in SESSIONS]
+    found += [store.scan(None, 10), store.scan(SESSIONS[0], 2)]
+    found += [store.heard_of(B), store.heard_of(store.node)]
+    with store.snapshot() as view:
+        found += [view.last_stamp(), view.heard(), sorted(view.marks(0, FOREVER))]
+        # The order within a sweep or a release is the store's own affair.
+        found += [(entry.stamp, sorted(entry.changes, key=repr)) for entry in view.log(0)]
+        for session in SESSIONS:
+            bucket = bucket_of(session)
+            assert 0 <= bucket < BUCKETS
+            found += [view.whole(session), view.listing(bucket, 0)]
+    return found
+
+
+TestStoresAgree = StoresAgree.TestCase
+TestStoresAgree.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)

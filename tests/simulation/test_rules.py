@@ -1,0 +1,136 @@
+"""Each rule of the protocol: its own story holds, and the checks find the code without it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from canister import edits
+from canister.clock import SECOND
+from canister.codec import encode_id, encode_value, key_slot
+from canister.config import Config
+from canister.life import is_live
+from canister.testing.simulation import Cluster, SimNode, Violation, run_scenario
+
+from . import planted
+
+S = encode_id("s")
+MOST_SEEDS = 80
+
+TINY = Config(
+    session_timeout=timedelta(seconds=8),
+    absolute_lifetime=timedelta(seconds=300),
+    grace_period=timedelta(seconds=5),
+    max_clock_drift=timedelta(seconds=4),
+    node_interval=timedelta(seconds=4),
+    digest_interval=timedelta(seconds=1),
+)
+
+
+def put(node: SimNode, key: str) -> None:
+    cells = {key_slot(key): encode_value(key)}
+    node.commit(S, lambda r, m: edits.write(r, m, node.cluster.policy, cells))
+
+
+def keys(node: SimNode) -> set[str]:
+    record = node.visible(S)
+    return {slot[2:].decode() for slot in record.cells} if record else set()
+
+
+def sweep(cluster: Cluster) -> None:
+    for node in cluster.running:
+        assert node.replica is not None
+        node.store.sweep(node.replica.gate(), 100, destroyed=False)
+
+
+def purge_waits_for_all_members() -> None:
+    """R13: a write whose session lives on behind a split is not dropped with it."""
+    cluster = Cluster(3, seed=1, config=TINY)
+    a, b, c = cluster.nodes.values()
+    cluster.run(3)
+    put(a, "k1")
+    cluster.run(1)
+    cluster.network.cut([a, b], [c])
+    cluster.network.cut([c], [a, b])
+    put(a, "k2")
+    for _ in range(10):
+        cluster.run(2)
+        c.commit(S, lambda r, m: edits.touch(r, m, m.now))
+        sweep(cluster)
+    cluster.network.heal()
+    cluster.run(8)
+    assert [keys(node) for node in (a, b, c)] == [{"k1", "k2"}] * 3
+
+
+def an_old_backup_brings_nothing_back() -> None:
+    """R14: a session whose idle timeout was cut short stays over when an old copy turns up."""
+    cluster = Cluster(3, seed=2, config=TINY)
+    a, _, c = cluster.nodes.values()
+    cluster.run(3)
+    put(a, "k1")
+    policy = cluster.policy
+    a.commit(S, lambda r, m: edits.set_expiry(r, m, policy, 200 * SECOND, None))
+    cluster.run(1)
+    backup = c.store.copy(c.clock)
+    a.commit(S, lambda r, m: edits.set_expiry(r, m, policy, SECOND, None))
+    for _ in range(10):
+        cluster.run(2)
+        sweep(cluster)
+    cluster.journal.roll_back(c, backup)
+    c.boot()
+    cluster.run(8)
+    live = [is_live(node.visible(S), node.clock.now()) for node in cluster.nodes.values()]
+    assert live == [False] * 3
+
+
+def clocks_apart_do_not_make_sessions_flap() -> None:
+    """R16: what is over by one clock and not by the other is left out on both sides."""
+    cluster = Cluster(2, seed=3, config=TINY)
+    a, b = cluster.nodes.values()
+    b.clock.error = 3 * SECOND
+    cluster.run(3)
+    put(a, "k1")
+    exchanged = []
+    for _ in range(60):
+        cluster.run(0.5)
+        sweep(cluster)
+        exchanged.append(sum(node.replica.exchanged for node in (a, b) if node.replica))
+    assert exchanged[-1] == exchanged[2], exchanged
+
+
+STORIES: dict[Callable[[], None], planted.Plant] = {
+    purge_waits_for_all_members: planted.r13_purge_without_the_gate,
+    an_old_backup_brings_nothing_back: planted.r14_retention_follows_what_shortens,
+    clocks_apart_do_not_make_sessions_flap: planted.r16_each_side_by_its_own_clock,
+}
+
+
+def name(of: Callable[..., object]) -> str:
+    return of.__name__
+
+
+@pytest.mark.parametrize("story", STORIES, ids=name)
+def test_the_story_holds(story: Callable[[], None]) -> None:
+    """The scripted story ends well with the code as it is."""
+    story()
+
+
+@pytest.mark.parametrize("story", STORIES, ids=name)
+def test_the_story_shows_the_planted_bug(story: Callable[[], None]) -> None:
+    """The scripted story ends badly once the rule it is about is switched off."""
+    with STORIES[story](), pytest.raises(AssertionError):
+        story()
+
+
+@pytest.mark.parametrize(
+    "plant", [plant for plant in planted.PLANTED if plant not in STORIES.values()], ids=name
+)
+def test_random_runs_find_the_planted_bug(plant: planted.Plant) -> None:
+    """Random schedules find every other rule switched off, within a bounded number of seeds."""
+    for seed in range(MOST_SEEDS):
+        with plant():
+            try:
+                run_scenario(seed, size=3 + seed % 3)
+            except Violation:
+                return
+    pytest.fail(f"{MOST_SEEDS} seeds did not find {plant.__name__}")

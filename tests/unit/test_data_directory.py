@@ -1,0 +1,308 @@
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from canister.config import Config
+from canister.errors import (
+    CanisterError,
+    ConfigError,
+    CorruptDatabaseError,
+    DiskFullError,
+    ForeignDatabaseError,
+    NewerFormatError,
+    StoreBusyError,
+    StoreError,
+)
+from canister.record import NodeId
+from canister.store import datadir
+from canister.store.connections import explain
+from canister.store.sqlite import SqliteStore
+from canister.testing.contract import PEER, put, values
+
+NORMAL, FULL = Config(), Config(durability="full")
+
+
+def used(directory: Path, config: Config = NORMAL) -> NodeId:
+    """Open a data directory, write to it, close it, and return the node id it had."""
+    store = SqliteStore(directory, config)
+    put(store, b"s", k=b"1")
+    store.merge([], {PEER: 5})
+    store.close()
+    return store.node
+
+
+def node_of(directory: Path, config: Config = NORMAL) -> NodeId:
+    store = SqliteStore(directory, config)
+    store.close()
+    return store.node
+
+
+@pytest.fixture
+def reboot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return what pretends that the machine was started anew."""
+    boots = iter(f"boot-{number}" for number in range(100))
+
+    def start_anew() -> None:
+        boot = next(boots)
+        monkeypatch.setattr(datadir, "_boot_id", lambda: boot)
+
+    start_anew()
+    return start_anew
+
+
+def test_boot_id() -> None:
+    """The boot id is the machine's, the same at every call."""
+    assert datadir._boot_id() == datadir._boot_id() != ""
+
+
+def test_same_node(tmp_path: Path) -> None:
+    """The node id stays as long as nothing happened to the history."""
+    assert used(tmp_path) == used(tmp_path) == node_of(tmp_path, FULL)
+
+
+def test_every_directory_is_a_node(tmp_path: Path) -> None:
+    """Two directories are two nodes."""
+    assert used(tmp_path / "a") != used(tmp_path / "b")
+
+
+@pytest.mark.parametrize("config", [NORMAL, FULL], ids=["normal", "full"])
+def test_copy_is_another_node(tmp_path: Path, config: Config) -> None:
+    """R5: a copy of the directory has the data and a node id of its own; the original keeps its."""
+    node = used(tmp_path / "a", config)
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copy2)
+    store = SqliteStore(tmp_path / "b", config)
+    assert store.node != node
+    assert values(store, b"s") == {"k": b"1"}
+    store.close()
+    assert node_of(tmp_path / "b", config) == store.node
+    assert node_of(tmp_path / "a", config) == node
+
+
+def test_copy_of_a_running_node(tmp_path: Path) -> None:
+    """A copy made while the original is in use is another node as well, with the same data."""
+    original = SqliteStore(tmp_path / "a", NORMAL)
+    put(original, b"s", k=b"1")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    copy = SqliteStore(tmp_path / "b", NORMAL)
+    assert copy.node != original.node
+    assert values(copy, b"s") == {"k": b"1"}
+    original.close()
+    copy.close()
+
+
+def test_power_cut_in_normal(tmp_path: Path, reboot: Callable[[], None]) -> None:
+    """R5: after a restart of the machine the last commits may be lost, so a new history begins."""
+    node = used(tmp_path)
+    reboot()
+    store = SqliteStore(tmp_path, NORMAL)
+    assert store.node != node
+    assert values(store, b"s") == {"k": b"1"}
+    assert store.heard_of(node) == 0
+    assert store.heard_of(PEER) == 5
+    store.close()
+    assert node_of(tmp_path) == store.node
+
+
+def test_power_cut_in_full(tmp_path: Path, reboot: Callable[[], None]) -> None:
+    """In full durability nothing is lost by a power cut, so the history goes on."""
+    node = used(tmp_path, FULL)
+    reboot()
+    assert node_of(tmp_path, FULL) == node
+    reboot()
+    assert node_of(tmp_path, NORMAL) == node
+    reboot()
+    assert node_of(tmp_path, NORMAL) != node
+
+
+def test_power_cut_after_both(tmp_path: Path, reboot: Callable[[], None]) -> None:
+    """Commits in normal may be unsynced until the machine starts anew, whoever opened since."""
+    node = used(tmp_path, NORMAL)
+    assert node_of(tmp_path, FULL) == node
+    reboot()
+    assert node_of(tmp_path, FULL) != node
+
+
+def test_normal_after_full(tmp_path: Path, reboot: Callable[[], None]) -> None:
+    """One process in normal durability is enough to end the history with a power cut."""
+    node = used(tmp_path, FULL)
+    assert used(tmp_path, NORMAL) == node
+    reboot()
+    assert node_of(tmp_path, FULL) != node
+
+
+def test_new_history(tmp_path: Path, reboot: Callable[[], None]) -> None:
+    """A new node id has nothing in its log to be sent as its own, and goes on in time."""
+    store = SqliteStore(tmp_path, NORMAL)
+    versions = [put(store, b"s", k=b"%d" % number) for number in range(3)]
+    store.close()
+    reboot()
+    again = SqliteStore(tmp_path, NORMAL)
+    with again.snapshot() as view:
+        assert [entry.changes for entry in view.log(0)] == [[]]
+        assert view.last_stamp() == int.from_bytes(versions[-1][:8], "big")
+    assert put(again, b"s", k=b"4") > versions[-1]
+    again.close()
+
+
+def make_foreign_file(directory: Path) -> None:
+    directory.joinpath("canister.db").write_bytes(b"my precious notes\n" * 100)
+
+
+def make_short_file(directory: Path) -> None:
+    directory.joinpath("canister.db").write_bytes(b"SQLite format 3\x00")
+
+
+def make_empty_file(directory: Path) -> None:
+    directory.joinpath("canister.db").touch()
+
+
+def make_foreign_database(directory: Path) -> None:
+    connection = sqlite3.connect(directory / "canister.db")
+    connection.execute("CREATE TABLE sessions (id)")
+    connection.commit()
+    connection.close()
+
+
+def make_truncated(directory: Path) -> None:
+    used(directory)
+    path = directory / "canister.db"
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def make_damaged(directory: Path) -> None:
+    used(directory)
+    with directory.joinpath("canister.db").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 500)
+
+
+def make_newer(directory: Path) -> None:
+    used(directory)
+    connection = apsw.Connection(str(directory / "canister.db"))
+    connection.execute("PRAGMA user_version=2")
+    connection.close()
+
+
+def make_newer_not_checkpointed(directory: Path) -> None:
+    """Leave the newer format in the write-ahead log, as a kill of the newer release does."""
+    used(directory / "live")
+    connection = apsw.Connection(str(directory / "live/canister.db"))
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("PRAGMA user_version=2")
+    for name in ("canister.db", "canister.db-wal"):
+        shutil.copy(directory / "live" / name, directory / name)
+    connection.close()
+
+
+def make_log_without_database(directory: Path) -> None:
+    store = SqliteStore(directory / "live", NORMAL)
+    put(store, b"s", k=b"1")
+    shutil.copy(directory / "live/canister.db-wal", directory / "canister.db-wal")
+    store.close()
+
+
+def make_other_cluster(directory: Path) -> None:
+    used(directory, Config(cluster="shop"))
+
+
+def make_other_cluster_not_checkpointed(directory: Path) -> None:
+    store = SqliteStore(directory / "live", Config(cluster="shop"))
+    put(store, b"s", k=b"1")
+    for name in ("canister.db", "canister.db-wal"):
+        shutil.copy(directory / "live" / name, directory / name)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "why"),
+    [
+        (make_foreign_file, ForeignDatabaseError, "is not a Canister database"),
+        (make_short_file, CorruptDatabaseError, "its header is missing"),
+        (make_empty_file, CorruptDatabaseError, "its header is missing"),
+        (make_foreign_database, ForeignDatabaseError, "is not a Canister database"),
+        (make_truncated, CorruptDatabaseError, "shorter than its header says"),
+        (make_damaged, CorruptDatabaseError, "is damaged"),
+        (make_newer, NewerFormatError, "has format 2, this release reads up to 1"),
+        (make_newer_not_checkpointed, NewerFormatError, "newer release"),
+        (make_log_without_database, CorruptDatabaseError, "write-ahead log is there"),
+        (make_other_cluster, ConfigError, "belongs to cluster 'shop', not 'canister'"),
+        (make_other_cluster_not_checkpointed, ConfigError, "set cluster to that name"),
+    ],
+)
+def test_refused_and_left_untouched(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], None],
+    kind: type[CanisterError],
+    why: str,
+) -> None:
+    """What cannot be used is refused with the reason, and not a byte of it changes."""
+    monkeypatch.setattr(datadir, "retrying", lambda act, *, seconds: act())
+    make(tmp_path)
+    before = contents(tmp_path)
+    for _ in range(2):
+        with pytest.raises(kind, match=why) as caught:
+            SqliteStore(tmp_path, NORMAL)
+        assert str(tmp_path) in str(caught.value)
+    after = contents(tmp_path)
+    assert {name: after.get(name) for name in before} == before
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Return what is in the files of a directory, SQLite's index of the log left out."""
+    return {
+        path.name: path.read_bytes()
+        for path in directory.iterdir()
+        if path.is_file() and not path.name.endswith("-shm")
+    }
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_file_in_place_of_a_directory(tmp_path: Path, place: str) -> None:
+    """A file where the directory should be is refused and kept."""
+    tmp_path.joinpath("file").write_bytes(b"mine")
+    with pytest.raises(StoreError, match=r"cannot be made: (File exists|Not a directory)"):
+        SqliteStore(tmp_path / place, NORMAL)
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_directory_in_place_of_the_database(tmp_path: Path) -> None:
+    """A directory where the database should be is refused."""
+    tmp_path.joinpath("canister.db").mkdir()
+    with pytest.raises(StoreError, match=r"canister\.db"):
+        SqliteStore(tmp_path, NORMAL)
+
+
+def test_directory_that_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that may not be written is refused before anything is tried."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(StoreError, match="is not writable; check its owner and permissions"):
+        SqliteStore(tmp_path, NORMAL)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "advice"),
+    [
+        (apsw.FullError("x"), DiskFullError, "free some space"),
+        (apsw.NotADBError("x"), ForeignDatabaseError, "left untouched"),
+        (apsw.CorruptError("x"), CorruptDatabaseError, "come back from the other members"),
+        (apsw.BusyError("x"), StoreBusyError, "another program holds"),
+        (apsw.LockedError("x"), StoreBusyError, "another program holds"),
+        (apsw.ReadOnlyError("x"), StoreError, "check its owner and permissions"),
+        (apsw.CantOpenError("x"), StoreError, "check its owner and permissions"),
+        (apsw.PermissionsError("x"), StoreError, "check its owner and permissions"),
+        (apsw.IOError("some reason"), StoreError, "some reason"),
+    ],
+)
+def test_errors_say_what_to_do(error: apsw.Error, kind: type[CanisterError], advice: str) -> None:
+    """Every error of SQLite becomes the kind that says who has to act, and names the file."""
+    explained = explain(error, Path("/data/canister.db"))
+    assert type(explained) is kind
+    assert advice in str(explained)
+    assert "/data/canister.db" in str(explained)
