@@ -32,6 +32,7 @@ from canister.default import (
     version,
 )
 from canister.errors import (
+    AcknowledgementError,
     AgentError,
     CanisterError,
     CannotTellError,
@@ -61,6 +62,7 @@ from canister.node import MemberState
 __version__ = "0.1.0"
 
 __all__ = [
+    "AcknowledgementError",
     "AgentError",
     "Canister",
     "CanisterError",

@@ -1,5 +1,6 @@
 """The verbs of the library over one node."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,12 +12,14 @@ from canister.clock import Clock, SystemClock, instant, micros, to_datetime
 from canister.codec import decode_id, decode_value, encode_id, encode_value, key_slot, slot_key
 from canister.config import load_config, parse_duration
 from canister.edits import Moment, Writes
-from canister.errors import ConfigError, InputError, TooLargeError
+from canister.errors import ConfigError, InputError, StoreError, TooLargeError
 from canister.freshness import decode_stamp, encode_stamp, stamp_for
-from canister.life import Status, accessed, interval_of, is_live, status, updated
-from canister.node import MemberState, Node
+from canister.life import Status, accessed, deadline, interval_of, is_live, status, updated
+from canister.node import MemberState, Needed, Node
 from canister.record import KEY, Record, Slot, Version, stamp_of
 from canister.store.base import Edit
+
+logger = logging.getLogger("canister")
 
 SessionId = str | bytes
 
@@ -29,6 +32,8 @@ class SessionInfo(NamedTuple):
     accessed: datetime
     updated: datetime | None
     cleared: datetime | None
+    ends: datetime
+    """When it ends unless it is accessed again before."""
 
 
 class RecordStatus(NamedTuple):
@@ -83,28 +88,39 @@ class Canister:
         """Stop the agent if it runs here, and release the data directory."""
         self.node.close()
 
-    def put(self, id: SessionId, key: object, value: object) -> Any:
+    def put(self, id: SessionId, key: object, value: object, *, acks: Needed = 1) -> Any:
         """Store *value* under *key*; return the previous value or None.
 
         Creates the session if there is none, and starts an expired one afresh.
 
+        Args:
+            id: the session.
+            key: a str, bytes, int or tuple of these.
+            value: see `canister.codec` for the types.
+            acks: how many members must hold it before this returns, this one included: a number,
+                ``"majority"`` or ``"all"``.
+
         Raises:
+            AcknowledgementError: fewer members hold it within ``remote_timeout``; it stands here.
             InputError: the id, the key or the value cannot be stored.
             SessionDestroyedError: the session was destroyed.
             SessionEndedError: the session is past its absolute lifetime.
             StoreError: the database cannot be written; nothing was stored.
         """
         slot = key_slot(key)
-        before = self._write(encode_id(id), {slot: self._encode(key, value)})
+        before = self._write(encode_id(id), {slot: self._encode(key, value)}, acks)
         return _value(before, slot, None)
 
-    def update(self, id: SessionId, mapping: Mapping[Any, object]) -> None:
+    def update(self, id: SessionId, mapping: Mapping[Any, object], *, acks: Needed = 1) -> None:
         """Store all items of *mapping* in one transaction, seen whole on every node.
 
         Raises:
+            AcknowledgementError: as for `put`.
             InputError: as for `put`; nothing was stored.
         """
-        self._write(encode_id(id), {key_slot(k): self._encode(k, v) for k, v in mapping.items()})
+        if not mapping:
+            return
+        self._write(encode_id(id), {key_slot(k): self._encode(k, v) for k, v in mapping.items()}, acks)
 
     def remove(self, id: SessionId, key: object) -> Any:
         """Remove one key; return its value, or None if the session or the key is not there."""
@@ -146,7 +162,7 @@ class Canister:
         session, slot = encode_id(id), key_slot(key)
         record = self._live(session, local=local, after=after)
         if record is not None and not local:
-            self._touch_if_due(session, record)
+            self._touch_by_reading(session, record)
         return _value(record, slot, default)
 
     def peek(self, id: SessionId, key: object, default: Any = None) -> Any:
@@ -172,6 +188,7 @@ class Canister:
             accessed=to_datetime(accessed(record)),
             updated=_when(updated(record)),
             cleared=_when(stamp_of(record.clear)) if record.clear else None,
+            ends=to_datetime(deadline(record)),
         )
 
     def set_expiry(
@@ -200,7 +217,9 @@ class Canister:
     def version(self, id: SessionId) -> str | None:
         """Return what to pass as ``after=`` to read at least this state anywhere; None if unknown."""
         record = self.node.store.load(encode_id(id)).record
-        return encode_stamp(stamp_for(record)) if record is not None else None
+        if record is None or status(record, self._clock.now()) is Status.UNKNOWN:
+            return None
+        return encode_stamp(stamp_for(record))
 
     def clear(self, id: SessionId) -> None:
         """Empty the session and hide everything written before, also what has not arrived yet.
@@ -210,9 +229,13 @@ class Canister:
         """
         self._commit(id, lambda r, m: edits.write(r, m, self._policy, {}, clear=True))
 
-    def destroy(self, id: SessionId) -> None:
-        """End the session for good: nothing older, concurrent or newer brings the id back."""
-        self._commit(id, lambda r, m: edits.destroy(r, m, self._policy))
+    def destroy(self, id: SessionId, *, acks: Needed = 1) -> None:
+        """End the session for good: nothing older, concurrent or newer brings the id back.
+
+        Raises:
+            AcknowledgementError: as for `put`; here the session is destroyed.
+        """
+        self._commit(id, lambda r, m: edits.destroy(r, m, self._policy), acks)
 
     def forget(self, id: SessionId) -> bool:
         """Drop this node's copy only; the next comparison with the peers brings it back."""
@@ -316,7 +339,7 @@ class Canister:
             )
         return data
 
-    def _write(self, session: bytes, writes: Writes) -> Record | None:
+    def _write(self, session: bytes, writes: Writes, acks: Needed = 1) -> Record | None:
         """Write keys; return what was visible before."""
         before: Record | None = None
 
@@ -325,11 +348,11 @@ class Canister:
             before = record if is_live(record, moment.now) else None
             return edits.write(record, moment, self._policy, writes)
 
-        self.node.commit([(session, edit)])
+        self.node.commit([(session, edit)], acks)
         return before
 
-    def _commit(self, id: SessionId, edit: Edit) -> Version | None:
-        return self.node.commit([(encode_id(id), edit)])
+    def _commit(self, id: SessionId, edit: Edit, acks: Needed = 1) -> Version | None:
+        return self.node.commit([(encode_id(id), edit)], acks)
 
     def _live(self, session: bytes, *, local: bool = False, after: str | None = None) -> Record | None:
         stamp = decode_stamp(after) if after is not None else ()
@@ -340,6 +363,13 @@ class Canister:
         access = self._clock.now() if when is None else when
         if access >= accessed(record) + max(1, interval_of(record)):
             self.node.commit([(session, lambda r, m: edits.touch(r, m, min(access, m.now)))])
+
+    def _touch_by_reading(self, session: bytes, record: Record) -> None:
+        try:
+            self._touch_if_due(session, record)
+        except StoreError as error:
+            # What was read is right; that the access is not recorded may end the session early.
+            logger.warning("an access could not be recorded: %s", error)
 
     def _scan(self) -> Iterator[tuple[bytes, Record]]:
         after: bytes | None = None

@@ -12,6 +12,7 @@
     ├── SessionError            the session's own state forbids the call
     │   ├── SessionDestroyedError
     │   └── SessionEndedError
+    ├── AcknowledgementError    fewer members than asked for hold the write yet; it stands here
     ├── CannotTellError         this node may be behind and nobody could be asked
     ├── StoreError              the local database cannot do its work
     │   ├── ForeignDatabaseError
@@ -71,6 +72,23 @@ class SessionEndedError(SessionError):
 
 class CannotTellError(CanisterError):
     """This node knows that it may be behind, and no peer that could tell has answered."""
+
+
+class AcknowledgementError(CanisterError):
+    """Fewer members than asked for hold the write durably; it stands here and still spreads.
+
+    Attributes:
+        holders: addresses of the members that hold it.
+        needed: how many were asked for.
+    """
+
+    def __init__(self, holders: list[str], needed: int) -> None:
+        super().__init__(
+            f"{len(holders)} of the {needed} members asked for hold the write ({', '.join(holders)}); "
+            "it stands on this node and spreads as the others come back"
+        )
+        self.holders = holders
+        self.needed = needed
 
 
 class StoreError(CanisterError):

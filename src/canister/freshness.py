@@ -68,7 +68,7 @@ def decode_stamp(text: str) -> Stamp:
     """
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
+    except (binascii.Error, ValueError, TypeError) as error:
         raise InputError(f"{text!r} is not a version; pass what version(id) returned") from error
     if len(data) % VERSION_BYTES or len(data) > MOST_ENTRIES * VERSION_BYTES:
         raise InputError(f"{text!r} is not a version; pass what version(id) returned")

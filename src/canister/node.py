@@ -11,14 +11,15 @@ from canister.agent.thread import AgentThread
 from canister.agent.wake import Waker
 from canister.clock import Clock
 from canister.config import Config, Policy
-from canister.errors import AgentError, CannotTellError
+from canister.errors import AcknowledgementError, AgentError, CannotTellError, InputError
 from canister.freshness import Fetched, Stamp, missing
 from canister.life import NEVER
-from canister.record import Record, Version
+from canister.record import Record, Version, stamp_of
+from canister.replication.acks import Needed
 from canister.store.base import Edit
 from canister.store.sqlite import SqliteStore
 
-__all__ = ["Loaded", "MemberState", "Node", "Status"]
+__all__ = ["Loaded", "MemberState", "Needed", "Node", "Status"]
 
 _SWEEP_BATCH = 200
 
@@ -103,11 +104,24 @@ class Node:
             raise CannotTellError("the session may exist on a member that cannot be reached; try again")
         return Loaded(stored.record, certain)
 
-    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
-        """Run edits in one transaction and wake the agent; None if nothing was written."""
+    def commit(self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1) -> Version | None:
+        """Run edits in one transaction and wake the agent; None if nothing was written.
+
+        Args:
+            edits: what to run, by encoded session id.
+            acks: how many members, this one included, must hold the commit before this returns: a
+                number, ``"majority"`` or ``"all"``.
+
+        Raises:
+            AcknowledgementError: fewer hold it within ``remote_timeout``; here it stands.
+        """
+        if acks not in ("majority", "all") and not (type(acks) is int and acks >= 1):
+            raise InputError(f"acks is a number from 1, 'majority' or 'all', not {acks!r}")
         version = self.store.commit(edits)
         if version is not None:
             self._waker.wake()
+            if acks != 1:
+                self._await_held(version, acks)
         return version
 
     def forget(self, session: bytes) -> bool:
@@ -163,6 +177,13 @@ class Node:
             # Without an agent nobody can be asked: that is an answer of nobody, not an absence.
             return Fetched([], everyone=False)
         return reply.fetched()
+
+    def _await_held(self, version: Version, acks: Needed) -> None:
+        timeout = self.config.remote_timeout.total_seconds()
+        request = control.AwaitHeld(stamp_of(version), acks, timeout)
+        reply = self._client.ask(request, control.HeldReply, timeout)
+        if len(reply.members) < reply.needed:
+            raise AcknowledgementError(reply.members, reply.needed)
 
     def _release(self) -> None:
         self._waker.close()

@@ -451,7 +451,7 @@ def test_16_node_interval_takes_effect(cluster: Cluster, tmp_path: Path) -> None
     with Canister(tmp_path / "single", node_interval="3s") as single:
         assert single.config.node_interval == timedelta(seconds=3)
         with pytest.raises(FrozenInstanceError):
-            single.config.node_interval = timedelta(seconds=4)  # type: ignore[misc] # ty: ignore
+            single.config.node_interval = timedelta(seconds=4)
     nodes = cluster.start(2, node_interval="500ms")
     await_linked(nodes)
     stopped: Node = nodes[1]

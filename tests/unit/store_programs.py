@@ -87,6 +87,26 @@ def fork(directory: str) -> None:
     store.close()
 
 
+def fork_locks(directory: str) -> bool:
+    """Tell whether a forked child that uses the store has locks of its own on the database."""
+    store = open_store(directory)
+    put(store, b"s", k=b"1")
+    using, used = os.pipe()
+    waiting, told = os.pipe()
+    pid = os.fork()
+    if not pid:
+        store.load(b"s")
+        os.write(used, b".")
+        os.read(waiting, 1)
+        os._exit(0)
+    os.read(using, 1)
+    store.close()
+    has_locks = locked(directory)
+    os.write(told, b".")
+    assert os.waitpid(pid, 0)[1] == 0
+    return has_locks
+
+
 def fork_busy(directory: str) -> int:
     """Fork again and again while threads write; return how many writes the threads made."""
     store = open_store(directory)
@@ -181,6 +201,6 @@ def die(directory: str) -> None:
 if __name__ == "__main__":
     programs: dict[str, Callable[..., Any]] = {
         program.__name__: program
-        for program in (write, read, fork, fork_busy, fork_stuck, fork_order, locked, die)
+        for program in (write, read, fork, fork_locks, fork_busy, fork_stuck, fork_order, locked, die)
     }
     print(json.dumps(programs[sys.argv[1]](*sys.argv[2:])))

@@ -218,7 +218,8 @@ def test_session_info(node: Canister, clock: ManualClock) -> None:
     node.put("s", "k", 2)
     info = node.session_info("s")
     assert info is not None
-    assert info == ({"k": 2}, created, cleared, now(clock), cleared)
+    assert info[:5] == ({"k": 2}, created, cleared, now(clock), cleared)
+    assert info.ends == cleared + timedelta(minutes=21)  # idle timeout and touch interval
     assert {info.created.tzinfo, info.accessed.tzinfo} == {UTC}
 
 
@@ -374,7 +375,7 @@ def test_destroy_is_for_good(node: Canister, clock: ManualClock) -> None:
     assert not node.set_expiry("s", idle="1h")
     assert node.remove("s", "k") is None
     clock.advance(ABSOLUTE - SECOND)
-    for write in (lambda: node.put("s", "k", 2), lambda: node.update("s", {}), lambda: node.clear("s")):
+    for write in (lambda: node.put("s", "k", 2), lambda: node.update("s", {1: 2}), lambda: node.clear("s")):
         with pytest.raises(SessionDestroyedError):
             write()
     assert node.record_status("s").status is Status.DESTROYED

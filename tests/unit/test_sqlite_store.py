@@ -1,3 +1,4 @@
+import fcntl
 import json
 import shutil
 import signal
@@ -13,8 +14,9 @@ import apsw
 import pytest
 
 from canister.config import Config
+from canister.edits import Moment
 from canister.errors import DiskFullError, StoreBusyError, StoreError
-from canister.record import decode_record, encode_record, stamp_of
+from canister.record import Record, decode_record, encode_record, stamp_of
 from canister.store.base import bucket_of
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import put, values, visible
@@ -97,6 +99,12 @@ def test_fork(directory: Path) -> None:
     """A store that was opened before a fork works after it, in the parent and in the child."""
     run("fork", directory)
     assert run("read", directory, "before", "child", "after", "last") == ["1", "1", "1", "1"]
+
+
+@pytest.mark.integration
+def test_fork_shares_no_connection(directory: Path) -> None:
+    """A child does not go on with the parent's connections, whose locks it does not have."""
+    assert run("fork_locks", directory)
 
 
 @pytest.mark.integration
@@ -212,6 +220,18 @@ def test_checkpoint(store: SqliteStore, directory: Path) -> None:
     store.checkpoint()
     assert directory.joinpath("canister.db").stat().st_size > size + 50 * 4000
     assert values(store, b"7") == {"k": b"x" * 4000}
+
+
+def test_writers_queue(store: SqliteStore, directory: Path) -> None:
+    """Writers of all processes take turns by a kernel lock, so that none of them starves."""
+
+    def look(record: Record | None, moment: Moment) -> None:
+        with directory.joinpath("write.lock").open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    store.commit([(b"s", look)])
+    with directory.joinpath("write.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def limit(store: SqliteStore, pages: int) -> None:

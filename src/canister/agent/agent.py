@@ -19,6 +19,7 @@ from canister.config import Config
 from canister.errors import CanisterError, StoreError
 from canister.freshness import Fetched
 from canister.record import make_version
+from canister.replication.acks import Holders, Needed
 from canister.replication.membership import Membership, introduce
 from canister.replication.replica import Replica
 from canister.store.sqlite import SqliteStore
@@ -193,6 +194,8 @@ class Agent:
                 timeout = self._config.remote_timeout.total_seconds()
                 await asyncio.gather(*(self._fetch(session, timeout) for session in sessions or ()))
                 return None
+            case control.AwaitHeld(stamp, acks, timeout):
+                return await self._await_held(stamp, acks, timeout)
             case control.Forget(session):
                 return self._replica.forget(session)
             case control.Sweep(destroyed):
@@ -219,6 +222,14 @@ class Agent:
             loop.call_later(patience, fetches.expire, number)
         fetched = await outcome
         return control.FetchReply(fetched.answers, fetched.everyone)
+
+    async def _await_held(self, stamp: int, needed: Needed, patience: float) -> control.HeldReply:
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Holders] = loop.create_future()
+        number = self._replica.await_held(stamp, needed, outcome.set_result)
+        loop.call_later(patience, self._replica.acks.expire, number)
+        holders = await outcome
+        return control.HeldReply(holders.members, holders.needed)
 
     def _status(self, at: int) -> Status:
         return Status(

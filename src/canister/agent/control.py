@@ -10,6 +10,7 @@ import msgspec
 from canister.agent.sockets import socket_path
 from canister.errors import AgentError
 from canister.freshness import Answer, Fetched
+from canister.replication.acks import Needed
 
 _LENGTH = struct.Struct(">I")
 _PATIENCE = 10.0
@@ -53,6 +54,14 @@ class Sweep(Request, frozen=True):
     destroyed: bool
 
 
+class AwaitHeld(Request, frozen=True):
+    """Wait until *acks* members hold this node's commits up to *stamp*, for at most *timeout* seconds."""
+
+    stamp: int
+    acks: Needed
+    timeout: float
+
+
 class Isolate(Request, frozen=True):
     """Cut the node off from all peers, or let it back."""
 
@@ -65,7 +74,7 @@ class RemoveMember(Request, frozen=True):
     address: str
 
 
-AnyRequest = AskStatus | FetchSession | Resync | Forget | Sweep | Isolate | RemoveMember
+AnyRequest = AskStatus | FetchSession | AwaitHeld | Resync | Forget | Sweep | Isolate | RemoveMember
 
 
 class MemberState(msgspec.Struct, frozen=True):
@@ -106,6 +115,13 @@ class FetchReply(msgspec.Struct, frozen=True):
     def fetched(self) -> Fetched:
         """Return the outcome as `canister.freshness` takes it."""
         return Fetched(self.answers, self.everyone)
+
+
+class HeldReply(msgspec.Struct, frozen=True):
+    """The members that hold the commits asked for, by address, and how many were needed."""
+
+    members: list[str]
+    needed: int
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -32,6 +32,8 @@ _QUEUE = 16 * 1024 * 1024
 """Bytes that may wait for a slow peer before its link is dropped; a comparison repairs the rest."""
 _BACKOFF = (0.1, 1.5)
 """Shortest and longest seconds between two attempts to reach a member."""
+_LASTING = 5.0
+"""Seconds after which a link was more than an attempt; longer than connecting and a handshake."""
 
 
 class _Connection:
@@ -176,7 +178,10 @@ class Mesh:
             return
         pause = _BACKOFF[0]
         while True:
-            if not self._is_linked(address) and not self.isolated and await self._dial_once(address):
+            begun = asyncio.get_running_loop().time()
+            if not self._is_linked(address) and not self.isolated:
+                await self._dial_once(address)
+            if asyncio.get_running_loop().time() - begun > _LASTING:
                 pause = _BACKOFF[0]
             await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
             pause = min(pause * 2, _BACKOFF[1])
@@ -185,16 +190,16 @@ class Mesh:
         address = self._aliases.get(address, address)
         return any(link.address == address for link in self.replica.links.values())
 
-    async def _dial_once(self, address: str) -> bool:
-        """Connect and stay until the link ends; return whether there was one."""
+    async def _dial_once(self, address: str) -> None:
+        """Connect and stay until the link ends."""
         host, port = parse_address(address)
         try:
             async with asyncio.timeout(_HANDSHAKE):
                 reader, writer = await asyncio.open_connection(host, port, limit=MAX_FRAME)
         except (OSError, TimeoutError) as error:
             self._tell(address, f"cannot be reached: {getattr(error, 'strerror', None) or 'no answer'}")
-            return False
-        return await self._run(_Connection(reader, writer), address)
+            return
+        await self._run(_Connection(reader, writer), address)
 
     async def _incoming(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -210,14 +215,14 @@ class Mesh:
         finally:
             self._readers.discard(task)
 
-    async def _run(self, connection: _Connection, dialed: str | None) -> bool:
+    async def _run(self, connection: _Connection, dialed: str | None) -> None:
         number = 0
         name = dialed or connection.host  # its port is another one each time
         self._strangers.add(connection)
         try:
             hello = await self._handshake(connection, dialed)
             if hello is None or self.isolated:
-                return False
+                return
             self._number += 1
             number = self._number
             self._links[number] = connection
@@ -230,13 +235,12 @@ class Mesh:
         except (CanisterError, OSError, EOFError, TimeoutError) as error:
             self._tell(name, _reason(error))
             self.drop(number, _reason(error))
-            return False
+            return
         finally:
             self._strangers.discard(connection)
             if not number:
                 connection.writer.transport.abort()
         await self._receive(number, connection, hello.member.address)
-        return True
 
     async def _handshake(self, connection: _Connection, dialed: str | None) -> Hello | None:
         connection.writer.write(_MAGIC)

@@ -13,7 +13,7 @@ from random import Random
 from canister.agent.agent import Agent
 from canister.clock import Clock
 from canister.config import Config
-from canister.errors import ListenError
+from canister.errors import CanisterError
 from canister.forks import watch_forks
 from canister.store.sqlite import SqliteStore
 
@@ -105,11 +105,13 @@ class AgentThread:
                 self._settled.set()
 
     def _failed(self, error: Exception) -> None:
+        cause: BaseException = getattr(error, "exceptions", (error,))[0]  # of a task group
         if not self._settled.is_set():
             self._failure = error
             self._stopping.set()
-        elif isinstance(error, ListenError):
-            logger.error("%s; trying again", error)
+        elif isinstance(cause, CanisterError):  # it says itself what to do, and may last: a full disk
+            logger.error("%s; trying again", cause)
+            self._stopping.wait(3 * _RETRY)
         else:
             logger.error("the agent failed and starts again", exc_info=error)
         self._stopping.wait(_RETRY)

@@ -28,6 +28,8 @@ class Link:
         self.has_sent_future = False
         self.next_pull = now
         self.pull: Pull | None = None
+        self.asked_held = 0
+        """Up to which stamp the peer asked to be told that its commits are held; 0 if it did not."""
         self.awaited: dict[int, bytes] = {}
         """Sessions asked for because a commit came without the one that created them."""
 

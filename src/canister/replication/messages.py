@@ -148,9 +148,25 @@ class Fetched(Message, frozen=True, tag=14):
     members: list[Member]
 
 
+class AskHeld(Message, frozen=True, tag=16):
+    """Ask to be told once the receiver holds all of the sender's commits up to *stamp*, durably."""
+
+    stamp: int
+
+
+class Held(Message, frozen=True, tag=17):
+    """The sender holds all of the receiver's commits up to *stamp*, durably."""
+
+    stamp: int
+
+
+class StartOver(Message, frozen=True, tag=18):
+    """What the sender told of its own commits on this link holds no more: compare anew."""
+
+
 AnyMessage = (
     Hello | Refused | Live | Heartbeat | MemberList | AskRoot | Root | AskDigests | Digests
-    | AskListing | Listing | AskRows | Rows | Fetch | Fetched
+    | AskListing | Listing | AskRows | Rows | Fetch | Fetched | AskHeld | Held | StartOver
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

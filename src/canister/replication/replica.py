@@ -14,6 +14,7 @@ from canister.errors import ProtocolError
 from canister.freshness import Answer
 from canister.life import NEVER
 from canister.record import NodeId, Record
+from canister.replication.acks import Acks, Holders, Needed
 from canister.replication.answers import answer, answer_root
 from canister.replication.digests import View
 from canister.replication.fetches import Fetches
@@ -24,6 +25,7 @@ from canister.replication.messages import (
     OLDEST,
     PROTOCOL,
     AskDigests,
+    AskHeld,
     AskListing,
     AskRoot,
     AskRows,
@@ -31,6 +33,7 @@ from canister.replication.messages import (
     Fetch,
     Fetched,
     Heartbeat,
+    Held,
     Hello,
     Listing,
     Live,
@@ -38,6 +41,7 @@ from canister.replication.messages import (
     Message,
     Root,
     Rows,
+    StartOver,
     decode_row,
 )
 from canister.replication.pull import Pull
@@ -99,6 +103,7 @@ class Replica:
         """Sessions received because a comparison found them to differ."""
         self._doubts = -1
         self._next_upkeep = 0
+        self.acks = Acks(membership, store, runtime)
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
         self._handlers: dict[type[Message], Callable[[Link, Any], None]] = {
             Live: self._on_live,
@@ -114,6 +119,9 @@ class Replica:
             Rows: self._on_answer,
             Fetch: self._on_fetch,
             Fetched: self._on_fetched,
+            AskHeld: self.acks.on_ask,
+            Held: self.acks.on_held,
+            StartOver: self._on_start_over,
         }
 
     def start(self) -> None:
@@ -166,6 +174,7 @@ class Replica:
         self._learn(hello.members)
         self._count_doubts()
         self._start_pull(link)
+        self.acks.opened(link)
 
     def closed(self, number: LinkId) -> None:
         """A link is gone."""
@@ -218,6 +227,11 @@ class Replica:
             link.next_pull = 0
         self.tick()
 
+    def await_held(self, stamp: int, needed: Needed, done: Callable[[Holders], None]) -> int:
+        """Call *done* once as many members as *needed* hold this node's commits up to *stamp*."""
+        self.poll()  # the commit itself goes out before the question about it
+        return self.acks.wait(stamp, needed, self.links.values(), done)
+
     def remove_member(self, address: str) -> bool:
         """Take a member out of the cluster; return whether it was in it."""
         removed = self.membership.remove(address)
@@ -228,7 +242,9 @@ class Replica:
     def forget(self, session: bytes) -> bool:
         """Drop this node's copy of a session; until compared anew, nothing may be called heard."""
         forgotten = self.store.forget(session)
-        self._start_over("this node forgot a session")
+        for link in self.links.values():
+            self._doubt(link)
+        self._runtime.send(list(self.links), StartOver())
         return forgotten
 
     def digest(self, at: int) -> bytes:
@@ -254,6 +270,7 @@ class Replica:
         merged = self._merge(link, batch, link.vouched())
         for session in merged.doubtful:
             self._await_session(link, session)
+        self.acks.tell(link)
 
     def _on_heartbeat(self, link: Link, message: Heartbeat) -> None:
         link.clock_offset = message.now - link.last_received
@@ -277,6 +294,7 @@ class Replica:
         heard = link.vouched()
         if heard and self.store.heard_of(link.node) < link.live_upto:
             self.store.merge([], heard)
+        self.acks.tell(link)
 
     def _await_session(self, link: Link, session: bytes) -> None:
         if session not in link.awaited.values():
@@ -346,8 +364,7 @@ class Replica:
         was_whole = self._is_whole()
         self.store.merge([], pull.claims)
         if not was_whole and self._is_whole():
-            self._start_over("this node has back what it forgot")
-            return
+            self._runtime.send(list(self.links), StartOver())
         self._vouch(link)
         self._count_doubts()
 
@@ -364,10 +381,15 @@ class Replica:
         """Tell whether this node can vouch for its own commits: not while it has forgotten one."""
         return self.store.heard_of(self.store.node) == NEVER
 
-    def _start_over(self, reason: str) -> None:
-        """Make every peer compare anew: what they were told of this node's commits holds no more."""
-        for number in list(self.links):
-            self._close(number, reason)
+    def _on_start_over(self, link: Link, message: StartOver) -> None:
+        self._doubt(link)
+
+    def _doubt(self, link: Link) -> None:
+        """Believe nothing of what was heard on a link until it has been compared anew."""
+        link.reconciled_at = 0
+        link.live_upto = 0
+        self._start_pull(link)
+        self._count_doubts()
 
     def _interval(self) -> int:
         """Compare more often while some member has no link here: its changes come through others."""

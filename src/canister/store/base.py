@@ -203,6 +203,10 @@ class ReplicatedStore(Store, Protocol):
         """Replace the stored member list."""
         ...
 
+    def sync(self) -> None:
+        """Make all that is committed outlive a power cut."""
+        ...
+
     def doubts(self) -> int:
         """Return how many members this node has not fully compared itself with lately."""
         ...

@@ -68,7 +68,8 @@ def connect(path: Path, *, full: bool) -> Handle:
 
 def explain(error: apsw.Error, path: Path) -> CanisterError:
     """Return what an error of SQLite means for whoever runs the node."""
-    if isinstance(error, apsw.FullError):
+    no_index = getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE  # no room for -shm
+    if isinstance(error, apsw.FullError) or no_index:
         return DiskFullError(f"the disk holding {path} is full; nothing was written; free some space")
     if isinstance(error, apsw.NotADBError):
         return ForeignDatabaseError(f"{path} is not a Canister database; it was left untouched, move it away")

@@ -174,6 +174,9 @@ class MemoryStore:
     def save_members(self, members: Iterable[Member]) -> None:
         self._members = list(members)
 
+    def sync(self) -> None:
+        pass  # nothing here outlives anything
+
     def doubts(self) -> int:
         self._check_open()
         return self._doubts

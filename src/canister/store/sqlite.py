@@ -241,6 +241,17 @@ class SqliteStore:
             handle.execute("DELETE FROM members")
             handle.connection.executemany("INSERT INTO members (address, member) VALUES (?, ?)", rows)
 
+    def sync(self) -> None:
+        log = self.files.database.with_name("canister.db-wal")
+        try:
+            handle = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise StoreError(f"{log} cannot be synced: {error.strerror}") from error
+
     def doubts(self) -> int:
         with self._pool.lend() as handle:
             found = handle.execute("SELECT value FROM meta WHERE key = 'doubts'").fetchone()

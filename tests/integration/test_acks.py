@@ -1,0 +1,83 @@
+"""Write acknowledgements: a write returns once as many members as asked for hold it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.cluster import eventually, free_port
+
+from canister import AcknowledgementError, Canister, InputError
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[Canister]]:
+    ports = [free_port() for _ in range(3)]
+    seed = f"127.0.0.1:{ports[0]}"
+    opened = [
+        Canister(tmp_path / f"n{i}", listen=f"127.0.0.1:{port}", seeds=[seed], remote_timeout="1s")
+        for i, port in enumerate(ports)
+    ]
+    eventually(lambda: all([m.state for m in n.members()].count("up") == 2 for n in opened), 20)
+    yield opened
+    for node in opened:
+        node.close()
+
+
+def test_all_means_that_every_member_has_it(nodes: list[Canister]) -> None:
+    """When put(acks="all") returns, the value is on every node, without waiting any further."""
+    for number in range(50):
+        nodes[0].put(f"s{number}", "k", number, acks="all")
+        assert [n.get_data(f"s{number}", local=True) for n in nodes] == [{"k": number}] * 3
+
+
+def test_a_majority_is_enough_when_one_is_away(nodes: list[Canister]) -> None:
+    """With one member cut off, "majority" and 2 return and "all" says who holds the write."""
+    nodes[2].node.isolate(on=True)
+    nodes[0].put("s", "k", 1, acks="majority")
+    nodes[0].update("s", {"k": 2, "l": 3}, acks=2)
+    with pytest.raises(AcknowledgementError, match="2 of the 3 members") as failure:
+        nodes[0].destroy("s", acks="all")
+    assert failure.value.needed == 3
+    assert sorted(failure.value.holders) == sorted(n.config.listen for n in nodes[:2])
+
+
+def test_a_write_that_was_not_acknowledged_stands_and_spreads(nodes: list[Canister]) -> None:
+    """After the error the write is here, and reaches the others when they come back."""
+    for node in nodes[1:]:
+        node.node.isolate(on=True)
+    with pytest.raises(AcknowledgementError, match="1 of the 2 members"):
+        nodes[0].put("s", "k", "kept", acks="majority")
+    assert nodes[0].get("s", "k") == "kept"
+    for node in nodes[1:]:
+        node.node.isolate(on=False)
+    eventually(lambda: all(n.get_data("s", local=True) == {"k": "kept"} for n in nodes), 10)
+
+
+def test_whoever_comes_back_in_time_counts(nodes: list[Canister]) -> None:
+    """A member that returns while the write waits is asked on its new link."""
+    from threading import Timer
+
+    nodes[2].node.isolate(on=True)
+    back = Timer(0.1, lambda: nodes[2].node.isolate(on=False))
+    back.start()
+    try:
+        nodes[0].put("s", "k", 1, acks="all")
+    finally:
+        back.join()
+    assert nodes[2].get_data("s", local=True) == {"k": 1}
+
+
+@pytest.mark.parametrize("acks", [0, -1, True, "some", 1.5, None])
+def test_a_wrong_number_is_refused_before_anything_is_written(nodes: list[Canister], acks: object) -> None:
+    """acks is a number from 1, "majority" or "all"; anything else writes nothing."""
+    with pytest.raises(InputError, match="acks"):
+        nodes[0].put("s", "k", 1, acks=acks)  # type: ignore[arg-type]
+    assert nodes[0].get_data("s") == {}
+
+
+def test_more_members_than_there_are_is_an_error_in_time(nodes: list[Canister]) -> None:
+    """Asking for more members than the cluster has ends with the error, not with a hang."""
+    with pytest.raises(AcknowledgementError, match="3 of the 4 members"):
+        nodes[0].put("s", "k", 1, acks=4)
