@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from canister.agent import control
-from canister.agent.control import AgentClient, MemberState, Status
+from canister.agent.control import AgentClient, Heals, MemberState, Status
 from canister.agent.thread import AgentThread
 from canister.agent.wake import Waker
 from canister.clock import Clock
@@ -156,6 +156,10 @@ class Node:
     def num_queued(self) -> int:
         """Return how many questions to peers are open."""
         return self.status(self.clock.now()).queued
+
+    def heals(self) -> Heals:
+        """Return what the latest heals did, and when all members were last found equal."""
+        return self._client.ask(control.AskHeals(), Heals)
 
     def isolate(self, *, on: bool) -> None:
         """Cut the node off from all peers, or let it back."""

@@ -185,6 +185,9 @@ class Agent:
         match request:
             case control.AskStatus(at):
                 return self._status(at)
+            case control.AskHeals():
+                heals = self._replica.comparisons.heals
+                return control.Heals(list(heals.reports), heals.last_equal)
             case control.FetchSession(session, timeout):
                 return await self._fetch(session, timeout)
             case control.Resync(None):

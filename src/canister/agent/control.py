@@ -11,6 +11,7 @@ from canister.agent.sockets import socket_path
 from canister.errors import AgentError
 from canister.freshness import Answer, Fetched
 from canister.replication.acks import Needed
+from canister.replication.healing import HealReport
 
 _LENGTH = struct.Struct(">I")
 _PATIENCE = 10.0
@@ -68,13 +69,19 @@ class Isolate(Request, frozen=True):
     on: bool
 
 
+class AskHeals(Request, frozen=True):
+    """What the latest heals did."""
+
+
 class RemoveMember(Request, frozen=True):
     """Take a member out of the cluster."""
 
     address: str
 
 
-AnyRequest = AskStatus | FetchSession | AwaitHeld | Resync | Forget | Sweep | Isolate | RemoveMember
+AnyRequest = (
+    AskStatus | AskHeals | FetchSession | AwaitHeld | Resync | Forget | Sweep | Isolate | RemoveMember
+)
 
 
 class MemberState(msgspec.Struct, frozen=True):
@@ -115,6 +122,16 @@ class FetchReply(msgspec.Struct, frozen=True):
     def fetched(self) -> Fetched:
         """Return the outcome as `canister.freshness` takes it."""
         return Fetched(self.answers, self.everyone)
+
+
+class Heals(msgspec.Struct, frozen=True):
+    """The latest heals, oldest first, and as of which instant all members were last found equal.
+
+    *last_equal* is in microseconds since 1970 UTC, 0 if they never were since the agent started.
+    """
+
+    reports: list[HealReport]
+    last_equal: int
 
 
 class HeldReply(msgspec.Struct, frozen=True):

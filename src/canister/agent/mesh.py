@@ -3,11 +3,14 @@
 import asyncio
 import logging
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
+from canister.clock import SECOND
 from canister.config import Config, check_loopback, parse_address
 from canister.errors import CanisterError, ConfigError, ListenError, ProtocolError
+from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
 from canister.replication.messages import (
     MAX_FRAME,
@@ -122,8 +125,8 @@ class Mesh:
         payload = encode_message(message)
         for number in links:
             connection = self._links.get(number)
-            if connection is None:
-                continue
+            if connection is None or connection.writer.is_closing():
+                continue  # the peer has closed it; whoever reads from it is about to notice
             if connection.backlog > _QUEUE:
                 self.drop(number, f"more than {_QUEUE} bytes are waiting for it")
             else:
@@ -138,6 +141,18 @@ class Mesh:
         connection.writer.transport.abort()
         # Told from the loop, so that a replica never hears of a link in the middle of sending on it.
         asyncio.get_running_loop().call_soon(self.replica.closed, link)
+
+    def healed(self, report: HealReport) -> None:
+        """Log what a heal did, in one line."""
+        counts = Counter(difference.outcome for difference in report.differences)
+        found = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        logger.info(
+            "healed with %s after %.1f s apart, in %.2f s: %s",
+            report.peer,
+            (report.linked - report.parted) / SECOND,
+            (report.healed - report.linked) / SECOND,
+            found + (f", {report.more} more" if report.more else "") or "nothing differed",
+        )
 
     def alarm(self, what: str) -> None:
         """Log what an operator has to know."""

@@ -26,6 +26,8 @@ class Link:
         self.reconciled_at = 0
         """As of which instant the last comparison on this link was; 0 before the first."""
         self.has_sent_future = False
+        self.was_equal = False
+        """Whether the last comparison found nothing that differed."""
         self.next_pull = now
         self.pull: Pull | None = None
         self.asked_held = 0

@@ -16,6 +16,7 @@ from canister.life import NEVER
 from canister.record import NodeId, Record
 from canister.replication.acks import Acks, Holders, Needed
 from canister.replication.answers import answer, answer_root
+from canister.replication.comparison import Comparisons
 from canister.replication.digests import View
 from canister.replication.fetches import Fetches
 from canister.replication.link import Link, LinkId
@@ -98,11 +99,9 @@ class Replica:
         self._drift = micros(config.max_clock_drift)
         self._clock_off = False
         self._live = LiveFlow(store, clock, runtime)
-        self._round = 0
-        self.exchanged = 0
-        """Sessions received because a comparison found them to differ."""
         self._doubts = -1
         self._next_upkeep = 0
+        self.comparisons = Comparisons(store, clock, runtime, self._view, self._merge)
         self.acks = Acks(membership, store, runtime)
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
         self._handlers: dict[type[Message], Callable[[Link, Any], None]] = {
@@ -171,14 +170,17 @@ class Replica:
             self._close(old.number, "replaced by a new link to the same peer")
         self.poll()  # what is logged so far belongs to the comparison, what follows to this link
         self.links[number] = link
+        self.comparisons.heals.linked(link.address, now)
         self._learn(hello.members)
         self._count_doubts()
-        self._start_pull(link)
+        self.comparisons.start(link)
         self.acks.opened(link)
 
     def closed(self, number: LinkId) -> None:
         """A link is gone."""
-        if self.links.pop(number, None) is not None:
+        link = self.links.pop(number, None)
+        if link is not None:
+            self.comparisons.heals.parted(link.address, self._clock.now())
             self.fetches.lost(number)
             self._count_doubts()
 
@@ -209,7 +211,7 @@ class Replica:
             if now - link.last_received > self._node_interval:
                 self._close(link.number, f"silent for {(now - link.last_received) / SECOND:.1f} s")
             elif link.pull is None and now >= link.next_pull:
-                self._start_pull(link)
+                self.comparisons.start(link)
         due = [link for link in self.links.values() if now - link.last_beat >= self._beat]
         if due:
             with self.store.snapshot() as snapshot:
@@ -316,21 +318,11 @@ class Replica:
                 self._runtime.send([link.number], message)
 
     def _on_answer(self, link: Link, message: Root | Digests | Listing | Rows) -> None:
-        pull = link.pull
-        if pull is None or message.round != pull.round:
-            return
         if isinstance(message, Root):
             self._learn(message.members)
-        question = pull.question
-        with self._view() as view:
-            rows = pull.answered(message, view)
-        if rows is not None:
-            self.exchanged += len(rows)
-            self._merge(link, [decode_row(row) for row in rows])
-        if pull.done:
+        pull = self.comparisons.answered(link, message)
+        if pull is not None:
             self._finish_pull(link, pull)
-        elif pull.question is not question:
-            self._runtime.send([link.number], pull.question)
 
     def _on_fetch(self, link: Link, question: Fetch) -> None:
         with self._view() as view:
@@ -350,15 +342,8 @@ class Replica:
 
     # What is due.
 
-    def _start_pull(self, link: Link) -> None:
-        self._round += 1
-        link.pull = Pull(self._round, self._clock.now())
-        self._runtime.send([link.number], link.pull.question)
-
     def _finish_pull(self, link: Link, pull: Pull) -> None:
         """All the peer claimed is here: note it, with the live commits that arrived meanwhile."""
-        link.pull = None
-        link.reconciled_at = pull.at
         jitter = self._random.uniform(0.9, 1.1)
         link.next_pull = self._clock.now() + int(self._interval() * jitter)
         was_whole = self._is_whole()
@@ -367,6 +352,10 @@ class Replica:
             self._runtime.send(list(self.links), StartOver())
         self._vouch(link)
         self._count_doubts()
+        links, members = list(self.links.values()), len(self.membership.others())
+        report = self.comparisons.finished(link, links, members)
+        if report is not None:
+            self._runtime.healed(report)
 
     def _check_clock(self) -> None:
         """Compare this node's clock with the middle of its peers'; if it is off, writes wait."""
@@ -388,7 +377,7 @@ class Replica:
         """Believe nothing of what was heard on a link until it has been compared anew."""
         link.reconciled_at = 0
         link.live_upto = 0
-        self._start_pull(link)
+        self.comparisons.start(link)
         self._count_doubts()
 
     def _interval(self) -> int:

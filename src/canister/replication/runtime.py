@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
 from canister.replication.messages import Message
 
@@ -16,6 +17,10 @@ class Runtime(Protocol):
 
     def drop(self, link: LinkId, reason: str) -> None:
         """Close a link; `Replica.closed` follows."""
+        ...
+
+    def healed(self, report: HealReport) -> None:
+        """Tell whoever runs the node what a heal did."""
         ...
 
     def alarm(self, what: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from canister.clock import SECOND
 from canister.errors import ProtocolError
+from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
 from canister.replication.messages import Message, decode_message, encode_message
 
@@ -151,6 +152,10 @@ class SimRuntime:
             pipe = self._network.pipes.get((self._node.address, number))
             if pipe is not None:
                 pipe.send(payload)
+
+    def healed(self, report: HealReport) -> None:
+        """Note a heal."""
+        self._node.trace(f"healed with {report.peer}: {len(report.differences)} differed")
 
     def alarm(self, what: str) -> None:
         """Note an alarm."""

@@ -1,0 +1,89 @@
+"""Comparing with peers: the pulls of this node on all its links, and what each heal came to."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from canister.clock import Clock
+from canister.record import Record
+from canister.replication.digests import View
+from canister.replication.healing import HealLog, HealReport, explain
+from canister.replication.link import Link
+from canister.replication.messages import Digests, Listing, Root, Rows, decode_row
+from canister.replication.pull import Pull
+from canister.replication.runtime import Runtime
+from canister.store.base import ReplicatedStore
+
+Batch = Sequence[tuple[bytes, Record]]
+
+
+class Comparisons:
+    """Runs the pulls of one node, one at a time on each link.
+
+    Args:
+        store: the node's sessions.
+        clock: where the time comes from.
+        runtime: what sends.
+        view: what this node holds, after the live flow has caught up.
+        merge: merges what a peer sent.
+    """
+
+    def __init__(
+        self,
+        store: ReplicatedStore,
+        clock: Clock,
+        runtime: Runtime,
+        view: Callable[[], AbstractContextManager[View]],
+        merge: Callable[[Link, Batch], object],
+    ) -> None:
+        self.heals = HealLog()
+        self.exchanged = 0
+        """Sessions received because a comparison found them to differ."""
+        self._store = store
+        self._clock = clock
+        self._runtime = runtime
+        self._view = view
+        self._merge = merge
+        self._round = 0
+
+    def start(self, link: Link) -> None:
+        """Begin a comparison on a link; one under way there is given up."""
+        self._round += 1
+        link.pull = Pull(self._round, self._clock.now())
+        self._runtime.send([link.number], link.pull.question)
+
+    def answered(self, link: Link, message: Root | Digests | Listing | Rows) -> Pull | None:
+        """Take an answer and ask on; return the comparison once it is complete."""
+        pull = link.pull
+        if pull is None or message.round != pull.round:
+            return None
+        question = pull.question
+        with self._view() as view:
+            rows = pull.answered(message, view)
+        if rows is not None:
+            self._take(link, [decode_row(row) for row in rows])
+        if pull.done:
+            link.pull = None
+            link.reconciled_at = pull.at
+            link.was_equal = isinstance(message, Root)
+            return pull
+        if pull.question is not question:
+            self._runtime.send([link.number], pull.question)
+        return None
+
+    def finished(self, link: Link, links: Sequence[Link], members: int) -> HealReport | None:
+        """Note that a comparison is complete; return a report if it ended a heal."""
+        equal = [other.reconciled_at for other in links if other.was_equal]
+        if len(equal) == members and members:
+            self.heals.last_equal = max(self.heals.last_equal, min(equal))
+        return self.heals.healed(link.address, self._clock.now())
+
+    def _take(self, link: Link, batch: Batch) -> None:
+        self.exchanged += len(batch)
+        if not self.heals.watches(link.address):
+            self._merge(link, batch)
+            return
+        before = [self._store.load(session).record for session, _ in batch]
+        self._merge(link, batch)
+        for (session, incoming), was in zip(batch, before, strict=True):
+            now = self._store.load(session).record
+            self.heals.found(link.address, explain(session, was, incoming, now))
