@@ -19,7 +19,7 @@ from canister.replication.acks import Needed
 from canister.store.base import Edit
 from canister.store.sqlite import SqliteStore
 
-__all__ = ["Loaded", "MemberState", "Needed", "Node", "Status"]
+__all__ = ["Heals", "Loaded", "MemberState", "Needed", "Node", "Status"]
 
 _SWEEP_BATCH = 200
 
