@@ -21,6 +21,7 @@ from canister.errors import (
     StoreError,
 )
 from canister.forks import watch_forks
+from canister.store.peeking import begin_use, end_use, peek
 
 _FORK_PATIENCE = 5.0
 """Seconds a fork waits for running operations of other threads."""
@@ -101,6 +102,8 @@ class Pool:
         self._paused = False
         self._broken = False
         self._closed = False
+        self._ended = False
+        begin_use(path)
         watch_forks(self)
 
     def take(self) -> Handle:
@@ -121,6 +124,7 @@ class Pool:
         if self._paused or self._closed:
             with self._gate:
                 self._close_idle()
+                self._end_use()
                 self._gate.notify_all()
 
     @contextmanager
@@ -137,8 +141,10 @@ class Pool:
     def close(self) -> None:
         """Close all connections, lent ones as they come back."""
         with self._gate:
-            self._closed = True
-            self._close_idle()
+            if not self._closed:
+                self._closed = True
+                self._close_idle()
+                self._end_use()
 
     def before_fork(self) -> None:
         """Wait until no connection is in use, and close them all."""
@@ -177,6 +183,11 @@ class Pool:
             self._opened += 1
             return handle
 
+    def _end_use(self) -> None:
+        if self._closed and not self._opened and not self._ended:
+            self._ended = True
+            end_use(self._path)
+
     def _close_idle(self) -> None:
         with contextlib.suppress(IndexError):  # a thread may take the last one just now
             while True:
@@ -191,8 +202,7 @@ def pending_frames(database: Path) -> int:
     asking SQLite itself would be a checkpoint.
     """
     try:
-        with database.with_name(database.name + "-shm").open("rb") as index:
-            header = index.read(100)
+        header = peek(database, "-shm", 100)
     except FileNotFoundError:
         return 0
     if len(header) < 100:

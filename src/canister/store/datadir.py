@@ -24,6 +24,7 @@ from canister.errors import (
 )
 from canister.record import NODE_ID_BYTES, NodeId
 from canister.store.connections import Handle, connect, explain, retrying
+from canister.store.peeking import peek
 
 FORMAT = 1
 APPLICATION_ID = 0x43414E49  # "CANI"
@@ -134,16 +135,10 @@ class DataDir:
             )
 
     def _header(self) -> bytes:
-        # By SQLite's own means: closing the file by others drops the locks this process has on it.
-        flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
         try:
-            file = apsw.VFSFile("", str(self.database), flags)
-            try:
-                return file.xRead(100, 0)
-            finally:
-                file.xClose()
-        except apsw.Error as error:
-            raise explain(error, self.database) from error
+            return peek(self.database, "", 100)
+        except OSError as error:
+            raise StoreError(f"{self.database} cannot be read: {error.strerror}") from error
 
     def _is_whole(self) -> bool:
         header = self._header()
