@@ -11,7 +11,9 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 # pyright: use the version that its wheel carries; do not ask the network for a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help test demo lint format types check coverage lock clean
+.PHONY: help test demo lint format types check soak coverage lock clean
+SEEDS ?= 20000
+
 .NOTPARALLEL:
 
 help:
@@ -21,6 +23,7 @@ help:
 	@echo "make format    rewrite the code as ruff wants it"
 	@echo "make types     mypy and pyright, both strict"
 	@echo "make check     lint, types and test"
+	@echo "make soak      run SEEDS=20000 simulated clusters and report what happened in them"
 	@echo "make coverage  run the tests and report branch coverage"
 	@echo "make lock      renew requirements/dev.txt"
 	@echo "make clean     remove .venv and everything built"
@@ -45,6 +48,9 @@ types: .venv/.ready
 	$(BIN)/pyright
 
 check: lint types test
+
+soak: .venv/.ready
+	@$(BIN)/python -m canister.testing.simulation --seeds $(SEEDS)
 
 coverage: .venv/.ready
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing

@@ -5,6 +5,10 @@ from collections import Counter
 import pytest
 
 from canister.testing.simulation import run_scenario
+from canister.testing.simulation.faults import FAULTS
+from canister.testing.simulation.shrink import shrink
+
+from . import planted
 
 SEEDS = range(120)
 GROUP = 20
@@ -17,7 +21,9 @@ def test_invariants_hold_under_faults(first: int) -> None:
         try:
             run_scenario(seed, size=3 + seed % 3)
         except AssertionError as error:
-            pytest.fail(f"run_scenario(seed={seed}, size={3 + seed % 3}): {error}")
+            pytest.fail(
+                f"python -m canister.testing.simulation --replay {seed} --size {3 + seed % 3}: {error}"
+            )
 
 
 def test_every_fault_and_check_comes_about() -> None:
@@ -30,7 +36,7 @@ def test_every_fault_and_check_comes_about() -> None:
         faults += outcome.faults
         checks += outcome.checks
         operations += outcome.operations
-    assert len(faults) == 19, faults
+    assert set(faults) == set(FAULTS)
     assert min(faults.values()) >= 3, faults
     assert {"put", "update", "remove", "clear", "destroy", "touch", "set_expiry"} <= set(operations)
     for check in ("I1 I2 I3 I5 I9", "I4", "I8 served", "I8 behind", "I11"):
@@ -40,3 +46,23 @@ def test_every_fault_and_check_comes_about() -> None:
 def test_a_seed_decides_everything() -> None:
     """The same seed gives the same run, event by event."""
     assert run_scenario(7, size=4).events == run_scenario(7, size=4).events
+
+
+def test_a_failing_seed_is_shrunk_to_a_command_and_a_short_trace() -> None:
+    """What a person gets is a command that repeats the failure and the few events that matter."""
+    with planted.r12_put_on_expired_without_a_clear():
+        seed = next(seed for seed in range(40) if _fails(seed))
+        shrunk = shrink(seed, size=3, steps=60)
+        assert shrunk is not None
+        assert f"--replay {seed} --size 3 --steps" in shrunk.command
+        assert str(shrunk.violation).startswith("R12")
+        assert 0 < len(shrunk.trace) < 60
+    assert shrink(seed, size=3, steps=10) is None
+
+
+def _fails(seed: int) -> bool:
+    try:
+        run_scenario(seed, size=3)
+    except AssertionError:
+        return True
+    return False

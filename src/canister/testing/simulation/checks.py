@@ -9,7 +9,11 @@ from canister.testing.simulation.cluster import Cluster, SimNode
 
 
 class Violation(AssertionError):
-    """An invariant does not hold."""
+    """An invariant does not hold; *session* is the one that shows it, if one does."""
+
+    def __init__(self, what: str, session: bytes | None = None) -> None:
+        super().__init__(what)
+        self.session = session
 
 
 class Reader:
@@ -37,7 +41,10 @@ class Reader:
         newer = merge(record, self.seen)
         gone = retention(newer) <= node.clock.now() + cluster.policy.drift
         if lost and newer != record and not gone:
-            raise Violation(f"I8: {node.address} served {self.session!r} older than what the client had seen")
+            raise Violation(
+                f"I8: {node.address} served {self.session!r} older than what the client had seen",
+                self.session,
+            )
         self.seen, self.stamp = record, stamp_for(record)
         return True
 
@@ -56,7 +63,7 @@ def check_destroyed(cluster: Cluster, destroyed: dict[bytes, Version]) -> int:
             looked += 1
             state = status(node.visible(session), node.clock.now())
             if state not in (Status.DESTROYED, Status.UNKNOWN):
-                raise Violation(f"I4: {node.address} shows destroyed {session!r} as {state}")
+                raise Violation(f"I4: {node.address} shows destroyed {session!r} as {state}", session)
     return looked
 
 
@@ -89,7 +96,9 @@ def check_shape(cluster: Cluster) -> int:
                 continue
             looked += 1
             if record.birth is None or record.touch is None:
-                raise Violation(f"R6: {node.address} shows {session!r} without its birth or its touch")
+                raise Violation(
+                    f"R6: {node.address} shows {session!r} without its birth or its touch", session
+                )
             first = cluster.journal.births.get(session)
             if first is not None and hard_end(record) > hard_end(first):
                 raise Violation(
@@ -110,9 +119,11 @@ def check_written(node: SimNode, session: bytes, version: Version, was_over: boo
     delta = decode_record(node.cluster.journal.commits[-1].rows[0][1])
     for slot in delta.cells:
         if slot not in record.cells or record.cells[slot].version != version:
-            raise Violation(f"R4: {node.address} wrote {session!r} and shows something else")
+            raise Violation(f"R4: {node.address} wrote {session!r} and shows something else", session)
     if was_over and any(cell.version < version for cell in record.cells.values()):
-        raise Violation(f"R12: {node.address} started {session!r} afresh and shows what it held before")
+        raise Violation(
+            f"R12: {node.address} started {session!r} afresh and shows what it held before", session
+        )
 
 
 def check_quiet(cluster: Cluster, seconds: float) -> int:
@@ -160,12 +171,16 @@ def check_converged(cluster: Cluster) -> int:
 def _check_session(node: SimNode, session: bytes, least: Record, most: Record) -> None:
     encoded = node.store.whole(session)
     if encoded is None:
-        raise Violation(f"I2: {node.address} lost {session!r}")
+        raise Violation(f"I2: {node.address} lost {session!r}", session)
     whole = decode_record(encoded)
     if merge(whole, least) != whole:
-        raise Violation(f"I2: {node.address} lacks acknowledged writes of {session!r}:\n{whole}\n{least}")
+        raise Violation(
+            f"I2: {node.address} lacks acknowledged writes of {session!r}:\n{whole}\n{least}", session
+        )
     if merge(most, whole) != most:
-        raise Violation(f"I5: {node.address} holds more of {session!r} than was written:\n{whole}\n{most}")
+        raise Violation(
+            f"I5: {node.address} holds more of {session!r} than was written:\n{whole}\n{most}", session
+        )
 
 
 def _check_whole(node: SimNode, session: bytes, record: Record, delta: Record) -> None:
@@ -174,7 +189,7 @@ def _check_whole(node: SimNode, session: bytes, record: Record, delta: Record) -
     if any(versions.get(slot) == version for slot, version in written.items()):
         torn = [slot for slot, version in written.items() if versions.get(slot, Version(b"")) < version]
         if torn:
-            raise Violation(f"R2: {node.address} shows a part of a commit to {session!r}")
+            raise Violation(f"R2: {node.address} shows a part of a commit to {session!r}", session)
 
 
 def _rows(record: Record) -> set[Version]:

@@ -8,6 +8,13 @@ from canister.life import NEVER
 from canister.store.memory import MemoryStore
 from canister.testing.simulation.cluster import Cluster, SimNode
 
+FAULTS = (
+    "backup", "clock far ahead", "clock skew", "crash", "forget", "hang", "heal", "join", "link drop",
+    "one-way split", "partial split", "power cut", "restart", "restore", "resume", "slow network", "split",
+    "sweep", "sync",
+)  # fmt: skip
+"""The names of all faults."""
+
 
 class Faults:
     """Acts on random parts of a cluster."""

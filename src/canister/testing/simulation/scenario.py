@@ -43,9 +43,17 @@ class Outcome:
 
 
 class Scenario:
-    """The state of one run."""
+    """The state of one run.
 
-    def __init__(self, seed: int, size: int, steps: int) -> None:
+    Args:
+        seed: decides everything.
+        size: number of nodes.
+        steps: length of the faulty part.
+        without: faults that are drawn and do nothing, to find out which ones matter.
+    """
+
+    def __init__(self, seed: int, size: int, steps: int, without: frozenset[str] = frozenset()) -> None:
+        self.without = without
         self.random = Random(seed)
         self.outcome = Outcome(seed)
         self.steps = steps
@@ -69,9 +77,10 @@ class Scenario:
                 self._operate()
             if self.random.random() < 0.25:
                 name = self.random.choice(sorted(faults))
-                self.cluster.trace(f"fault: {name}")
-                faults[name]()
-                self.outcome.faults[name] += 1
+                if name not in self.without:
+                    self.cluster.trace(f"fault: {name}")
+                    faults[name]()
+                    self.outcome.faults[name] += 1
             self.cluster.run(self.random.choice((0.01, 0.1, 0.5, 2.0)))
             self._read()
             if self.random.random() < 0.3:
