@@ -19,9 +19,19 @@ from canister.replication.acks import Needed
 from canister.store.base import Edit
 from canister.store.sqlite import SqliteStore
 
-__all__ = ["Heals", "Loaded", "MemberState", "Needed", "Node", "Status"]
+__all__ = ["Heals", "Loaded", "MemberState", "Needed", "Node", "Status", "check_acks"]
 
 _SWEEP_BATCH = 200
+
+
+def check_acks(acks: object) -> None:
+    """Refuse what cannot say how many members must hold a commit.
+
+    Raises:
+        InputError: says what can.
+    """
+    if acks not in ("majority", "all") and not (type(acks) is int and acks >= 1):
+        raise InputError(f"acks is a number from 1, 'majority' or 'all', not {acks!r}")
 
 
 class Loaded(NamedTuple):
@@ -51,9 +61,10 @@ class Node:
         self.clock = clock
         self.store = SqliteStore(path, config, clock)
         self._client = AgentClient(self.store.files.control_socket)
-        self._waker = Waker(self.store.files.wake_socket, self.store.files.wake_flag)
+        self._waker: Waker | None = None
         self._agent = AgentThread(self.store, config, clock) if may_run_agent else None
         try:
+            self._waker = Waker(self.store.files.wake_socket, self.store.files.wake_flag)
             if self._agent is not None:
                 self._agent.start()
         except BaseException:
@@ -86,10 +97,11 @@ class Node:
         Raises:
             CannotTellError: nobody who could answer as new as *after* was reached.
         """
+        # First what was heard, then the session: what is heard of in between only makes it newer.
+        lacking = missing(after, self.store.heard_of) if after and not local else []
         stored = self.store.load(session)
         if local:
             return Loaded(stored.record, stored.record is not None)
-        lacking = missing(after, self.store.heard_of) if after else []
         if not lacking and (stored.record is not None or self._is_absent(stored.held)):
             return Loaded(stored.record, True)
         fetched = self._fetch(session)
@@ -115,14 +127,25 @@ class Node:
         Raises:
             AcknowledgementError: fewer hold it within ``remote_timeout``; here it stands.
         """
-        if acks not in ("majority", "all") and not (type(acks) is int and acks >= 1):
-            raise InputError(f"acks is a number from 1, 'majority' or 'all', not {acks!r}")
+        check_acks(acks)
         version = self.store.commit(edits)
-        if version is not None:
+        if version is not None and self._waker is not None:
             self._waker.wake()
             if acks != 1:
-                self._await_held(version, acks)
+                self.await_held(version, acks)
         return version
+
+    def await_held(self, version: Version, acks: Needed) -> None:
+        """Wait until as many members as *acks* hold the commit of *version*.
+
+        Raises:
+            AcknowledgementError: fewer hold it within ``remote_timeout``; here it stands.
+        """
+        timeout = self.config.remote_timeout.total_seconds()
+        request = control.AwaitHeld(stamp_of(version), acks, timeout)
+        reply = self._client.ask(request, control.HeldReply, timeout)
+        if len(reply.members) < reply.needed:
+            raise AcknowledgementError(reply.members, reply.needed)
 
     def forget(self, session: bytes) -> bool:
         """Drop this node's copy of a session."""
@@ -182,13 +205,7 @@ class Node:
             return Fetched([], everyone=False)
         return reply.fetched()
 
-    def _await_held(self, version: Version, acks: Needed) -> None:
-        timeout = self.config.remote_timeout.total_seconds()
-        request = control.AwaitHeld(stamp_of(version), acks, timeout)
-        reply = self._client.ask(request, control.HeldReply, timeout)
-        if len(reply.members) < reply.needed:
-            raise AcknowledgementError(reply.members, reply.needed)
-
     def _release(self) -> None:
-        self._waker.close()
+        if self._waker is not None:
+            self._waker.close()
         self.store.close()

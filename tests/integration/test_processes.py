@@ -16,6 +16,8 @@ from tests.integration.cluster import (
     read_notes,
 )
 
+from canister import Canister
+
 pytestmark = pytest.mark.integration
 
 
@@ -52,6 +54,20 @@ def test_two_processes_with_threads_lose_nothing(cluster: Cluster, tmp_path: Pat
     assert {id: len(first.store.get_data(id)) for id in noted} == {id: len(k) for id, k in noted.items()}
     await_equal([first, second])
     assert missing(second, noted) == []
+
+
+def test_processes_that_come_and_go_harm_nobody(cluster: Cluster, tmp_path: Path) -> None:
+    """A process that writes goes on, and loses nothing, while another opens and closes the node 60 times."""
+    node = cluster.add()
+    process, notes = node.start(), tmp_path / "notes"
+    process.do("load", name="w", notes=str(notes), threads=2, sessions=5)
+    await_notes([notes], 10)
+    for _ in range(60):
+        with Canister(node.path, agent=False, **node.settings) as visitor:
+            assert visitor.get("load-0", "w-0-0") == 0
+    await_notes([notes], 10)
+    stop_load([process])
+    assert missing(node, read_notes(notes)) == []
 
 
 def test_another_process_takes_over_from_one_that_ends(cluster: Cluster) -> None:

@@ -85,7 +85,7 @@ class Agent:
         stored = self._store.members()
         with self._store.snapshot() as snapshot:
             last = snapshot.last_stamp()
-        address = self._config.listen or "local"
+        address = self._config.address or "local"
         version = make_version(next_stamp(last, self._clock.now()), self._store.node)
         empty = not self._store.scan(None, 1)
         me = introduce(stored, address, self._store.node, version, empty=empty)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 
 from canister.clock import SECOND
-from canister.config import Config, check_loopback, parse_address
+from canister.config import Config, check_address, check_dialable, parse_address
 from canister.errors import CanisterError, ConfigError, ListenError, ProtocolError
 from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
@@ -94,6 +94,8 @@ class Mesh:
         self._replica = replica
         if self._config.listen is None:
             return
+        if self._config.plain_tcp:
+            logger.warning("plain_tcp is on: whoever is on the network can read and forge all sessions")
         host, port = parse_address(self._config.listen)
         try:
             self._server = await asyncio.start_server(self._incoming, host, port, limit=MAX_FRAME)
@@ -177,7 +179,7 @@ class Mesh:
         if self._config.listen is None or self.isolated:
             return
         wanted = {*self._config.seeds, *(m.address for m in self.replica.membership.others())}
-        wanted.discard(self._config.listen)
+        wanted.discard(self.replica.membership.address)
         for address in wanted:
             task = self._dialers.get(address)
             if task is None or task.done():
@@ -187,7 +189,8 @@ class Mesh:
 
     async def _dial(self, address: str) -> None:
         try:
-            check_loopback(address)
+            check_address(self._config, address)
+            check_dialable(address)
         except ConfigError as error:
             self._tell(address, str(error))
             return

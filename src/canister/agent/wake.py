@@ -1,47 +1,53 @@
 """Waking the agent after a commit: a shared byte, and one datagram where the agent is asleep."""
 
-import mmap
+import contextlib
 import os
 import socket
 from pathlib import Path
 
 from canister.agent.sockets import socket_path
+from canister.errors import StoreError
 from canister.forks import watch_forks
 
-_ASLEEP, _AWAKE = 0, 1
+_ASLEEP, _AWAKE = b"0", b"1"
 
 
 class WakeFlag:
     """A byte shared by all processes of a node: whether the agent waits to be woken.
 
     The agent lowers it before it reads the log, so whoever finds it raised afterwards knows that
-    what was just committed is going to be read.
+    what was just committed is going to be read. Read and written, not mapped: on a full disk a
+    write to a map can kill the process.
+
+    Raises:
+        StoreError: the file cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if not os.fstat(handle).st_size:
-                # A real write: through the map, a hole in a file on a full disk kills the process.
-                os.pwrite(handle, bytes([_ASLEEP]), 0)
-            self._byte = mmap.mmap(handle, 1)
-        finally:
-            os.close(handle)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
 
     def sleep(self) -> None:
         """Ask to be woken."""
-        self._byte[0] = _ASLEEP
+        self._write(_ASLEEP)
 
     def rouse(self) -> bool:
         """Return whether the agent was asleep; it counts as awake from now on."""
-        if self._byte[0] == _AWAKE:
+        if os.pread(self._handle, 1, 0) == _AWAKE:
             return False
-        self._byte[0] = _AWAKE
+        self._write(_AWAKE)
         return True
 
     def close(self) -> None:
-        """Release the byte."""
-        self._byte.close()
+        """Release the file."""
+        os.close(self._handle)
+
+    def _write(self, state: bytes) -> None:
+        # A byte that cannot be written leaves a file without one: the agent is woken each time.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._handle, state, 0)
 
 
 class Waker:

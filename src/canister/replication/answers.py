@@ -1,6 +1,6 @@
 """The side that is pulled from: every question is answered from the present state, nothing is kept."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from canister.errors import ProtocolError
 from canister.record import NodeId
@@ -53,8 +53,9 @@ def answer(question: AskDigests | AskListing | AskRows, view: View) -> Iterable[
     return _frames(question.round, _wanted_rows(question, view))
 
 
-def _within(numbers: Iterable[int], size: int) -> bool:
-    return all(0 <= number < size for number in numbers)
+def _within(numbers: Sequence[int], size: int) -> bool:
+    """Tell whether all numbers are different ones of the tree: asking twice would double the answer."""
+    return len(set(numbers)) == len(numbers) and all(0 <= number < size for number in numbers)
 
 
 def _short(view: View, at: int, bucket: int) -> bytes:

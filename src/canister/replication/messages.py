@@ -1,12 +1,13 @@
 """What nodes say to each other. Every message is one MessagePack frame, tagged by its first element."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from canister.codec import MAX_ID_BYTES
 from canister.errors import ProtocolError
-from canister.record import NodeId, Record, check_record, decode_record
+from canister.record import LATEST, NodeId, Record, check_record, decode_record
 from canister.store.base import Member
 
 PROTOCOL = 1
@@ -17,9 +18,23 @@ MAX_FRAME = 32 * 1024 * 1024
 """Greatest size of a frame in bytes: a session merged from several sides fits many times over."""
 MAX_HELLO = 64 * 1024
 """Greatest size of the first frame, before anything is known of who is calling."""
+MOST_MEMBERS = 300
+"""Members and tombstones in a list, ten times a large cluster: a hello that names them all still fits."""
+_MAX_ADDRESS, _MAX_NAME = 100, 24
+"""Characters of a member's address, bytes of its versions and node id."""
+_MOST = 65_536
+"""Things in a frame: more than the senders put there, and few enough to decode in little memory."""
 
-Row = tuple[bytes, bytes]
+Row = tuple[Annotated[bytes, Meta(min_length=2)], Annotated[bytes, Meta(min_length=8)]]
 """A session id and an encoded record."""
+
+# What is refused while it is decoded, so that a frame cannot grow many times its size in memory.
+_Instant = Annotated[int, Meta(ge=0, lt=LATEST)]
+_Heard = Annotated[dict[Annotated[NodeId, Meta(max_length=16)], _Instant], Meta(max_length=_MOST)]
+_Rows = Annotated[list[Row], Meta(max_length=_MOST)]
+_Numbers = Annotated[list[int], Meta(max_length=1024)]
+_Wanted = tuple[int, Annotated[list[bytes], Meta(max_length=_MOST)]]
+_Members = Annotated[list[Member], Meta(max_length=MOST_MEMBERS)]
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, tag=True):
@@ -34,8 +49,8 @@ class Hello(Message, frozen=True, tag=1):
     cluster: str
     member: Member
     incarnation: bytes
-    now: int
-    members: list[Member]
+    now: _Instant
+    members: _Members
 
 
 class Refused(Message, frozen=True, tag=2):
@@ -47,8 +62,8 @@ class Refused(Message, frozen=True, tag=2):
 class Live(Message, frozen=True, tag=3):
     """Commits of the sender in stamp order, as written; all up to *upto* have now been sent."""
 
-    commits: list[list[Row]]
-    upto: int
+    commits: Annotated[list[_Rows], Meta(max_length=_MOST)]
+    upto: _Instant
 
 
 class Heartbeat(Message, frozen=True, tag=15):
@@ -57,31 +72,31 @@ class Heartbeat(Message, frozen=True, tag=15):
     It has sent all its commits up to *upto*, and heard all of the receiver's up to *held*.
     """
 
-    upto: int
-    held: int
-    now: int
+    upto: _Instant
+    held: _Instant
+    now: _Instant
 
 
 class MemberList(Message, frozen=True, tag=4):
     """The sender's member list, after a change."""
 
-    members: list[Member]
+    members: _Members
 
 
 class AskRoot(Message, frozen=True, tag=5):
     """Begin a comparison: what do you hold as of the later of our clocks?"""
 
     round: int
-    now: int
+    now: _Instant
 
 
 class Root(Message, frozen=True, tag=6):
     """The root digest as of *at*, and what the sender had heard before it was taken."""
 
     round: int
-    at: int
-    claims: dict[NodeId, int]
-    members: list[Member]
+    at: _Instant
+    claims: _Heard
+    members: _Members
     digest: bytes
 
 
@@ -89,9 +104,9 @@ class AskDigests(Message, frozen=True, tag=7):
     """Ask for the digests one level below the given nodes of the tree."""
 
     round: int
-    at: int
+    at: _Instant
     level: int
-    nodes: list[int]
+    nodes: _Numbers
 
 
 class Digests(Message, frozen=True, tag=8):
@@ -105,30 +120,30 @@ class AskListing(Message, frozen=True, tag=9):
     """Ask for the session digests in the given buckets."""
 
     round: int
-    at: int
-    buckets: list[int]
+    at: _Instant
+    buckets: _Numbers
 
 
 class Listing(Message, frozen=True, tag=10):
     """For each bucket asked for its session digests, each shortened to 8 bytes, joined."""
 
     round: int
-    buckets: list[bytes]
+    buckets: Annotated[list[bytes], Meta(max_length=1024)]
 
 
 class AskRows(Message, frozen=True, tag=11):
     """Ask for the sessions with the given digests, by bucket."""
 
     round: int
-    at: int
-    wanted: list[tuple[int, list[bytes]]]
+    at: _Instant
+    wanted: Annotated[list[_Wanted], Meta(max_length=1024)]
 
 
 class Rows(Message, frozen=True, tag=12):
     """Whole sessions; *more* tells that another frame follows."""
 
     round: int
-    rows: list[Row]
+    rows: _Rows
     more: bool
 
 
@@ -144,20 +159,20 @@ class Fetched(Message, frozen=True, tag=14):
 
     number: int
     record: bytes | None
-    heard: dict[NodeId, int]
-    members: list[Member]
+    heard: _Heard
+    members: _Members
 
 
 class AskHeld(Message, frozen=True, tag=16):
     """Ask to be told once the receiver holds all of the sender's commits up to *stamp*, durably."""
 
-    stamp: int
+    stamp: _Instant
 
 
 class Held(Message, frozen=True, tag=17):
     """The sender holds all of the receiver's commits up to *stamp*, durably."""
 
-    stamp: int
+    stamp: _Instant
 
 
 class StartOver(Message, frozen=True, tag=18):
@@ -185,9 +200,15 @@ def decode_message(payload: bytes | bytearray | memoryview) -> Any:
         ProtocolError: the payload is no message.
     """
     try:
-        return _decoder.decode(payload)
+        message = _decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError(f"not a message: {error}") from error
+    named = [message.member] if isinstance(message, Hello) else []
+    for member in [*named, *getattr(message, "members", ())]:
+        longest = max(len(member.joined), len(member.version), len(member.node))
+        if len(member.address) > _MAX_ADDRESS or not member.address.isprintable() or longest > _MAX_NAME:
+            raise ProtocolError("a member's address or version has no form that a node gives it")
+    return message
 
 
 def decode_row(row: Row) -> tuple[bytes, Record]:

@@ -21,7 +21,7 @@ from canister.replication.messages import (
     Row,
     Rows,
 )
-from canister.store.base import Listed
+from canister.store.base import Listed, bucket_of
 
 Question = AskRoot | AskDigests | AskListing | AskRows
 
@@ -60,6 +60,7 @@ class Pull:
         self._now = now
         self._asked: Question = AskRoot(round_number, now)
         self._open: list[Question] = []
+        self._got: set[bytes] = set()
         self.done = False
 
     @property
@@ -88,8 +89,10 @@ class Pull:
             self._compare_listing(asked, answer, mine)
         elif isinstance(answer, Rows) and isinstance(asked, AskRows):
             rows = answer.rows
+            self._check_rows(asked, answer)
             if answer.more:
                 return rows
+            self._got.clear()
         else:
             raise ProtocolError(f"{type(answer).__name__} does not answer {type(asked).__name__}")
         if self._open:
@@ -97,6 +100,19 @@ class Pull:
         else:
             self.done = True
         return rows
+
+    def _check_rows(self, asked: AskRows, answer: Rows) -> None:
+        """Refuse what makes an answer longer than the buckets asked for: it could go on for ever."""
+        sessions = [session for session, _ in answer.rows]
+        buckets = {bucket for bucket, _ in asked.wanted}
+        if answer.more and not sessions:
+            raise ProtocolError("an answer goes on with an empty frame")
+        if any(bucket_of(session) not in buckets for session in sessions):
+            raise ProtocolError("an answer holds a session that was not asked for")
+        got = len(self._got) + len(sessions)
+        self._got.update(sessions)
+        if len(self._got) != got:
+            raise ProtocolError("an answer holds a session twice")
 
     def _compare_root(self, root: Root, mine: Holdings) -> None:
         self.at = max(root.at, self._now)

@@ -303,6 +303,7 @@ class Replica:
             number = self.fetches.draw()
             link.awaited[number] = session
             self._runtime.send([link.number], Fetch(number, session))
+            self._count_doubts()
 
     def _on_membership(self, link: Link, message: MemberList) -> None:
         self._learn(message.members)
