@@ -65,6 +65,7 @@ def decode_value(data: bytes) -> Any:
         ArithmeticError,
         LookupError,
         RecursionError,
+        OSError,  # of a time zone's name that is a directory, or too long for a file
     ) as error:
         raise StoreError(f"not an encoded value: {error}") from error
 
@@ -112,8 +113,17 @@ def key_slot(key: object) -> Slot:
 
 
 def slot_key(slot: Slot) -> Any:
-    """Return the application's key that `key_slot` made *slot* of."""
-    return decode_value(slot[1:])
+    """Return the application's key that `key_slot` made *slot* of.
+
+    Raises:
+        StoreError: *slot* is not an encoded key.
+    """
+    key = decode_value(slot[1:])
+    try:
+        hash(key)
+    except TypeError as error:
+        raise StoreError(f"not an encoded key: {error}") from error
+    return key
 
 
 def _check_key(key: object, depth: int) -> None:

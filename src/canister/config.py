@@ -1,6 +1,5 @@
 """Settings: one frozen value, read from arguments, ``CANISTER_*`` variables and ``canister.toml``."""
 
-import ipaddress
 import os
 import re
 import tomllib
@@ -10,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from canister.addresses import check_dialable, is_loopback, parse_address
 from canister.clock import micros
 from canister.errors import ConfigError
 
@@ -41,7 +41,15 @@ class Config:
 
     Cluster:
         listen: ``"host:port"`` the agent takes connections on; None means this machine alone.
+        advertise: ``"host:port"`` the other members dial this node at, and its name among them;
+            *listen* by default. Needed if *listen* is a wildcard such as ``0.0.0.0:7400``.
         seeds: addresses of members to meet first; more are learned from them.
+        tls_ca: file of the certificates of the authorities that peers' certificates may come from (PEM).
+        tls_cert: file of this node's certificate, which names the cluster and the node's host. With the
+            three files every link is mutual TLS; they are read again when they change.
+        tls_key: file of the certificate's private key, without a passphrase.
+        plain_tcp: allow links off the loopback without TLS. Everything on the wire can then be read
+            and forged: for a private network only.
         cluster: name of the cluster; nodes of another name are refused.
         node_interval: a peer that is silent for this long is given up. Shorter notices sooner and
             mistakes a busy peer for a dead one more often.
@@ -65,7 +73,12 @@ class Config:
     max_session: int = 1024 * 1024
 
     listen: str | None = None
+    advertise: str | None = None
     seeds: tuple[str, ...] = ()
+    tls_ca: Path | str | None = None
+    tls_cert: Path | str | None = None
+    tls_key: Path | str | None = None
+    plain_tcp: bool = False
     cluster: str = "canister"
     node_interval: timedelta = timedelta(seconds=8)
     digest_interval: timedelta = timedelta(seconds=10)
@@ -76,7 +89,18 @@ class Config:
     def __post_init__(self) -> None:
         _check_durations(self)
         _check_store(self)
+        _check_tls(self)
         _check_cluster(self)
+
+    @property
+    def address(self) -> str | None:
+        """The address by which the other members know this node; None if it has none."""
+        return self.listen if self.advertise is None else self.advertise
+
+    @property
+    def uses_tls(self) -> bool:
+        """Tell whether links are mutual TLS."""
+        return self.tls_ca is not None
 
     def summary(self) -> str:
         """Return all settings on one line, for the log at start."""
@@ -159,18 +183,6 @@ def parse_duration(value: object, name: str = "duration") -> timedelta:
         raise ConfigError(f"{name} is too long: {value!r}") from error
 
 
-def parse_address(address: str) -> tuple[str, int]:
-    """Return the host and port of ``"host:port"`` or ``"[host]:port"``.
-
-    Raises:
-        ConfigError: *address* has another form.
-    """
-    host, colon, port = str(address).rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"an address is 'host:port', such as '127.0.0.1:7400', not {address!r}")
-    return host.strip("[]"), int(port)
-
-
 def _from_file(environ: Mapping[str, str], file: Path | None) -> Mapping[str, Any]:
     named = environ.get("CANISTER_CONFIG")
     path = file or Path(named or "canister.toml")
@@ -200,9 +212,19 @@ def _convert(name: str, value: Any, source: str) -> Any:
         if not (isinstance(value, str) and value.strip().isdecimal()):
             raise ConfigError(f"{name} in {source} must be a whole number, not {value!r}")
         return int(value)
+    if kind is bool:
+        return _switch(name, value, source)
     if name == "seeds":
         return _seeds(value, source)
     return value
+
+
+def _switch(name: str, value: object, source: str) -> bool:
+    texts = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    found = value if isinstance(value, bool) else texts.get(str(value).strip().lower())
+    if found is None:
+        raise ConfigError(f"{name} in {source} must be true or false, not {value!r}")
+    return found
 
 
 def _seeds(value: object, source: str) -> tuple[str, ...]:
@@ -252,31 +274,42 @@ def _check_cluster(config: Config) -> None:
     name: Any = config.cluster  # settings may come from a file
     if not isinstance(name, str) or not name.isprintable() or not 1 <= len(name.encode()) <= 64:
         raise ConfigError(f"cluster must be a name of 1 to 64 bytes, not {config.cluster!r}")
-    if config.seeds and config.listen is None:
-        raise ConfigError(
-            "seeds are given without listen; set listen='host:port' so that peers can call back"
-        )
-    for address in (*config.seeds, *([] if config.listen is None else [config.listen])):
-        check_loopback(address)
+    for setting, value in (("seeds are", config.seeds), ("advertise is", config.advertise)):
+        if value and config.listen is None:
+            raise ConfigError(
+                f"{setting} given without listen; set listen='host:port' so that peers can call back"
+            )
+    if config.listen is not None:
+        parse_address(config.listen)
+        check_address(config, config.listen)
+    for address in (*config.seeds, *([] if config.address is None else [config.address])):
+        check_address(config, address)
+        check_dialable(address)
 
 
-def check_loopback(address: str) -> None:
-    """Refuse an address off the loopback: links there need mutual TLS, which this release lacks.
+def _check_tls(config: Config) -> None:
+    files: dict[str, Any] = {name: getattr(config, name) for name in ("tls_ca", "tls_cert", "tls_key")}
+    for name, file in files.items():
+        if not isinstance(file, (str, Path, type(None))):
+            raise ConfigError(f"{name} is the name of a file, not {file!r}")
+    lacking = [name for name, file in files.items() if not file]
+    if lacking and any(file is not None for file in files.values()):
+        raise ConfigError(f"TLS takes tls_ca, tls_cert and tls_key; {' and '.join(lacking)} must be set too")
+    if config.plain_tcp and config.uses_tls:
+        raise ConfigError("plain_tcp and tls_ca exclude each other: links are mutual TLS or plain TCP")
+
+
+def check_address(config: Config, address: str) -> None:
+    """Refuse an address off the loopback where the settings do not allow links there.
 
     Raises:
-        ConfigError: says so.
+        ConfigError: names both ways out.
     """
-    host, _ = parse_address(address)
-    if host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not (config.uses_tls or config.plain_tcp or is_loopback(address)):
         raise ConfigError(
-            f"{address} is not on the loopback: links between machines need mutual TLS, which this release "
-            "does not have yet; use 127.0.0.1, [::1] or localhost"
+            f"{address} is not on the loopback: links between machines need mutual TLS; set tls_ca, tls_cert "
+            "and tls_key (see `canister certs`), or plain_tcp=True on a private network, where everything "
+            "on the wire can be read and forged"
         )
 
 

@@ -77,7 +77,7 @@ def destroy(record: Record | None, moment: Moment, policy: Policy) -> Record:
     """Write a tombstone that outlives every copy of the session there could be."""
     if record is not None and record.destroy is not None:
         return Record(destroy=Destroy(moment.version, record.destroy.keep))
-    if record is None or record.birth is None:
+    if record is None or record.birth is None or retention(record) <= moment.now:
         keep = stamp_of(moment.version) + LONGEST + policy.grace + policy.drift
     else:
         keep = hard_end(record) + record.birth.grace + 2 * policy.drift

@@ -7,7 +7,7 @@ to there. Holding *a* row with such a version proves nothing: an earlier commit 
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from canister.errors import InputError
@@ -43,11 +43,23 @@ class Fetched(NamedTuple):
 
 def stamp_for(record: Record) -> Stamp:
     """Return the stamp of a session as it was served."""
-    newest: dict[NodeId, Version] = {}
-    for version in versions(record):
+    return newest(versions(record))
+
+
+def newest(seen: Iterable[Version], *, first: Sequence[Version] = ()) -> Stamp:
+    """Return the stamp that holds *seen*; where there is no room for all nodes, *first* comes first."""
+    latest: dict[NodeId, Version] = {}
+    for version in (*first, *seen):
         node = node_of(version)
-        newest[node] = max(version, newest.get(node, version))
-    return tuple(sorted(newest.values(), reverse=True)[:MOST_ENTRIES])
+        latest[node] = max(version, latest.get(node, version))
+    before = {node_of(version) for version in first}
+    kept = sorted(latest.values(), key=lambda v: (node_of(v) in before, v), reverse=True)
+    return tuple(sorted(kept[:MOST_ENTRIES], reverse=True))
+
+
+def covers(stamp: Stamp, seen: Iterable[Version]) -> bool:
+    """Tell whether whoever has all of *stamp* has all of *seen*."""
+    return all(any(node_of(have) == node_of(v) and have >= v for have in stamp) for v in seen)
 
 
 def missing(stamp: Stamp, heard_of: Callable[[NodeId], int]) -> list[Version]:

@@ -13,6 +13,7 @@ from typing import NewType
 
 import msgspec
 
+from canister.clock import DAY
 from canister.errors import ProtocolError
 
 NodeId = NewType("NodeId", bytes)
@@ -35,7 +36,10 @@ META = b"m"
 """Name space of metadata that a clear keeps: hashes of secrets."""
 
 _SPACES = (KEY[0], IDENTITY[0], META[0])
-_TOO_LATE = 2**62  # SQLite's integers have 63 bits
+_MAX_SLOT_BYTES = 1025
+_LONGEST = 400 * DAY
+LATEST = 2**57
+"""What no instant or stamp reaches: far off, but still a `datetime`, and sums still fit SQLite's integers."""
 
 
 def make_version(stamp: int, node: NodeId) -> Version:
@@ -129,7 +133,7 @@ def decode_record(data: bytes) -> Record:
     """
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of msgspec, and of text that is no UTF-8
         raise ProtocolError(f"not a record: {error}") from error
 
 
@@ -181,16 +185,24 @@ def check_record(record: Record) -> None:
     """
     if any(len(version) != VERSION_BYTES for version in versions(record)):
         raise ProtocolError("a version is not 16 bytes long")
-    if record.touch is not None and record.touch.access > stamp_of(record.touch.version):
+    birth, touch, expiry = record.birth, record.touch, record.expiry
+    if touch is not None and touch.access > stamp_of(touch.version):
         raise ProtocolError("a touch is later than its own stamp")
-    birth = record.birth
     if birth is not None and min(birth.absolute, birth.idle, birth.interval + 1, birth.grace + 1) <= 0:
         raise ProtocolError("a birth holds a duration that is not positive")
-    times = [record.reach, birth.born + birth.absolute + birth.grace if birth else 0]
-    times += [record.touch.access if record.touch else 0, record.destroy.keep if record.destroy else 0]
-    if not all(0 <= time < _TOO_LATE for time in times):
+    if birth is not None and birth.absolute > _LONGEST:
+        raise ProtocolError("a birth holds an absolute lifetime of more than 400 days")
+    times = [record.reach, newest(record), touch.access if touch else 0]
+    times += [record.destroy.keep if record.destroy else 0]
+    times += [birth.born, birth.born + birth.absolute + birth.grace] if birth else []
+    times += [expiry.idle or 0, expiry.interval] if expiry else []
+    if not all(0 <= time < LATEST for time in times):
         raise ProtocolError("an instant or a duration is out of range")
-    if any(not slot or slot[0] not in _SPACES for slot in record.cells):
+    if expiry is not None and abs(expiry.until or 0) >= LATEST:
+        raise ProtocolError("an instant or a duration is out of range")
+    if birth is not None and birth.born > stamp_of(birth.version):
+        raise ProtocolError("a birth is later than its own stamp")
+    if any(not 0 < len(slot) <= _MAX_SLOT_BYTES or slot[0] not in _SPACES for slot in record.cells):
         raise ProtocolError("a cell is in an unknown name space")
 
 

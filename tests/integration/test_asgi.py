@@ -21,10 +21,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from canister import Canister, SessionDestroyedError
-from canister.integrations.asgi import SessionMiddleware
+from canister import Canister, CannotTellError, ConfigError, SessionDestroyedError
+from canister.integrations.asgi import SessionMiddleware, session_of
 from canister.record import NodeId, make_version
-from canister.sessions import CookieSettings
+from canister.sessions import CookieSettings, stamp
 from canister.sessions.keys import KeyRing
 from canister.sessions.token import draft
 from canister.testing.clock import ManualClock
@@ -421,16 +421,120 @@ def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cook
 
 def test_a_node_that_cannot_tell_may_refuse_reads_as_well(cut_off: Canister, clock: ManualClock) -> None:
     client = client_of(cut_off, when_behind="refuse")
+    cookie = with_cookie(token_of_elsewhere(clock))
+    for method, path in [("GET", "/"), ("GET", "/peek"), ("POST", "/put"), ("POST", "/append")]:
+        response = client.request(method, path, headers=cookie, json={"a": 1})
+        assert response.status_code == 503, path
+        assert response.headers["retry-after"] == "2"
+        assert "set-cookie" not in response.headers
+    assert client.get("/").status_code == 200, "without a cookie there is nothing to tell"
+
+
+def test_where_it_refuses_routes_that_use_no_session_go_on(cut_off: Canister, clock: ManualClock) -> None:
+    client = client_of(cut_off, when_behind="refuse")
     response = client.get("/untouched", headers=with_cookie(token_of_elsewhere(clock)))
-    assert response.status_code == 503
-    assert "set-cookie" not in response.headers
-    assert client.get("/untouched").status_code == 200
+    assert (response.status_code, response.text) == (200, "ok")
+    assert dict(response.headers).keys() == {"content-length", "content-type"}
+
+
+def test_where_it_refuses_log_in_and_log_out_still_work(cut_off: Canister, clock: ManualClock) -> None:
+    client = client_of(cut_off, when_behind="refuse")
+    token = token_of_elsewhere(clock)
+    assert client.post("/log-out", headers=with_cookie(token)).headers["set-cookie"] == END
+    client.post("/log-in", headers=with_cookie(token_of_elsewhere(clock)))
+    assert client.get("/").json() == {"user": "ann"}
+
+
+def test_an_application_can_tell_no_session_from_cannot_tell(cut_off: Canister, clock: ManualClock) -> None:
+    async def ask(request: Request) -> Response:
+        session = session_of(request)
+        return JSONResponse([session.cannot_tell, session.is_behind])
+
+    for settings in ({}, {"when_behind": "refuse"}):
+        client = client_of(cut_off, Route("/ask", ask), **settings)
+        assert client.get("/ask").json() == [False, False]
+        assert client.get("/ask", headers=with_cookie(token_of_elsewhere(clock))).json() == [True, False]
+
+
+def test_what_is_put_in_a_refused_sessions_place_is_refused(cut_off: Canister, clock: ManualClock) -> None:
+    async def replace(request: Request) -> Response:
+        request.scope["session"] = {"b": 2}
+        return PlainTextResponse("ok")
+
+    client = client_of(cut_off, Route("/replace", replace), when_behind="refuse")
+    assert client.get("/replace", headers=with_cookie(token_of_elsewhere(clock))).status_code == 503
+    assert log_of(cut_off) == []
+
+
+def test_a_refusal_after_the_headers_left_is_the_servers_error(cut_off: Canister, clock: ManualClock) -> None:
+    async def stream(request: Request) -> Response:
+        async def body() -> AsyncIterator[str]:
+            yield "a"
+            yield request.session["b"]
+
+        return StreamingResponse(body())
+
+    client = client_of(cut_off, Route("/stream", stream), when_behind="refuse")
+    with pytest.raises(CannotTellError):
+        client.get("/stream", headers=with_cookie(token_of_elsewhere(clock)))
+
+
+def test_the_accessor_needs_the_middleware(canister: Canister) -> None:
+    bare = Request({"type": "http", "headers": []})
+    with pytest.raises(ConfigError, match="SessionMiddleware"):
+        session_of(bare)
+    bare.scope["session"] = {}
+    with pytest.raises(ConfigError, match="dict"):
+        session_of(bare)
+
+
+def test_a_node_alone_sends_no_second_cookie_and_reads_none(
+    canister: Canister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamp, "read", lambda values, token: pytest.fail("read") if values else ())
+    client = client_of(canister)
+    for path in ("/put", "/log-in", "/log-out"):
+        client.cookies.set("__Host-seen", "x")
+        response = client.post(path, json={"a": 1})
+        assert not any("seen" in cookie for cookie in response.headers.get_list("set-cookie"))
 
 
 def test_a_cut_off_node_still_makes_and_serves_its_own_sessions(cut_off: Canister) -> None:
     client = client_of(cut_off)
     client.post("/put", json={"a": 1})
     assert client.get("/").json() == {"a": 1}
+
+
+def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: Canister) -> None:
+    client = client_of(cut_off, acks=2)
+    response = client.post("/put", json={"a": 1})
+    assert response.status_code == 503
+    assert "it stands on this node" in response.text
+    assert NAME in client.cookies, "or nobody could reach what stands"
+    assert client.get("/").json() == {"a": 1}
+    response = client.post("/put", json={"b": 2})
+    assert response.status_code == 503
+    response = client.post("/log-in")
+    assert response.status_code == 503
+    assert client.get("/").json() == {"a": 1, "b": 2, "user": "ann"}
+    assert client.post("/log-out").status_code == 503
+    assert NAME not in client.cookies
+
+
+def test_recording_an_access_waits_for_no_acknowledgement(cut_off: Canister, clock: ManualClock) -> None:
+    client = client_of(cut_off)
+    client.post("/put", json={"a": 1})
+    clock.advance(timedelta(minutes=2))
+    before = log_of(cut_off)
+    careful = client_of(cut_off, acks=2)
+    assert careful.get("/", headers=with_cookie(client.cookies[NAME])).json() == {"a": 1}
+    assert len(log_of(cut_off)) == len(before) + 1
+
+
+@pytest.mark.parametrize("acks", [0, True, "some"])
+def test_a_wrong_number_of_acknowledgements_is_refused(canister: Canister, acks: Any) -> None:
+    with pytest.raises(ConfigError, match="acks"):
+        SessionMiddleware(Starlette(), canister=canister, secret_keys=KEY, acks=acks)
 
 
 # Other kinds of applications and of scopes.

@@ -271,3 +271,17 @@ def test_an_address_off_the_loopback_is_refused(tmp_path: Path, address: str) ->
     with pytest.raises(ConfigError, match=r"is not on the loopback"):
         Canister(tmp_path / "a", listen="127.0.0.1:7400", seeds=[address])
     assert not (tmp_path / "a").exists()
+
+
+def test_plain_tcp_is_allowed_and_warned_of(cluster: Cluster) -> None:
+    """With plain_tcp a node may listen everywhere; it is known by what it advertises, and says what it risks."""
+    first, second = cluster.add(plain_tcp=True), cluster.add(plain_tcp=True)
+    for node, other in ((first, second), (second, first)):
+        node.settings["advertise"] = node.address
+        node.settings["listen"] = "0.0.0.0:" + node.address.rpartition(":")[2]
+        node.settings["seeds"] = [other.address]
+        node.start()
+    await_linked([first, second])
+    for node in (first, second):
+        assert len(node.logged("WARNING", "plain_tcp is on")) == 1
+    still_replicates([first, second])

@@ -13,34 +13,40 @@ from canister.record import (
     Expiry,
     Record,
     Touch,
+    Version,
     make_version,
 )
 
 small = st.integers(0, 6)
 versions = st.sampled_from([make_version(stamp, node) for stamp in range(7) for node in (A, B, C)])
-births = st.builds(Birth, versions, small, st.integers(1, 6), small, small, small)
-expiries = st.builds(Expiry, versions, st.none() | small, small, st.none() | small)
-touches = st.builds(Touch, versions, small)
-destroys = st.builds(Destroy, versions, small)
-
 slots = st.sampled_from([slot(name, space) for name in "xy" for space in (KEY, IDENTITY, META)])
-cells = st.dictionaries(
-    slots, st.builds(Cell, versions, st.none() | st.sampled_from([b"", b"1", b"2"])), max_size=3
-)
+contents = st.none() | st.sampled_from([b"", b"1", b"2"])
+births = st.builds(Birth, versions, small, st.integers(1, 6), small, small, small)
 
-undestroyed = st.builds(
-    Record,
-    birth=st.none() | births,
-    expiry=st.none() | expiries,
-    reach=small,
-    touch=st.none() | touches,
-    clear=st.none() | versions,
-    cells=cells,
-)
+
+def undestroyed_of(
+    versions: st.SearchStrategy[Version], small: st.SearchStrategy[int]
+) -> st.SearchStrategy[Record]:
+    """Return records without a tombstone whose facts have such versions and numbers."""
+    return st.builds(
+        Record,
+        birth=st.none() | births,
+        expiry=st.none() | st.builds(Expiry, versions, st.none() | small, small, st.none() | small),
+        reach=small,
+        touch=st.none() | st.builds(Touch, versions, small),
+        clear=st.none() | versions,
+        cells=st.dictionaries(slots, st.builds(Cell, versions, contents), max_size=3),
+    )
+
+
+undestroyed = undestroyed_of(versions, small)
 destroyed = st.builds(
     lambda record, destroy: Record(destroy=destroy, touch=record.touch, cells=record.cells),
     undestroyed,
-    destroys,
+    st.builds(Destroy, versions, small),
 )
-records = undestroyed | destroyed
+records = undestroyed | st.deferred(lambda: undestroyed) | destroyed
 """Any record at all, also such as no commit writes."""
+
+conflicting = undestroyed_of(st.just(make_version(1, A)), st.integers(0, 1))
+"""Records that only a node whose id was used twice can write: one version, several contents."""

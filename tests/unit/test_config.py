@@ -7,14 +7,8 @@ from typing import Any
 
 import pytest
 
-from canister.config import (
-    Config,
-    Policy,
-    check_loopback,
-    load_config,
-    parse_address,
-    parse_duration,
-)
+from canister.addresses import is_loopback, parse_address
+from canister.config import Config, Policy, load_config, parse_duration
 from canister.errors import ConfigError
 
 MINUTE = 60_000_000
@@ -219,7 +213,7 @@ def test_no_addresses(bad: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"])
 def test_loopback(address: str) -> None:
     """Addresses on the loopback are allowed, to listen on and as seeds."""
-    check_loopback(address)
+    assert is_loopback(address)
     assert load(listen=address, seeds=[address]).seeds == (address,)
 
 
@@ -227,11 +221,72 @@ def test_loopback(address: str) -> None:
     "address", ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "example.org:1", "localhost.evil.org:1", "127.1:1"]
 )
 def test_off_the_loopback(address: str) -> None:
-    """Links to other machines need mutual TLS, so their addresses are refused, wherever they stand."""
-    for arguments in ({"listen": address}, {"listen": "127.0.0.1:1", "seeds": address}):
-        with pytest.raises(ConfigError, match="TLS") as caught:
+    """Links to other machines need mutual TLS or a word that plain TCP is meant, wherever the address is."""
+    for arguments in (
+        {"listen": address},
+        {"listen": "127.0.0.1:1", "seeds": address},
+        {"listen": "127.0.0.1:1", "advertise": address},
+    ):
+        with pytest.raises(ConfigError, match=r"tls_ca.*plain_tcp") as caught:
             load(**arguments)
         assert address in str(caught.value)
+
+
+def test_plain_tcp() -> None:
+    """With plain_tcp addresses of other machines are allowed."""
+    config = load(listen="10.0.0.1:1", seeds="example.org:1", plain_tcp=True)
+    assert config.address == "10.0.0.1:1"
+    config = load(listen="127.0.0.1:1", advertise="example.org:2", plain_tcp=True)
+    assert config.address == "example.org:2"
+
+
+@pytest.mark.parametrize("wildcard", ["0.0.0.0:1", "[::]:1"])
+def test_wildcards(wildcard: str) -> None:
+    """Nobody can call a wildcard: a node that listens on one has to say by which address it is called."""
+    for arguments in (
+        {"listen": wildcard},
+        {"listen": wildcard, "advertise": wildcard},
+        {"listen": "127.0.0.1:1", "seeds": wildcard},
+    ):
+        with pytest.raises(ConfigError, match="advertise"):
+            load(**arguments, plain_tcp=True)
+    assert load(listen=wildcard, advertise="10.0.0.1:1", plain_tcp=True).address == "10.0.0.1:1"
+
+
+def test_tls_takes_three_files() -> None:
+    """All three files or none; and not together with plain_tcp."""
+    files = {"tls_ca": "ca", "tls_cert": "cert", "tls_key": "key"}
+    assert load(listen="10.0.0.1:1", **files).uses_tls
+    for name in files:
+        others = {other: file for other, file in files.items() if other != name}
+        with pytest.raises(ConfigError, match=f"; {name} must be set too"):
+            load(**others)
+        with pytest.raises(ConfigError, match=f"; {name} must be set too"):
+            load(**others, **{name: ""})
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load(**files, plain_tcp=True)
+
+
+def test_advertise_needs_listen() -> None:
+    """Who does not listen cannot be called."""
+    with pytest.raises(ConfigError, match="advertise is given without listen"):
+        load(advertise="127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [("true", True), ("1", True), ("Yes", True), ("false", False), ("0", False), ("no", False)],
+)
+def test_switches(value: str, meant: bool) -> None:
+    """A setting that is on or off may be given as text."""
+    assert load({"CANISTER_PLAIN_TCP": value}).plain_tcp is meant
+
+
+@pytest.mark.parametrize("value", ["", "2", "maybe", 2, None])
+def test_no_switches(value: object) -> None:
+    """Anything else is refused with the name of the setting."""
+    with pytest.raises(ConfigError, match="plain_tcp in the arguments"):
+        load(plain_tcp=value)
 
 
 def test_settings_cannot_be_changed() -> None:

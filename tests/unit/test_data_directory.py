@@ -278,6 +278,13 @@ def test_directory_in_place_of_the_database(tmp_path: Path) -> None:
         SqliteStore(tmp_path, NORMAL)
 
 
+def test_directory_in_place_of_the_lock(tmp_path: Path) -> None:
+    """A directory where the lock file should be is refused."""
+    tmp_path.joinpath("write.lock").mkdir()
+    with pytest.raises(StoreError, match=r"write\.lock cannot be opened: Is a directory"):
+        SqliteStore(tmp_path, NORMAL)
+
+
 def test_directory_that_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that may not be written is refused before anything is tried."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)

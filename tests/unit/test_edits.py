@@ -144,11 +144,11 @@ def test_destroy_keeps_by_the_sessions_own_grace() -> None:
     assert made.keep == 11_000 + 600 + 2 * 60
 
 
-@pytest.mark.parametrize("record", [None, Record(cells=cells(1, k=b"1"))])
+@pytest.mark.parametrize("record", [None, Record(cells=cells(1, k=b"1")), SESSION])
 def test_destroy_of_an_unknown_session(record: Record | None) -> None:
-    """Without a birth the tombstone lives as long as any session of any node could."""
-    made = edits.destroy(record, moment(1200), POLICY)
-    assert made == Record(destroy=Destroy(at(1200), 1200 + LONGEST + 600 + 60))
+    """Of what is not here, or past its retention, the tombstone lives as long as any session could."""
+    made = edits.destroy(record, moment(1910), POLICY)
+    assert made == Record(destroy=Destroy(at(1910), 1910 + LONGEST + 600 + 60))
 
 
 def test_destroy_of_a_destroyed_session() -> None:

@@ -29,6 +29,16 @@ def test_plain_http_has_another_name_and_no_secure() -> None:
     assert CookieSettings(plain_http=True).keep("v") == "id=v; Path=/; HttpOnly; SameSite=Lax"
 
 
+def test_the_second_cookie_has_the_same_attributes_and_its_own_name() -> None:
+    assert CookieSettings().for_seen().keep("v") == "__Host-seen=v; Path=/; Secure; HttpOnly; SameSite=Lax"
+    assert CookieSettings(plain_http=True).for_seen().keep("v") == "seen=v; Path=/; HttpOnly; SameSite=Lax"
+    assert CookieSettings(name="__Secure-id", domain="example.org").for_seen().name == "__Secure-seen"
+    assert CookieSettings(name="sid").for_seen().name == "seen"
+    own = CookieSettings(seen="__Host-what", samesite="strict", max_age=timedelta(days=1)).for_seen()
+    assert own.keep("v").endswith("Secure; HttpOnly; SameSite=Strict; Max-Age=86400")
+    assert own.name == "__Host-what"
+
+
 def test_a_cookie_may_outlive_the_browser() -> None:
     assert CookieSettings(max_age=timedelta(days=1)).keep("v").endswith("; Max-Age=86400")
     assert "Max-Age" not in CookieSettings(max_age=timedelta(days=1)).end()
@@ -59,6 +69,10 @@ def test_headers_follow_the_grammar_and_name_no_attribute_twice(cookie: CookieSe
         ({"name": "__Host-id", "plain_http": True}, "without Secure"),
         ({"name": "__HOST-id", "plain_http": True}, "without Secure"),
         ({"name": "__Secure-id", "plain_http": True}, "without Secure"),
+        ({"name": "a", "seen": "a"}, "both are called 'a'"),
+        ({"name": "a", "seen": "b c"}, "a cookie's name"),
+        ({"seen": "__Host-x", "plain_http": True}, "without Secure"),
+        ({"name": "id", "seen": "__Host-x", "path": "/shop"}, "'__Host-x' with a domain"),
         ({"samesite": "none", "plain_http": True}, "samesite='none' without Secure"),
         ({"samesite": "sometimes"}, "'lax', 'strict' or 'none'"),
         ({"max_age": timedelta(0)}, "1 second to 400 days"),
@@ -113,6 +127,21 @@ def test_a_response_that_sets_the_cookie_is_not_cached() -> None:
         ("Vary", "Cookie"),
         ("Set-Cookie", "id=v"),
         ("Cache-Control", 'private, no-cache="Set-Cookie"'),
+    ]
+
+
+def test_a_response_that_sets_the_second_cookie_is_not_cached_either() -> None:
+    private = ("Cache-Control", 'private, no-cache="Set-Cookie"')
+    cookies = [("Set-Cookie", "id=v"), ("Set-Cookie", "seen=w")]
+    assert Outcome(None, vary=False, set_seen="seen=w").headers([]) == [
+        ("Vary", "Cookie"),
+        cookies[1],
+        private,
+    ]
+    assert Outcome("id=v", vary=True, set_seen="seen=w").headers([]) == [
+        ("Vary", "Cookie"),
+        *cookies,
+        private,
     ]
 
 

@@ -17,6 +17,7 @@ from canister.config import Config
 from canister.edits import Moment
 from canister.errors import DiskFullError, StoreBusyError, StoreError
 from canister.record import Record, decode_record, encode_record, stamp_of
+from canister.store import sqlite
 from canister.store.base import bucket_of
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import put, values, visible
@@ -239,6 +240,42 @@ def limit(store: SqliteStore, pages: int) -> None:
     with store._pool.lend() as handle:
         count = handle.connection.pragma("page_count")
         handle.connection.pragma("max_page_count", count + pages if pages else 2**30)
+
+
+@pytest.mark.integration
+def test_checkpoint_is_due(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is due when enough is in the write-ahead log, until it has been done."""
+    monkeypatch.setattr(sqlite, "_CHECKPOINT_AT", 20)
+    assert not store.checkpoint_due()
+    put(store, b"s", k=b"1")
+    assert not store.checkpoint_due()
+    for number in range(20):
+        put(store, b"%d" % number, k=b"1")
+    assert store.checkpoint_due()
+    store.checkpoint()
+    assert not store.checkpoint_due()
+    assert run("locked", store.files.path)
+
+
+def test_sync(store: SqliteStore, directory: Path) -> None:
+    """Syncing succeeds where there is a log to sync, and says so where it cannot."""
+    put(store, b"s", k=b"1")
+    store.sync()
+    shutil.rmtree(directory)
+    with pytest.raises(StoreError, match=r"canister\.db-wal cannot be synced"):
+        store.sync()
+
+
+def test_close_while_in_use(store: SqliteStore, directory: Path) -> None:
+    """A connection in use when the store is closed serves to its end, and is closed then."""
+    put(store, b"s", k=b"1")
+    with store.snapshot() as view:
+        store.close()
+        assert view.whole(b"s") is not None
+        assert directory.joinpath("canister.db-wal").exists()
+    assert not directory.joinpath("canister.db-wal").exists()
+    with pytest.raises(StoreError, match="closed"):
+        store.load(b"s")
 
 
 def fill(store: SqliteStore) -> None:

@@ -28,6 +28,8 @@ logger = logging.getLogger("canister.agent")
 
 _TICK = 0.2
 _SWEEP_BATCH = 200
+_MAX_REQUEST = 32 * 1024 * 1024
+"""Bytes of a request: the ids of some ten thousand sessions to resync."""
 _MOST_FETCHES = 256
 """Sessions asked for at once; more unknown ids than that are answered with "cannot tell"."""
 
@@ -167,15 +169,17 @@ class Agent:
         self._askers.add(writer)
         try:
             while True:
-                head = await reader.readexactly(4)
-                request = control.request_decoder.decode(await reader.readexactly(control.frame_length(head)))
+                length = control.frame_length(await reader.readexactly(4))
+                if length > _MAX_REQUEST:
+                    raise ValueError(f"a request claims {length} bytes")
+                request = control.request_decoder.decode(await reader.readexactly(length))
                 try:
                     payload = control.encode_reply(await self._answer(request))
                 except CanisterError as error:
                     payload = control.encode_failure(str(error))
                 writer.write(control.frame(payload))
                 await writer.drain()
-        except (EOFError, OSError, ValueError) as error:
+        except (EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
             logger.debug("a process hung up: %s", error)
         finally:
             self._askers.discard(writer)
@@ -241,6 +245,7 @@ class Agent:
             queued=self._replica.queued(),
             isolated=self._mesh.isolated,
             pid=os.getpid(),
+            refused=dict(self._mesh.refused),
         )
 
     def _members(self) -> list[MemberState]:

@@ -104,13 +104,18 @@ class MemberState(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The agent's answer to `AskStatus`. *digest* is hex; *queued* counts open questions to peers."""
+    """The agent's answer to `AskStatus`.
+
+    *digest* is hex; *queued* counts open questions to peers; *refused* counts the handshakes refused
+    since the agent started, by reason.
+    """
 
     members: list[MemberState]
     digest: str
     queued: int
     isolated: bool
     pid: int
+    refused: dict[str, int] = {}
 
 
 class FetchReply(msgspec.Struct, frozen=True):

@@ -2,35 +2,31 @@
 
 import asyncio
 import logging
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
+from canister.addresses import check_dialable, parse_address
+from canister.agent.connection import Connection
+from canister.agent.tls import Credentials, HandshakeError
 from canister.clock import SECOND
-from canister.config import Config, check_address, check_dialable, parse_address
+from canister.config import Config, check_address
 from canister.errors import CanisterError, ConfigError, ListenError, ProtocolError
 from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
-from canister.replication.messages import (
-    MAX_FRAME,
-    MAX_HELLO,
-    Hello,
-    Message,
-    Refused,
-    decode_message,
-    encode_message,
-)
+from canister.replication.messages import MAX_FRAME, Hello, Message, Refused, encode_message
 from canister.replication.replica import Replica
 
 logger = logging.getLogger("canister.mesh")
 
-_MAGIC = b"CNST"
-_LENGTH = struct.Struct(">I")
 _HANDSHAKE = 2.0
-"""Seconds for connecting and for the hello."""
+"""Seconds for connecting, and for TLS and the hello."""
 _MOST_STRANGERS = 64
 """Connections that may be in their handshake at once."""
+_TURN = 0.01
+"""Seconds after which a link that has more to say lets the others speak."""
+_MOST_TOLD, _MOST_TOLD_OF_ONE, _LONGEST_TOLD = 2_000, 20, 300
+"""Troubles remembered in all and of one peer, and the characters of one: a peer chooses some of them."""
 _QUEUE = 16 * 1024 * 1024
 """Bytes that may wait for a slow peer before its link is dropped; a comparison repairs the rest."""
 _BACKOFF = (0.1, 1.5)
@@ -39,41 +35,33 @@ _LASTING = 5.0
 """Seconds after which a link was more than an attempt; longer than connecting and a handshake."""
 
 
-class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        peer = writer.get_extra_info("peername")
-        self.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown"
-        self.host: str = peer[0] if peer else "unknown"
-
-    def write(self, payload: bytes) -> None:
-        self.writer.write(_LENGTH.pack(len(payload)) + payload)
-
-    async def read(self, limit: int) -> Message:
-        (length,) = _LENGTH.unpack(await self.reader.readexactly(_LENGTH.size))
-        if not 0 < length <= limit:
-            raise ProtocolError(f"a frame claims {length} bytes, at most {limit} are allowed")
-        message: Message = decode_message(await self.reader.readexactly(length))
-        return message
-
-    @property
-    def backlog(self) -> int:
-        return int(self.writer.transport.get_write_buffer_size())
-
-
 class Mesh:
-    """The runtime of a replica: its links are TCP connections."""
+    """The runtime of a replica: its links are TCP connections.
+
+    Args:
+        config: the node's settings.
+        random: what it draws jitter from.
+
+    Raises:
+        ConfigError: the files of the certificates do not fit.
+
+    Attributes:
+        isolated: whether the node is cut off on request.
+        refused: how many handshakes were refused, by reason.
+    """
 
     def __init__(self, config: Config, random: Random) -> None:
         self.isolated = False
+        self.refused: Counter[str] = Counter()
         self._config = config
+        self._credentials = Credentials(config) if config.uses_tls and config.listen is not None else None
         self._random = random
         self._replica: Replica | None = None
-        self._links: dict[LinkId, _Connection] = {}
+        self._links: dict[LinkId, Connection] = {}
         self._number = 0
-        self._strangers: set[_Connection] = set()
+        self._strangers: set[Connection] = set()
         self._dialers: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[str, asyncio.Timeout] = {}
         self._readers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._told: set[tuple[str, str]] = set()
@@ -178,6 +166,8 @@ class Mesh:
         """Make sure that every known address without a link is being dialed."""
         if self._config.listen is None or self.isolated:
             return
+        if self._credentials is not None:
+            self._credentials.renew()
         wanted = {*self._config.seeds, *(m.address for m in self.replica.membership.others())}
         wanted.discard(self.replica.membership.address)
         for address in wanted:
@@ -193,15 +183,18 @@ class Mesh:
             check_dialable(address)
         except ConfigError as error:
             self._tell(address, str(error))
+            await asyncio.sleep(60)  # it is looked at again as long as it is a member
             return
         pause = _BACKOFF[0]
         while True:
             begun = asyncio.get_running_loop().time()
             if not self._is_linked(address) and not self.isolated:
                 await self._dial_once(address)
-            if asyncio.get_running_loop().time() - begun > _LASTING:
+            spent = asyncio.get_running_loop().time() - begun
+            if spent > _LASTING:
                 pause = _BACKOFF[0]
-            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
+            # An attempt that nobody answered has been a pause by itself.
+            await asyncio.sleep(max(_BACKOFF[0], pause - spent) * self._random.uniform(0.5, 1.0))
             pause = min(pause * 2, _BACKOFF[1])
 
     def _is_linked(self, address: str) -> bool:
@@ -212,12 +205,16 @@ class Mesh:
         """Connect and stay until the link ends."""
         host, port = parse_address(address)
         try:
-            async with asyncio.timeout(_HANDSHAKE):
+            async with asyncio.timeout(_HANDSHAKE) as attempt:
+                self._attempts[address] = attempt
                 reader, writer = await asyncio.open_connection(host, port, limit=MAX_FRAME)
         except (OSError, TimeoutError) as error:
-            self._tell(address, f"cannot be reached: {getattr(error, 'strerror', None) or 'no answer'}")
+            if not self._is_linked(address):
+                self._tell(address, f"cannot be reached: {getattr(error, 'strerror', None) or 'no answer'}")
             return
-        await self._run(_Connection(reader, writer), address)
+        finally:
+            self._attempts.pop(address, None)
+        await self._run(Connection(reader, writer, self._credentials), address)
 
     async def _incoming(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -225,15 +222,18 @@ class Mesh:
         self._readers.add(task)
         try:
             if self.isolated or len(self._strangers) >= _MOST_STRANGERS:
+                if not self.isolated:
+                    peer = writer.get_extra_info("peername")
+                    self._tell(peer[0] if peer else "unknown", "too many connections without a handshake")
                 writer.transport.abort()
             else:
-                await self._run(_Connection(reader, writer), None)
+                await self._run(Connection(reader, writer, self._credentials), None)
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
             self._readers.discard(task)
 
-    async def _run(self, connection: _Connection, dialed: str | None) -> None:
+    async def _run(self, connection: Connection, dialed: str | None) -> None:
         number = 0
         name = dialed or connection.host  # its port is another one each time
         self._strangers.add(connection)
@@ -249,8 +249,13 @@ class Mesh:
             self._told = {told for told in self._told if told[0] not in (dialed, hello.member.address)}
             logger.info("link %d to %s (%s) is up", number, hello.member.address, connection.peer)
             self.replica.opened(number, hello, dialed=dialed is not None)
+            for address, attempt in self._attempts.items():
+                if self._is_linked(address) and not attempt.expired():
+                    attempt.reschedule(0.0)  # the peer was faster: a crossing link would begin anew
             self.dial_missing()
         except (CanisterError, OSError, EOFError, TimeoutError) as error:
+            if isinstance(error, HandshakeError):
+                self.refused[error.kind] += 1
             self._tell(name, _reason(error))
             self.drop(number, _reason(error))
             return
@@ -260,30 +265,26 @@ class Mesh:
                 connection.writer.transport.abort()
         await self._receive(number, connection, hello.member.address)
 
-    async def _handshake(self, connection: _Connection, dialed: str | None) -> Hello | None:
-        connection.writer.write(_MAGIC)
-        connection.write(encode_message(self.replica.hello()))
+    async def _handshake(self, connection: Connection, dialed: str | None) -> Hello | None:
         async with asyncio.timeout(_HANDSHAKE):
-            if await connection.reader.readexactly(len(_MAGIC)) != _MAGIC:
-                raise ProtocolError("what it sends is not the Canister protocol")
-            hello = await connection.read(MAX_HELLO)
-        if isinstance(hello, Refused):
-            raise ProtocolError(f"it refuses this node: {hello.reason}")
-        if not isinstance(hello, Hello):
-            raise ProtocolError("its first message is no hello")
+            hello = await connection.greet(self.replica.hello, dialed=dialed is not None)
         reason = self.replica.refusal(hello)
         if reason is None:
             return hello
         if dialed is not None and hello.member.node == self.replica.store.node:
             return None  # said silently, and tried again: another program may have echoed the hello
-        connection.write(encode_message(Refused(f"{hello.member.address} {reason}")))
-        await connection.writer.drain()
-        raise ProtocolError(f"refused: {hello.member.address} {reason}")
+        await connection.refuse(f"{hello.member.address} {reason}")
+        raise HandshakeError("no member", f"refused: {hello.member.address} {reason}")
 
-    async def _receive(self, number: LinkId, connection: _Connection, address: str) -> None:
+    async def _receive(self, number: LinkId, connection: Connection, address: str) -> None:
         reason = "it closed the connection"
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         try:
             while number in self._links:
+                if loop.time() - begun > _TURN:
+                    await asyncio.sleep(0)  # reading what is buffered already does not wait
+                    begun = loop.time()
                 message = await connection.read(MAX_FRAME)
                 if isinstance(message, Refused):
                     raise ProtocolError(f"it refuses this node: {message.reason}")
@@ -297,7 +298,9 @@ class Mesh:
 
     def _tell(self, peer: str, what: str) -> None:
         """Log a trouble with a peer once, until a link to it comes up."""
-        if (peer, what) not in self._told and len(self._told) < 10_000:
+        what = "".join(c if c.isprintable() else "?" for c in what[:_LONGEST_TOLD])
+        of_one = sum(told[0] == peer for told in self._told)
+        if (peer, what) not in self._told and len(self._told) < _MOST_TOLD and of_one < _MOST_TOLD_OF_ONE:
             self._told.add((peer, what))
             logger.warning("%s: %s", peer, what)
 

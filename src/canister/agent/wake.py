@@ -25,9 +25,10 @@ class WakeFlag:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+        self._file = open(handle, "r+b", buffering=0)  # noqa: SIM115 - lives as long as this object
 
     def sleep(self) -> None:
         """Ask to be woken."""
@@ -35,19 +36,19 @@ class WakeFlag:
 
     def rouse(self) -> bool:
         """Return whether the agent was asleep; it counts as awake from now on."""
-        if os.pread(self._handle, 1, 0) == _AWAKE:
+        if os.pread(self._file.fileno(), 1, 0) == _AWAKE:
             return False
         self._write(_AWAKE)
         return True
 
     def close(self) -> None:
         """Release the file."""
-        os.close(self._handle)
+        self._file.close()
 
     def _write(self, state: bytes) -> None:
         # A byte that cannot be written leaves a file without one: the agent is woken each time.
         with contextlib.suppress(OSError):
-            os.pwrite(self._handle, state, 0)
+            os.pwrite(self._file.fileno(), state, 0)
 
 
 class Waker:

@@ -8,12 +8,16 @@ from canister.canister import SessionId
 
 
 class Command(NamedTuple):
-    """A command: its name, what it does in one line, its arguments beside the data directory."""
+    """A command: its name, what it does in one line, its arguments beside the data directory.
+
+    The name may be two words; *datadir* tells whether it is about a data directory.
+    """
 
     name: str
     summary: str
     declare: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], None]
+    datadir: bool = True
 
 
 class NotFoundError(Exception):

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from canister import __version__
-from canister.cli import heals, links, members, node, reading, status, upkeep, writing
+from canister.cli import certs, heals, links, members, node, reading, status, upkeep, writing
 from canister.cli.command import Command, NotFoundError, UsageError
 from canister.errors import CanisterError
 
@@ -15,7 +15,7 @@ OK, NOT_FOUND, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS: dict[str, Command] = {
     command.name: command
-    for group in (node, status, reading, writing, members, links, heals, upkeep)
+    for group in (node, status, reading, writing, members, links, heals, upkeep, certs)
     for command in group.COMMANDS
 }
 
@@ -30,12 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: after ``--help`` and ``--version``, and on wrong usage (code 2).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command = COMMANDS.get(words[0]) if words else None
+    length = next((n for n in (2, 1) if " ".join(words[:n]) in COMMANDS), 0)
+    command = COMMANDS.get(" ".join(words[:length]))
     if command is None:
         _top_parser().parse_args(words)
         raise AssertionError("argparse accepts no command that is not in COMMANDS")
     parser = _parser(command)
-    options = parser.parse_intermixed_args(words[1:])  # so that options may stand anywhere
+    options = parser.parse_intermixed_args(words[length:])  # so that options may stand anywhere
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -76,7 +77,8 @@ def _parser(command: Command) -> ArgumentParser:
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",
         allow_abbrev=False,
     )
-    parser.add_argument("datadir", metavar="DATADIR", help="the data directory of the node")
+    if command.datadir:
+        parser.add_argument("datadir", metavar="DATADIR", help="the data directory of the node")
     command.declare(parser)
     return parser
 

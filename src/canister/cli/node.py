@@ -44,9 +44,12 @@ def _declare(parser: ArgumentParser) -> None:
         help="a member to meet first; may be repeated",
     )
     for field in fields(Config):
-        if field.name != "seeds":
-            metavar = "HOST:PORT" if field.name == "listen" else "VALUE"
-            settings.add_argument("--" + field.name.replace("_", "-"), metavar=metavar)
+        option = "--" + field.name.replace("_", "-")
+        if field.type is bool:
+            settings.add_argument(option, action="store_true", default=None)
+        elif field.name != "seeds":
+            metavar = "HOST:PORT" if field.name in ("listen", "advertise") else "VALUE"
+            settings.add_argument(option, metavar=metavar)
 
 
 def _run(options: Namespace) -> None:

@@ -69,11 +69,16 @@ def _print(local: dict[str, Any], status: Status | None, at: int, *, as_json: bo
             ("agent", f"pid {status.pid}"),
             ("digest", f"{status.digest} as of {utc(to_datetime(at))}"),
             ("open questions", str(status.queued)),
+            ("refused", _refused(status)),
             ("isolated", "yes; `canister heal` lets the node back" if status.isolated else "no"),
         ]
     )
     print()
     print_table(MEMBER_HEADS, map(member_row, status.members))
+
+
+def _refused(status: Status) -> str:
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(status.refused.items())) or "none"
 
 
 def _facts(status: Status | None, at: int) -> dict[str, Any]:
@@ -84,6 +89,7 @@ def _facts(status: Status | None, at: int) -> dict[str, Any]:
         "digest": status.digest,
         "as_of": utc(to_datetime(at)),
         "open_questions": status.queued,
+        "refused": status.refused,
         "isolated": status.isolated,
         "members": [member_facts(member) for member in status.members],
     }

@@ -30,8 +30,6 @@ class Link:
         """Whether the last comparison found nothing that differed."""
         self.next_pull = now
         self.pull: Pull | None = None
-        self.pull_moved = now
-        """When the comparison under way last went on."""
         self.asked_held = 0
         """Up to which stamp the peer asked to be told that its commits are held; 0 if it did not."""
         self.awaited: dict[int, bytes] = {}

@@ -201,7 +201,7 @@ def decode_message(payload: bytes | bytearray | memoryview) -> Any:
     """
     try:
         message = _decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of msgspec, and of text that is no UTF-8
         raise ProtocolError(f"not a message: {error}") from error
     named = [message.member] if isinstance(message, Hello) else []
     for member in [*named, *getattr(message, "members", ())]:

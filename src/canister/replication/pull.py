@@ -25,8 +25,8 @@ from canister.store.base import Listed, bucket_of
 
 Question = AskRoot | AskDigests | AskListing | AskRows
 
-_NODES_AT_ONCE = 256
-_BUCKETS_AT_ONCE = 64
+_NODES_AT_ONCE = 1024
+_BUCKETS_AT_ONCE = 512
 _SESSIONS_AT_ONCE = 512
 
 
@@ -58,6 +58,8 @@ class Pull:
         self.at = now
         self.claims: dict[NodeId, int] = {}
         self._now = now
+        self.moved = now
+        """When it began or the peer last answered."""
         self._asked: Question = AskRoot(round_number, now)
         self._open: list[Question] = []
         self._got: set[bytes] = set()

@@ -23,6 +23,7 @@ from canister.replication.link import Link, LinkId
 from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership
 from canister.replication.messages import (
+    MOST_MEMBERS,
     OLDEST,
     PROTOCOL,
     AskDigests,
@@ -55,6 +56,12 @@ if TYPE_CHECKING:
 _HEARTBEATS = 8
 """Heartbeats in one node interval: a peer is given up after missing that many."""
 _TRIM_AFTER = 5 * SECOND
+_STALLED = 4
+"""Node intervals after which a peer that does not go on with a comparison is given up."""
+_MOST_AWAITED = 10_000
+"""Sessions that may be missing at once on a link."""
+_MOST_HEARD = 10_000
+"""Node ids of which anything is noted as heard."""
 
 
 _NOTHING: Mapping[NodeId, int] = {}
@@ -157,6 +164,8 @@ class Replica:
             return f"{hello.member.address} was removed from the cluster; it may return with empty data only"
         if self.membership.me.removed:
             return "this node was removed from the cluster; start it with an empty data directory"
+        if len(self.links) >= MOST_MEMBERS:
+            return f"cannot be linked with: there are {MOST_MEMBERS} links already"
         return None
 
     def opened(self, number: LinkId, hello: Hello, *, dialed: bool) -> None:
@@ -210,6 +219,8 @@ class Replica:
         for link in list(self.links.values()):
             if now - link.last_received > self._node_interval:
                 self._close(link.number, f"silent for {(now - link.last_received) / SECOND:.1f} s")
+            elif link.pull is not None and now - link.pull.moved > _STALLED * self._node_interval:
+                self._close(link.number, "it does not answer what a comparison asks")
             elif link.pull is None and now >= link.next_pull:
                 self.comparisons.start(link)
         due = [link for link in self.links.values() if now - link.last_beat >= self._beat]
@@ -269,7 +280,7 @@ class Replica:
     def _on_live(self, link: Link, message: Live) -> None:
         batch = [decode_row(row) for commit in message.commits for row in commit]
         link.live_upto = max(link.live_upto, message.upto)
-        merged = self._merge(link, batch, link.vouched())
+        merged = self._merge(link, batch, self._credible(link.vouched()))
         for session in merged.doubtful:
             self._await_session(link, session)
         self.acks.tell(link)
@@ -293,13 +304,31 @@ class Replica:
         return merged
 
     def _vouch(self, link: Link) -> None:
-        heard = link.vouched()
+        heard = self._credible(link.vouched())
         if heard and self.store.heard_of(link.node) < link.live_upto:
             self.store.merge([], heard)
         self.acks.tell(link)
 
+    def _credible(self, heard: Mapping[NodeId, int]) -> dict[NodeId, int]:
+        """Return what may be believed as heard.
+
+        Nothing ahead of the clock: it would vouch for what is still to be written.
+        """
+        latest = self._clock.now() + self._drift
+        believed = {node: stamp for node, stamp in heard.items() if stamp <= latest}
+        if len(believed) > 1:
+            with self.store.snapshot() as snapshot:
+                known = snapshot.heard()
+            new = [node for node in believed if node not in known]
+            for node in new[max(0, _MOST_HEARD - len(known)) :]:
+                del believed[node]
+        return believed
+
     def _await_session(self, link: Link, session: bytes) -> None:
-        if session not in link.awaited.values():
+        if len(link.awaited) >= _MOST_AWAITED:
+            raise ProtocolError("it sends commits to too many sessions that are not here")
+        if session not in link.missing:
+            link.missing.add(session)
             number = self.fetches.draw()
             link.awaited[number] = session
             self._runtime.send([link.number], Fetch(number, session))
@@ -321,6 +350,8 @@ class Replica:
     def _on_answer(self, link: Link, message: Root | Digests | Listing | Rows) -> None:
         if isinstance(message, Root):
             self._learn(message.members)
+        if link.pull is not None and link.pull.round == message.round:
+            link.pull.moved = link.last_received
         pull = self.comparisons.answered(link, message)
         if pull is not None:
             self._finish_pull(link, pull)
@@ -335,6 +366,7 @@ class Replica:
     def _on_fetched(self, link: Link, message: Fetched) -> None:
         self._learn(message.members)
         session = link.awaited.pop(message.number, None) or self.fetches.session(message.number)
+        link.missing.discard(session or b"")
         if session is not None and message.record is not None:
             self._merge(link, [decode_row((session, message.record))])
         self._vouch(link)
@@ -347,8 +379,13 @@ class Replica:
         """All the peer claimed is here: note it, with the live commits that arrived meanwhile."""
         jitter = self._random.uniform(0.9, 1.1)
         link.next_pull = self._clock.now() + int(self._interval() * jitter)
+        if pull.at > self._clock.now() + self._drift:
+            # Sessions that are over by then, but not by now, were left out: it proves nothing.
+            link.reconciled_at, link.was_equal = 0, False
+            self._count_doubts()
+            return
         was_whole = self._is_whole()
-        self.store.merge([], pull.claims)
+        self.store.merge([], self._credible(pull.claims))
         if not was_whole and self._is_whole():
             self._runtime.send(list(self.links), StartOver())
         self._vouch(link)
@@ -361,7 +398,9 @@ class Replica:
     def _check_clock(self) -> None:
         """Compare this node's clock with the middle of its peers'; if it is off, writes wait."""
         offsets = sorted(link.clock_offset for link in self.links.values())
-        off = bool(offsets) and abs(offsets[len(offsets) // 2]) > self._drift
+        # Of two in the middle the one nearer to this clock: one peer of two does not outvote the other.
+        middle = offsets[max(0, len(offsets) - 1) // 2 : len(offsets) // 2 + 1]
+        off = min(map(abs, middle), default=0) > self._drift
         if off != self._clock_off:
             self._clock_off = off
             self.store.set_clock_off(off)
@@ -396,6 +435,9 @@ class Replica:
     # Members.
 
     def _learn(self, members: Iterable[Member]) -> None:
+        members = list(members)
+        if len({m.address for m in [*self.membership.all(), *members]}) > MOST_MEMBERS:
+            raise ProtocolError(f"with those it names the cluster has more than {MOST_MEMBERS} members")
         if self.membership.merge(members):
             self._members_changed()
 

@@ -1,8 +1,8 @@
-"""The token's cookie: its attributes, checked when they are set, and its headers (RFC 6265bis)."""
+"""The cookies of token and stamp: attributes, checked when they are set, and headers (RFC 6265bis)."""
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -19,12 +19,15 @@ _LARGEST = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieSettings:
-    """Attributes of the cookie that holds the token.
+    """Attributes of the cookie that holds the token, and of the one that holds the stamp.
 
     Attributes:
         name: ``__Host-id`` by default, ``id`` with *plain_http*. A ``__Host-`` name keeps other hosts
             of the domain from setting the cookie; with *domain* or another *path*, name it
             ``__Secure-...``.
+        seen: name of the second cookie, which tells any node what the client has seen; by default
+            ``__Host-seen``, ``__Secure-seen`` or ``seen``, after *name*. It has the same attributes,
+            and a node alone sends none.
         samesite: ``"lax"``, ``"strict"`` or ``"none"``.
         path: the part of the site the cookie is sent to.
         domain: also send it to the subdomains of this domain; None: to this host only.
@@ -37,6 +40,7 @@ class CookieSettings:
     """
 
     name: str = ""
+    seen: str = ""
     samesite: Literal["lax", "strict", "none"] = "lax"
     path: str = "/"
     domain: str | None = None
@@ -47,8 +51,14 @@ class CookieSettings:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", "id" if self.plain_http else "__Host-id")
+        if not self.seen:
+            prefix = next((p for p in ("__Host-", "__Secure-") if self.name.startswith(p)), "")
+            object.__setattr__(self, "seen", f"{prefix}seen")
+        if self.seen == self.name:
+            raise ConfigError(f"name and seen are two cookies, both are called {self.name!r}")
         self._check_grammar()
-        self._check_prefix()
+        for name in (self.name, self.seen):
+            self._check_prefix(name)
         if self.samesite not in ("lax", "strict", "none"):
             raise ConfigError(f"samesite is 'lax', 'strict' or 'none', not {self.samesite!r}")
         if self.samesite == "none" and not self.secure:
@@ -60,6 +70,10 @@ class CookieSettings:
     def secure(self) -> bool:
         """Whether the cookie is sent over TLS only."""
         return not self.plain_http
+
+    def for_seen(self) -> "CookieSettings":
+        """Return the same attributes for the cookie that holds the stamp."""
+        return replace(self, name=self.seen, seen=self.name)
 
     def values_in(self, headers: Iterable[str]) -> list[str]:
         """Return every value that the Cookie headers hold under the cookie's name, in their order.
@@ -100,8 +114,9 @@ class CookieSettings:
         return parts
 
     def _check_grammar(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ConfigError(f"a cookie's name is a token of RFC 9110, not {self.name!r}")
+        for name in (self.name, self.seen):
+            if not _NAME.fullmatch(name):
+                raise ConfigError(f"a cookie's name is a token of RFC 9110, not {name!r}")
         if not _PATH.fullmatch(self.path):
             raise ConfigError(
                 f"path begins with '/' and holds no ';' or control character, not {self.path!r}"
@@ -109,14 +124,12 @@ class CookieSettings:
         if self.domain is not None and not _DOMAIN.fullmatch(self.domain):
             raise ConfigError(f"domain is a host name such as 'example.org', not {self.domain!r}")
 
-    def _check_prefix(self) -> None:
-        prefix = self.name.lower()  # browsers match the prefixes in any case
+    def _check_prefix(self, name: str) -> None:
+        prefix = name.lower()  # browsers match the prefixes in any case
         if prefix.startswith(("__host-", "__secure-")) and not self.secure:
-            raise ConfigError(
-                f"browsers refuse {self.name!r} without Secure; with plain_http, use another name"
-            )
+            raise ConfigError(f"browsers refuse {name!r} without Secure; with plain_http, use another name")
         if prefix.startswith("__host-") and (self.path != "/" or self.domain is not None):
             raise ConfigError(
-                f"browsers refuse {self.name!r} with a domain or a path other than '/'; "
+                f"browsers refuse {name!r} with a domain or a path other than '/'; "
                 "leave them out, or set name='__Secure-id'"
             )

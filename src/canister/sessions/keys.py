@@ -23,7 +23,7 @@ _HOW = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48
 
 
 class Key:
-    """One secret key: a number that names it, a MAC and a keyed hash.
+    """One secret key: a number that names it, MACs of tokens and stamps, and a keyed hash.
 
     Args:
         text: the secret as configured.
@@ -36,9 +36,10 @@ class Key:
         _check(text)
         root = blake2b(text.encode(), digest_size=64, person=b"canister.key").digest()
         self.number = blake2b(key=root, digest_size=NUMBER_BYTES, person=b"canister.number").digest()
-        # Two uses, two keys: what one of them gives away says nothing of the other.
+        # One key for each use: what one of them gives away says nothing of the others.
         self._mac_key = blake2b(key=root, digest_size=32, person=b"canister.mac").digest()
         self._hash_key = blake2b(key=root, digest_size=32, person=b"canister.hash").digest()
+        self._stamp_key = blake2b(key=root, digest_size=32, person=b"canister.stamp").digest()
 
     def __repr__(self) -> str:
         return f"<Key {self.number.hex()}>"
@@ -46,6 +47,10 @@ class Key:
     def mac(self, data: bytes) -> bytes:
         """Return the message authentication code of *data*."""
         return blake2b(data, key=self._mac_key, digest_size=MAC_BYTES).digest()
+
+    def mac_stamp(self, id: bytes, data: bytes) -> bytes:
+        """Return the message authentication code of a stamp of the session *id*, 16 bytes."""
+        return blake2b(id + data, key=self._stamp_key, digest_size=MAC_BYTES).digest()
 
     def hash_secret(self, id: bytes, secret: bytes) -> bytes:
         """Return what is stored in place of a session's secret."""

@@ -1,17 +1,22 @@
 """Finding a token's session, and telling "it is gone" from "this node cannot tell".
 
 Only where it is decided that a session is gone may its cookie be taken away (`protocol.md`, R23);
-everything else leaves the client as it is.
+everything else leaves the client as it is. What was heard of the other nodes is always read before the
+session: the other way round, what arrives in between would be vouched for and missing.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
 from canister.errors import CannotTellError
+from canister.freshness import Stamp, missing
 from canister.life import hard_end, is_live
 from canister.node import Node
 from canister.record import Record, node_of, stamp_of
+from canister.sessions import stamp
 from canister.sessions.keys import KeyRing
+from canister.sessions.limits import LookupLimits
 from canister.sessions.token import Refusal, Token, parse
 
 MOST_TOKENS = 4
@@ -22,16 +27,29 @@ class Verdict(Enum):
     """What is known of a cookie's session."""
 
     LIVE = "live"
+    BEHIND = "live, but the client has seen what may be missing here"
     GONE = "gone"
     OPEN = "this node cannot tell"
 
 
 class Found(NamedTuple):
-    """A cookie's token, what is known of its session, and the session if it is live."""
+    """A cookie's token and what is known of its session.
+
+    Attributes:
+        token: the token.
+        verdict: what is known.
+        record: the session if it is live here.
+        shown: what the client has seen of it, by the stamp it carries.
+        lacking: the part of that which may be missing here.
+        unheard: whether this node had not heard of some of it, fetched or not.
+    """
 
     token: Token | Refusal
     verdict: Verdict
     record: Record | None = None
+    shown: Stamp = ()
+    lacking: Stamp = ()
+    unheard: bool = False
 
 
 class Lookup:
@@ -45,9 +63,15 @@ class Lookup:
     def __init__(self, node: Node, ring: KeyRing) -> None:
         self._node = node
         self._ring = ring
+        self._limits = LookupLimits()
 
-    def here(self, values: list[str]) -> list[Found]:
-        """Return what this node alone knows of each cookie value, up to the first live session."""
+    def here(self, values: Sequence[str], stamps: Sequence[str] = ()) -> list[Found]:
+        """Return what this node alone knows of each cookie value, up to the first live session.
+
+        Args:
+            values: the values of the token's cookie.
+            stamps: the values of the stamp's cookie.
+        """
         found: list[Found] = []
         tokens = 0
         for value in values:
@@ -60,37 +84,60 @@ class Lookup:
             tokens += 1
             if tokens > MOST_TOKENS:
                 break
-            found.append(self._here(token))
-            if found[-1].verdict is Verdict.LIVE:
+            found.append(self._here(token, stamp.read(stamps, token)))
+            if found[-1].record is not None:
                 break
         return found
 
     def anywhere(self, found: list[Found]) -> list[Found]:
         """Ask the peers where this node could not tell; blocks for at most ``remote_timeout`` each."""
-        return [self._anywhere(f.token) if is_open(f) and isinstance(f.token, Token) else f for f in found]
+        return [
+            self._anywhere(f.token, f) if needs_peers(f) and isinstance(f.token, Token) else f for f in found
+        ]
 
-    def _here(self, token: Token) -> Found:
+    def _here(self, token: Token, shown: Stamp) -> Found:
+        found = self._look(token, shown)
+        # What speaks for its absence may have come after the session was read, and the session with it.
+        return self._look(token, shown) if found.verdict is Verdict.GONE else found
+
+    def _look(self, token: Token, shown: Stamp) -> Found:
+        unheard = missing(shown, self._node.store.heard_of) if shown else []
+        lacking = [v for v in unheard if not self._limits.has(token.session, v)]
         stored = self._node.store.load(token.session)
-        if stored.record is not None:
-            return self._judge(token, stored.record)
-        if not stored.held and (self._node.store.doubts() == 0 or self._would_be_here(token)):
-            return Found(token, Verdict.GONE)
-        return Found(token, Verdict.OPEN)
+        record = stored.record
+        if record is not None:
+            found = self._judge(token, record)
+        else:
+            lacking = unheard  # what was fetched has been dropped since
+            absent = not stored.held and self._is_absent(token)
+            found = Found(token, Verdict.GONE if absent else Verdict.OPEN)
+        verdict = found.verdict
+        if lacking and verdict is Verdict.LIVE:
+            verdict = Verdict.BEHIND
+        elif lacking and not (record is not None and self._is_over(record)):
+            verdict = Verdict.OPEN
+        return found._replace(verdict=verdict, shown=shown, lacking=tuple(lacking), unheard=bool(unheard))
 
-    def _anywhere(self, token: Token) -> Found:
+    def _anywhere(self, token: Token, found: Found) -> Found:
+        if not self._limits.may_ask(token.session):
+            return found
+        after = found.lacking if found.verdict is Verdict.BEHIND else (token.issued, *found.lacking)
         try:
-            loaded = self._node.load(token.session, after=(token.issued,))
+            loaded = self._node.load(token.session, after=after)
         except CannotTellError:
-            return Found(token, Verdict.OPEN)
+            return self._here(token, found.shown)._replace(unheard=found.unheard)  # some may have answered
+        self._limits.fetched(token.session, after)
         if loaded.record is not None:
-            return self._judge(token, loaded.record, asked=True)
-        return Found(token, Verdict.GONE if loaded.certain else Verdict.OPEN)
+            judged = self._judge(token, loaded.record, asked=True)
+        else:
+            judged = Found(token, Verdict.GONE if loaded.certain else Verdict.OPEN)
+        return judged._replace(shown=found.shown, unheard=found.unheard)
 
     def _judge(self, token: Token, record: Record, *, asked: bool = False) -> Found:
         now = self._node.clock.now()
         if not is_live(record, now):
             # Expired here, it may have been touched where this node has not looked lately.
-            over = record.destroy is not None or hard_end(record) <= now or self._node.store.doubts() == 0
+            over = self._is_over(record) or self._node.store.doubts() == 0
             return Found(token, Verdict.GONE if over else Verdict.OPEN)
         cell = record.cells.get(token.slot)
         if cell is not None and cell.value is not None:
@@ -98,13 +145,24 @@ class Lookup:
         # The hash came with the issue stamp: with the stamp heard, the secret is good no more.
         return Found(token, Verdict.GONE if asked or self._has_heard(token) else Verdict.OPEN)
 
-    def _would_be_here(self, token: Token) -> bool:
-        """Tell whether the session came here when it was made, and cannot have been dropped since."""
+    def _is_over(self, record: Record) -> bool:
+        """Tell whether no news of the session can bring it back."""
+        return record.destroy is not None or hard_end(record) <= self._node.clock.now()
+
+    def _is_absent(self, token: Token) -> bool:
+        """Tell whether the session came here when it was made, and cannot have been dropped in use."""
+        if not self._node.is_clustered:
+            return True
         young = self._node.clock.now() - stamp_of(token.issued) < self._node.policy.grace
-        return young and self._has_heard(token)
+        return self._has_heard(token) and (young or self._node.store.doubts() == 0)
 
     def _has_heard(self, token: Token) -> bool:
         return self._node.store.heard_of(node_of(token.issued)) >= stamp_of(token.issued)
+
+
+def needs_peers(found: Found) -> bool:
+    """Tell whether the peers may know more of the session."""
+    return found.verdict in (Verdict.OPEN, Verdict.BEHIND)
 
 
 def is_open(found: Found) -> bool:

@@ -15,19 +15,26 @@ class Outcome(NamedTuple):
     Attributes:
         set_cookie: the value of a Set-Cookie header, None to leave the client's cookie alone.
         vary: whether the response depends on the session.
+        set_seen: the same for the second cookie, which tells any node what the client has seen.
     """
 
     set_cookie: str | None
     vary: bool
+    set_seen: str | None = None
+
+    @property
+    def cookies(self) -> list[str]:
+        """The values of the Set-Cookie headers to send."""
+        return [cookie for cookie in (self.set_cookie, self.set_seen) if cookie is not None]
 
     def headers(self, present: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the headers to add to those *present*, so that no cache mixes up two clients."""
         present = [(name.lower(), value.lower()) for name, value in present]
         added: list[tuple[str, str]] = []
-        if (self.vary or self.set_cookie is not None) and not _varies(present):
+        if (self.vary or self.cookies) and not _varies(present):
             added.append(("Vary", "Cookie"))
-        if self.set_cookie is not None:
-            added.append(("Set-Cookie", self.set_cookie))
+        added += (("Set-Cookie", cookie) for cookie in self.cookies)
+        if self.cookies:
             caching = [value for name, value in present if name == "cache-control"]
             if not caching:
                 added.append(("Cache-Control", _PRIVATE))

@@ -6,8 +6,10 @@ from enum import StrEnum
 from typing import Any
 
 from canister.codec import decode_value, encode_value, key_slot, slot_key
-from canister.errors import TooLargeError
+from canister.errors import CannotTellError, TooLargeError
+from canister.freshness import Stamp
 from canister.record import KEY, Record, Slot
+from canister.sessions.outcome import Outcome
 from canister.sessions.token import Token
 
 
@@ -36,6 +38,14 @@ class State:
         seen: whether the response depends on the session.
         read: whether the request counts as an access.
         base: the encoded values as stored.
+        refusal: what every use of the session raises `CannotTellError` with.
+        behind: whether the client has seen newer state than what is here.
+        lacking: what it has seen that may be missing here.
+        shown: what it has seen, by the stamp it carries.
+        restamp: whether that stamp is to be replaced even if it covers what was served.
+        carries_stamp: whether the client carries a stamp, good or not.
+        served: what it has seen after this request; None until something was written.
+        outcome: what the last commit has to tell the client.
     """
 
     token: Token | None = None
@@ -48,6 +58,21 @@ class State:
     seen: bool = False
     read: bool = False
     base: dict[Slot, bytes] = field(default_factory=dict[Slot, bytes])
+    refusal: str | None = None
+    behind: bool = False
+    lacking: Stamp = ()
+    shown: Stamp = ()
+    restamp: bool = False
+    carries_stamp: bool = False
+    served: Stamp | None = None
+    outcome: Outcome | None = None
+
+
+class _Refused:
+    """The only key of a session that is refused: C code that looks past our methods stumbles over it."""
+
+    def __repr__(self) -> str:
+        return "refused"
 
 
 class Session(dict[Any, Any]):
@@ -68,18 +93,34 @@ class Session(dict[Any, Any]):
         self.state.base = base
         # Not put off until the first use: C code such as `json.dumps` looks past our methods.
         super().__init__((slot_key(slot), decode_value(value)) for slot, value in base.items())
+        if self.state.refusal is not None:
+            super().__setitem__(_Refused(), None)
 
     def __repr__(self) -> str:
         return f"<Session {super().__repr__()}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy is data, not a second session.
+        self._check()
         return (dict, (dict(super().items()),))
 
     @property
     def handle(self) -> str | None:
         """The stored session's id as text, no secret: for logs and lists. None before it is stored."""
         return self.state.token.handle if self.state.token else None
+
+    @property
+    def cannot_tell(self) -> bool:
+        """Whether the client may have a session, or newer state of it, that this node cannot get now.
+
+        An empty session with this set is not "no session": do not send the user to the log-in for it.
+        """
+        return self.state.doubt is not None or self.state.behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether what is here may be older than what the client has seen; no member could tell."""
+        return self.state.behind
 
     @property
     def status(self) -> SessionStatus:
@@ -102,11 +143,16 @@ class Session(dict[Any, Any]):
 
     def peek(self, key: object, default: Any = None) -> Any:
         """Return the value of *key*, or *default*, without counting as an access."""
+        self._check()
         self.mark_accessed()
         return super().get(key, default)
 
     def clear(self) -> None:
-        """Remove all keys, also those that other requests have written before this one's commit."""
+        """Remove all keys, also those that other requests have written before this one's commit.
+
+        Raises:
+            CannotTellError: as every use of a session that is refused.
+        """
         self.replace({})
         if self.state.token is not None:
             self.state.cleared = True
@@ -117,12 +163,17 @@ class Session(dict[Any, Any]):
         """End the session for good, as at log-out; keys set afterwards go into a new one."""
         self._retire()
         self._forsake()
-        self.replace({})
+        self._put({})
 
     invalidate = destroy
 
     def regenerate(self) -> None:
-        """Go on under a new id and destroy the old one: to be called at every change of privilege."""
+        """Go on under a new id and destroy the old one: to be called at every change of privilege.
+
+        Where the session is refused, the new one takes nothing over.
+        """
+        if self.state.refusal is not None:
+            self._put({})
         self.mark_accessed()
         if self.state.cleared:
             self._forsake()
@@ -133,10 +184,23 @@ class Session(dict[Any, Any]):
     def adopt(self, final: Mapping[Any, Any] | None) -> None:
         """Take over what the application left in the session's place, if it put another mapping there."""
         if final is not self and isinstance(final, Mapping):
-            self.replace(final)
+            self._put(final)
 
     def replace(self, data: Mapping[Any, Any]) -> None:
-        """Put *data* in place of all keys and values."""
+        """Put *data* in place of all keys and values.
+
+        Raises:
+            CannotTellError: as every use of a session that is refused.
+        """
+        self._check()
+        self._put(data)
+
+    def _check(self) -> None:
+        if self.state.refusal is not None:
+            raise CannotTellError(self.state.refusal)
+
+    def _put(self, data: Mapping[Any, Any]) -> None:
+        self.state.refusal = None  # nothing of what is refused is left to be seen
         self.mark_accessed()
         self.state.read = True
         data = dict(data)
@@ -153,7 +217,7 @@ class Session(dict[Any, Any]):
             InputError: a key or a value cannot be stored; the message names the key and the type.
         """
         state = self.state
-        if not state.seen:
+        if not state.seen or state.refusal is not None:
             return {}
         base = {} if state.cleared else state.base
         values = {_slot(key): _encode(key, value, most) for key, value in super().items()}
@@ -167,7 +231,7 @@ class Session(dict[Any, Any]):
         base: dict[Slot, bytes | None] = {} if state.cleared else {**state.base}
         state.base = {slot: data for slot, data in (base | changes).items() if data is not None}
         state.token = token
-        state.doubt = state.retired = None
+        state.doubt = state.retired = state.refusal = None
         state.carry = state.cleared = state.stale = state.read = False
 
     def _retire(self) -> None:
@@ -207,6 +271,8 @@ def _counted(name: str) -> Callable[..., Any]:
     method = getattr(dict, name)
 
     def call(self: Session, *args: Any, **kwargs: Any) -> Any:
+        if self.state.refusal is not None:
+            raise CannotTellError(self.state.refusal)
         self.mark_accessed()
         self.state.read = True
         return method(self, *args, **kwargs)

@@ -1,0 +1,484 @@
+"""A peer that says anything at all: the node stays whole, and nothing but ProtocolError comes out."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.fuzz import hostile
+from tests.fuzz.hostile import NODES
+
+from canister import edits
+from canister.clock import DAY, SECOND
+from canister.codec import encode_id
+from canister.config import Config, Policy
+from canister.errors import ProtocolError
+from canister.life import retention
+from canister.record import (
+    KEY,
+    Birth,
+    Cell,
+    Destroy,
+    NodeId,
+    Record,
+    Slot,
+    Touch,
+    Version,
+    check_record,
+    digest_of,
+    encode_record,
+    make_version,
+    merge,
+    newest,
+)
+from canister.replication import messages as m
+from canister.replication.digests import DigestTree
+from canister.replication.membership import Membership
+from canister.replication.messages import Message, decode_message, encode_message
+from canister.replication.replica import Replica
+from canister.store.base import Member, ReplicatedStore, bucket_of
+from canister.store.memory import MemoryStore
+from canister.store.sqlite import SqliteStore
+from canister.testing.clock import ManualClock
+from canister.testing.simulation.network import START
+
+ME, PEER, OTHER = NODES
+CONFIG = Config()
+POLICY = Policy.of(CONFIG)
+DRIFT = POLICY.drift
+
+
+class Recorder:
+    """A runtime that keeps what a replica did."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.dropped: dict[int, str] = {}
+        self.alarms: list[str] = []
+
+    def send(self, links: Sequence[int], message: Message) -> None:
+        if links:
+            assert decode_message(encode_message(message)) == message  # what is sent, peers take
+            self.sent.append(message)
+
+    def drop(self, link: int, reason: str) -> None:
+        self.dropped[link] = reason
+
+    def alarm(self, what: str) -> None:
+        self.alarms.append(what)
+
+    def healed(self, report: object) -> None:
+        pass
+
+
+class Victim:
+    """A node with some sessions of its own, linked with a hostile peer and a silent honest one."""
+
+    def __init__(self, make: Callable[[ManualClock], ReplicatedStore] | None = None) -> None:
+        self.clock = ManualClock(START)
+        self.store = make(self.clock) if make else MemoryStore(CONFIG, self.clock, ME)
+        self.runtime = Recorder()
+        me = Member("n0:1", make_version(1, self.store.node), False, make_version(1, self.store.node), ME)
+        membership = Membership([], me)
+        self.replica = Replica(self.store, membership, CONFIG, self.clock, self.runtime, Random(1))
+        self.replica.start()
+        for name in ("s1", "s4"):
+            self.put(name)
+        self.link(1, "n1:1", PEER)
+        self.link(2, "n2:1", OTHER)
+
+    def put(self, name: str) -> None:
+        writes = {Slot(KEY + b"\xa1a"): b"\x01"}
+        self.store.commit([(encode_id(name), lambda r, at: edits.write(r, at, POLICY, writes))])
+
+    def link(self, number: int, address: str, node: NodeId, now: int = 0) -> None:
+        stated = Member(address, make_version(1, node), False, make_version(1, node), node)
+        hello = m.Hello(1, 1, "canister", stated, b"12345678", now or self.clock.now(), [stated])
+        assert self.replica.refusal(hello) is None
+        self.replica.opened(number, hello, dialed=False)
+
+    def hears(self, message: Message, number: int = 1) -> None:
+        """Take a message over the wire, as the agent does."""
+        payload = encode_message(message)
+        try:
+            self.replica.received(number, decode_message(payload))
+        except ProtocolError as error:
+            self.runtime.drop(number, str(error))
+            self.replica.closed(number)
+
+    def check(self) -> None:
+        """Check that the store and the digests are whole."""
+        store = self.store
+        at = self.clock.now()
+        with store.snapshot() as snapshot:
+            fresh = DigestTree()
+            fresh.build(snapshot, at)
+            assert self.replica.digest(at) == fresh.root()
+            assert all(stamp <= at + DRIFT for stamp in snapshot.heard().values())
+            assert snapshot.last_stamp() <= at + DRIFT
+        if isinstance(store, MemoryStore):
+            for session, row in store.rows.items():
+                check_record(row.record)
+                whole = encode_record(row.whole)
+                assert row.mark.digest == digest_of(session, whole, CONFIG.cluster.encode())
+                assert row.mark.retain == retention(row.whole)
+                assert row.record == merge(row.record, row.record)
+                if row.record.destroy is None:
+                    assert newest(row.record) <= at + DRIFT
+        assert len(self.replica.membership.all()) <= m.MOST_MEMBERS
+        assert store.load(encode_id("s4")).record is not None
+
+
+@settings(max_examples=300, deadline=2000)
+@given(st.lists(hostile.lying | st.integers(0, 30), max_size=12))
+def test_lies_of_every_kind_leave_the_node_whole(said: list[Message | int]) -> None:
+    """Any messages, between them time that passes: the digest is that of the rows, each row is possible."""
+    victim = Victim()
+    for word in said:
+        if isinstance(word, int):
+            victim.clock.advance(word * SECOND)
+            victim.replica.tick()
+            continue
+        if 1 not in victim.replica.links and not victim.replica.membership.me.removed:
+            try:
+                victim.link(1, "n1:1", PEER)
+            except (AssertionError, ProtocolError):
+                break  # it has removed itself
+        try:
+            victim.hears(word)
+        except ProtocolError as error:
+            pytest.fail(f"out of place: {error}")
+    victim.check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(hostile.lying, min_size=1, max_size=12))
+def test_sqlite_takes_whatever_gets_through(said: list[Message]) -> None:
+    """What the decoder lets pass, SQLite can hold: no integer too large, no text it refuses."""
+    victim = _on_sqlite()
+    victim.replica.links.clear()
+    for word in said:
+        if 1 not in victim.replica.links:
+            if victim.replica.membership.me.removed or len(victim.replica.membership.all()) > 200:
+                _forget_victim()
+                return
+            victim.replica.membership.merge(
+                [Member("n1:1", Version(b"\xff" * 16), False, Version(b""), PEER)]
+            )
+            victim.replica.links.pop(1, None)
+            stated = Member("n1:1", Version(b"\xff" * 16), False, Version(b""), PEER)
+            hello = m.Hello(1, 1, "canister", stated, b"12345678", victim.clock.now(), [])
+            victim.replica.opened(1, hello, dialed=False)
+        victim.hears(word)
+    victim.clock.advance(SECOND)
+    victim.replica.tick()
+    at = victim.clock.now()
+    with victim.store.snapshot() as snapshot:
+        fresh = DigestTree()
+        fresh.build(snapshot, at)
+        assert victim.replica.digest(at) == fresh.root()
+
+
+_kept: dict[str, Victim] = {}
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    _forget_victim()
+    _paths[:] = [tmp_path_factory.mktemp("sqlite")]
+
+
+_paths: list[Path] = []
+
+
+def _on_sqlite() -> Victim:
+    """Return a node on SQLite; the examples of a test share it."""
+    if "it" not in _kept:
+        path = _paths[0] / str(time.monotonic_ns())
+        _kept["it"] = Victim(lambda clock: SqliteStore(path, CONFIG, clock))
+    return _kept["it"]
+
+
+def _forget_victim() -> None:
+    if "it" in _kept:
+        _kept.pop("it").store.close()
+
+
+# What a hostile peer that speaks well could break, one by one.
+
+
+@pytest.fixture
+def victim() -> Victim:
+    return Victim()
+
+
+def session_row(name: str, at: int, node: NodeId = PEER) -> m.Row:
+    version = make_version(at, node)
+    record = Record(
+        birth=Birth(version, at, DAY, 20 * 60 * SECOND, 60 * SECOND, 60 * SECOND),
+        reach=21 * 60 * SECOND,
+        touch=Touch(version, at),
+        cells={Slot(KEY + b"\xa1a"): Cell(version, b"\x01")},
+    )
+    return encode_id(name), encode_record(record)
+
+
+def later_row(name: str, at: int) -> m.Row:
+    """A commit of a session that is not here."""
+    return encode_id(name), encode_record(Record(touch=Touch(make_version(at, PEER), at)))
+
+
+def asked(victim: Victim, kind: type[Message], number: int = 1) -> SimpleNamespace:
+    pull = victim.replica.links[number].pull
+    assert pull is not None
+    assert isinstance(pull.question, kind), pull.question
+    return SimpleNamespace(round=pull.round, question=pull.question)
+
+
+def equal_root(victim: Victim, claims: dict[NodeId, int], at: int | None = None) -> m.Root:
+    """Answer the comparison under way with what the node itself holds."""
+    at = victim.clock.now() if at is None else at
+    return m.Root(asked(victim, m.AskRoot).round, at, claims, [], victim.replica.digest(at))
+
+
+@pytest.mark.parametrize("ahead", [DRIFT + 1, DAY, 2**56])
+def test_what_is_claimed_of_the_future_is_not_believed(victim: Victim, ahead: int) -> None:
+    """R20: "all up to next year" would vouch for commits that are still to come, for ever."""
+    now = victim.clock.now()
+    victim.hears(equal_root(victim, {PEER: min(now + ahead, 2**57 - 1), OTHER: now + ahead, ME: now + ahead}))
+    victim.hears(m.Heartbeat(now + ahead, 0, now))
+    victim.hears(m.Live([[session_row("new", now)]], now + ahead))
+    assert 1 in victim.replica.links, victim.runtime.dropped
+    assert victim.store.load(encode_id("new")).record is not None
+    assert (victim.store.heard_of(PEER), victim.store.heard_of(OTHER)) == (0, 0)
+
+
+def test_what_is_claimed_up_to_now_is_believed(victim: Victim) -> None:
+    """The bound takes nothing from a peer whose clock is right, or a little ahead."""
+    now = victim.clock.now()
+    victim.hears(equal_root(victim, {PEER: now + DRIFT, OTHER: now - 5, NodeId(b"nobody"): now + DRIFT + 1}))
+    assert (victim.store.heard_of(PEER), victim.store.heard_of(OTHER)) == (now + DRIFT, now - 5)
+
+
+def test_a_stamp_that_was_too_far_ahead_is_believed_when_its_time_has_come(victim: Victim) -> None:
+    """A peer whose clock was set back says the same again with each heartbeat."""
+    ahead = victim.clock.now() + DRIFT + 5 * SECOND
+    victim.hears(equal_root(victim, {}))
+    victim.hears(m.Heartbeat(ahead, 0, victim.clock.now()))
+    assert victim.store.heard_of(PEER) == 0
+    victim.clock.advance(6 * SECOND)
+    victim.hears(m.Heartbeat(ahead, 0, victim.clock.now()))
+    assert victim.store.heard_of(PEER) == ahead
+
+
+def test_a_comparison_as_of_the_future_proves_nothing(victim: Victim) -> None:
+    """As of next year all sessions are over and all digests equal: `heard` and the purge gate stay."""
+    now = victim.clock.now()
+    victim.hears(equal_root(victim, {PEER: now, OTHER: now}, at=now + 500 * DAY))
+    link = victim.replica.links[1]
+    assert link.pull is None
+    assert not link.is_sound
+    assert (victim.replica.gate(), victim.store.heard_of(PEER), victim.store.heard_of(OTHER)) == (0, 0, 0)
+    victim.clock.advance(3 * SECOND)
+    victim.hears(m.Heartbeat(0, 0, now))
+    victim.clock.advance(9 * SECOND // 2)
+    victim.hears(m.Heartbeat(0, 0, now))
+    victim.clock.advance(9 * SECOND // 2)
+    victim.replica.tick()
+    assert link.pull is not None, "it compares again"
+    victim.check()
+
+
+def test_made_up_node_ids_do_not_pile_up(victim: Victim) -> None:
+    """Each comparison may name thousands of nodes: what is noted as heard has an end."""
+    now = victim.clock.now()
+    for turn in range(3):
+        if victim.replica.links[1].pull is None:
+            victim.replica.comparisons.start(victim.replica.links[1])
+        claims = {NodeId(b"%d-%05d" % (turn, n)): now for n in range(6000)}
+        victim.hears(equal_root(victim, claims))
+    with victim.store.snapshot() as snapshot:
+        assert len(snapshot.heard()) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("offsets", "off"),
+    [([0, 1], False), ([1, 1], True), ([0, -1], False), ([0, 0, 1], False), ([0, 1, 1], True), ([1], True)],
+)
+def test_one_wrong_clock_does_not_outvote_the_others(victim: Victim, offsets: list[int], off: bool) -> None:
+    """A node of three that says it is next year must not stop the writes of the other two."""
+    now = victim.clock.now()
+    victim.replica.closed(1)
+    victim.replica.closed(2)
+    for number, offset in enumerate(offsets, 10):
+        victim.link(number, f"n{number}:1", NodeId(b"node-%03d" % number), now + offset * 400 * DAY)
+    victim.clock.advance(2 * SECOND)
+    victim.replica.tick()
+    assert any("further from its peers" in alarm for alarm in victim.runtime.alarms) == off
+
+
+def test_an_immortal_session_is_refused(victim: Victim) -> None:
+    """A birth of more than 400 days, or dated after its own stamp, ends the link."""
+    now = victim.clock.now()
+    version = make_version(now, PEER)
+    for birth in (
+        Birth(version, now, 401 * DAY, DAY, 1, 1),
+        Birth(version, now + DAY, 400 * DAY, DAY, 1, 1),
+    ):
+        row = (encode_id("s"), encode_record(Record(birth=birth, reach=1, touch=Touch(version, now))))
+        victim.hears(m.Live([[row]], now))
+        assert victim.runtime.dropped.pop(1)
+        victim.link(1, "n1:1", PEER)
+    assert victim.store.load(encode_id("s")).record is None
+    victim.check()
+
+
+def test_a_destroy_far_ahead_does_not_move_the_clock(victim: Victim) -> None:
+    """It is believed at once, and the stamps drawn here stay where they were."""
+    victim.hears(
+        m.Live([[(b"ss1", encode_record(Record(destroy=Destroy(make_version(2**56, PEER), 2**56))))]], 0)
+    )
+    record = victim.store.load(b"ss1").record
+    assert record is not None
+    assert record.destroy is not None
+    victim.put("s5")
+    victim.check()
+
+
+def test_an_answer_that_goes_on_for_ever_ends(victim: Victim) -> None:
+    """Frames of rows with more=True: repeated, empty or foreign ones end the link."""
+    now = victim.clock.now()
+    wanted = encode_id("wanted")
+    for rows in ([], [session_row("other", now)], [session_row("wanted", now)]):
+        _ask_rows(victim, wanted)
+        number = asked(victim, m.AskRows).round
+        for _ in range(2):
+            victim.hears(m.Rows(number, list(rows), more=True))
+        reason = victim.runtime.dropped.pop(1)
+        assert "empty" in reason or "not asked" in reason or "twice" in reason
+        victim.link(1, "n1:1", PEER)
+
+
+def _ask_rows(victim: Victim, session: bytes) -> None:
+    """Lead the comparison under way down to the bucket of a session."""
+    now, bucket = victim.clock.now(), bucket_of(session)
+    number = asked(victim, m.AskRoot).round
+    victim.hears(m.Root(number, now, {}, [], b"different"))
+    for level, fan in ((0, 256), (1, 16), (2, 16)):
+        (node,) = asked(victim, m.AskDigests).question.nodes
+        below = bucket >> (8, 4, 0)[level]
+        with victim.store.snapshot() as snapshot:
+            tree = DigestTree()
+            tree.build(snapshot, now)
+        digests = tree.children(level, node)
+        digests[below - node * fan] = b"differs!"
+        victim.hears(m.Digests(number, b"".join(digests)))
+    assert asked(victim, m.AskListing).question.buckets == [bucket]
+    victim.hears(m.Listing(number, [b"unknown!"]))
+
+
+def test_a_peer_that_never_answers_is_given_up(victim: Victim) -> None:
+    """Its heartbeats do not make up for a comparison that stands still."""
+    begun = victim.clock.now()
+    while 1 in victim.replica.links:
+        victim.clock.advance(SECOND)
+        victim.hears(m.Heartbeat(0, 0, victim.clock.now()))
+        victim.replica.tick()
+        assert victim.clock.now() < begun + 40 * SECOND
+    assert "does not answer" in victim.runtime.dropped[1]
+    assert victim.clock.now() > begun + 30 * SECOND
+
+
+def test_commits_without_their_sessions_are_bounded(victim: Victim) -> None:
+    """A flood of touches of unknown sessions: asked for fast, up to an end, and the link pays."""
+    now = victim.clock.now()
+    begun = time.monotonic()
+    for turn in range(3):
+        victim.hears(m.Live([[later_row(f"u{turn}-{n}", now)] for n in range(6000)], 0))
+    assert time.monotonic() - begun < 5
+    assert "too many sessions" in victim.runtime.dropped[1]
+    victim.check()
+
+
+def test_a_commit_without_its_session_is_asked_for_once(victim: Victim) -> None:
+    """Until the answer has come, and again after it."""
+    now = victim.clock.now()
+    for _ in range(3):
+        victim.hears(m.Live([[later_row("u", now)]], 0))
+    fetches = [message for message in victim.runtime.sent if isinstance(message, m.Fetch)]
+    assert len(fetches) == 1
+    victim.hears(m.Fetched(fetches[0].number, None, {}, []))
+    victim.hears(m.Live([[later_row("u", now)]], 0))
+    assert len([message for message in victim.runtime.sent if isinstance(message, m.Fetch)]) == 2
+
+
+def test_a_cluster_does_not_grow_without_end(victim: Victim) -> None:
+    """Members by the hundred are refused before they are stored, told on or dialed."""
+    made_up = [
+        Member(f"192.0.2.1:{n}", make_version(n, PEER), False, make_version(n, PEER), PEER)
+        for n in range(600)
+    ]
+    victim.hears(m.MemberList(made_up[:200]))
+    assert 1 in victim.replica.links
+    victim.hears(m.MemberList(made_up[200:400]))
+    assert "members" in victim.runtime.dropped[1]
+    assert len(victim.replica.membership.all()) == 203
+    assert len(encode_message(victim.replica.hello())) < m.MAX_HELLO
+
+
+def test_a_full_member_list_fits_a_hello(victim: Victim) -> None:
+    """Honest nodes always understand each other's hello, however long the names in it."""
+    long = [
+        Member(f"{n:0100d}", Version(b"v" * 24), True, Version(b"v" * 24), NodeId(b"n" * 24))
+        for n in range(m.MOST_MEMBERS - 3)
+    ]
+    victim.hears(m.MemberList(long))
+    assert len(victim.replica.membership.all()) == m.MOST_MEMBERS
+    assert len(encode_message(victim.replica.hello())) <= m.MAX_HELLO
+
+
+def test_links_have_an_end(victim: Victim) -> None:
+    """Peers that nobody lists get no more links than a full cluster would."""
+    stated = Member("new:1", make_version(1, PEER), False, make_version(1, PEER), NodeId(b"new-node"))
+    hello = m.Hello(1, 1, "canister", stated, b"12345678", victim.clock.now(), [])
+    first = victim.replica.links[1]
+    victim.replica.links.update(dict.fromkeys(range(100, 98 + m.MOST_MEMBERS), first))
+    assert "300 links already" in str(victim.replica.refusal(hello))
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        m.AskDigests(1, START, 0, [0] * 1000),
+        m.AskDigests(1, START, -1, [0]),
+        m.AskDigests(1, START, 3, [0]),
+        m.AskDigests(1, START, 2**63, [0]),
+        m.AskDigests(1, START, 2, [4096]),
+        m.AskListing(1, START, [7] * 1000),
+        m.AskListing(1, START, [-1]),
+        m.AskListing(1, START, [2**64 - 1]),
+        m.AskRows(1, START, [(7, [])] * 1000),
+        m.AskRows(1, START, [(65_536, [])]),
+    ],
+    ids=range(10),
+)
+def test_a_question_asks_for_each_thing_once(victim: Victim, question: Message) -> None:
+    """Asking a thousand times for the same in one frame would make a small question a huge answer."""
+    before = len(victim.runtime.sent)
+    victim.hears(question)
+    assert victim.runtime.dropped[1]
+    assert len(victim.runtime.sent) == before
+
+
+def test_questions_as_of_any_instant_leave_the_digests_right(victim: Victim) -> None:
+    """The tree is moved to and fro by whoever asks."""
+    for at in (0, 2**57 - 1, START, START + 500 * DAY, 1):
+        victim.hears(m.AskRoot(1, at))
+        victim.hears(m.AskDigests(1, at, 0, [0]))
+        victim.hears(m.AskListing(1, at, [bucket_of(encode_id("s1"))]))
+        victim.check()
+    assert not victim.runtime.dropped
