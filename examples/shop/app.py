@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from canister import AgentError, Canister
+from canister import AgentError, Canister, CannotTellError
 from canister.integrations.asgi import SessionMiddleware
 from canister.node import Status
 from canister.sessions import CookieSettings
@@ -47,9 +47,9 @@ def create_app(settings: Settings) -> Starlette:
         canister=canister,
         # Cookies without TLS: right for a demo on this machine and for nothing else.
         cookie=CookieSettings(plain_http=True),
-        # A node that cannot tell whether a session exists says so. By default it would show an empty
-        # one, and refuse only to write to it.
-        when_behind="refuse",
+        # Where a session is behind what the browser has seen, the shop goes on with what is here: the
+        # cart is merged article by article. Where it is not here at all, `home` says so.
+        when_behind="serve",
     )
     shop = [
         Route("/", home),
@@ -85,6 +85,9 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def home(request: Request) -> HTMLResponse:
+    session = request.session
+    if session.cannot_tell and not session.is_behind:
+        raise CannotTellError("this node cannot tell who you are")
     page = pages.home(place_of(request), visit_of(request), status_of(request), sessions_of(request))
     return HTMLResponse(page)
 

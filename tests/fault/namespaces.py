@@ -15,15 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.cluster import Cluster, Node, Process
-
-from canister import Canister
 
 PORT = 7400
 PREFIX = "canister-test"
@@ -211,65 +209,105 @@ def decline(error: NetworkError) -> Any:
     pytest.skip(str(error))
 
 
-@dataclass
-class Load:
-    """A thread that puts through a handle of this process, at a steady pace, and times each put.
+class Task:
+    """A thread that does something until it is stopped."""
 
-    Args:
-        store: where it puts.
-        name: goes into session ids and values.
-        pace: puts a second.
-        count: how many different sessions it puts into, one after the other, over and over.
-        value: what it puts, after its number.
-        limit: how many puts it makes; without one it goes on until it is stopped.
-    """
-
-    store: Canister
-    name: str
-    pace: float
-    count: int = 500
-    value: str = ""
-    limit: int | None = None
-    taken: list[float] = field(default_factory=list[float])
-    failures: list[str] = field(default_factory=list[str])
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._guarded, daemon=True)
         self._thread.start()
 
-    def stop(self) -> "Load":
-        """Stop at once."""
+    def stop(self) -> None:
+        """Stop soon."""
         self._stopping.set()
-        return self.finish()
+        self.finish()
 
-    def finish(self) -> "Load":
-        """Wait until all is put."""
+    def finish(self) -> None:
+        """Wait for its end; raise what went wrong in it."""
         self._thread.join()
-        assert self.failures == []
-        return self
+        if self._failure is not None:
+            raise self._failure
+
+    def run(self) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; return False once it is to stop."""
+        return not self._stopping.wait(seconds)
+
+    def _guarded(self) -> None:
+        try:
+            self.run()
+        except Exception as error:  # noqa: BLE001 - raised again by finish()
+            self._failure = error
+
+
+class Load(Task):
+    """Puts through a handle of this process, at a steady pace, and times each put.
+
+    Args:
+        node: where it puts.
+        name: goes into the session ids.
+        pace: puts a second.
+        sessions: how many different sessions it puts into, one after the other, over and over.
+        value: what it puts, after its number.
+        limit: how many puts it makes.
+    """
+
+    def __init__(
+        self, node: Node, name: str, pace: float, *, limit: int, sessions: int = 1_000_000, value: str = ""
+    ) -> None:
+        self.value = value
+        self.taken: list[float] = []
+        """Seconds of each put, without those in which the machine did not let it go on."""
+        self._node = node
+        self._name = name
+        self._pace = pace
+        self._sessions = sessions
+        self._limit = limit
+        node.store.num_local_sessions()  # opened, in this thread
+        super().__init__()
 
     def session(self, number: int) -> str:
         """Return the session that a put goes to."""
-        return f"{self.name}-{number % self.count}"
+        return f"{self._name}-{self._node.name}-{number % self._sessions}"
 
-    def _run(self) -> None:
-        begun = time.monotonic()
-        number = 0
-        while number != self.limit and not self._stopping.wait(begun + number / self.pace - time.monotonic()):
-            try:
-                self.taken.append(timed_put(self.store, self.session(number), f"{number} {self.value}"))
-            except Exception as error:  # noqa: BLE001 - told by finish()
-                self.failures.append(repr(error))
+    def run(self) -> None:
+        """Put."""
+        begun, agent = time.monotonic(), self._node.process.pid
+        for number in range(self._limit):
+            if not self.pause(begun + number / self._pace - time.monotonic()):
                 return
-            number += 1
+            waited = delayed("thread-self") + delayed(agent)  # it may hold a lock
+            before = time.monotonic()
+            self._node.store.put(self.session(number), "k", f"{number} {self.value}")
+            taken = time.monotonic() - before
+            waited = delayed("thread-self") + delayed(agent) - waited
+            self.taken.append(max(0.0, taken - waited))
 
 
-def timed_put(store: Canister, session: str, value: str) -> float:
-    """Put; return the seconds it took, without those in which the machine did not let this thread run."""
-    begun, waited = time.monotonic(), _waited_for_processor()
-    store.put(session, "k", value)
-    return time.monotonic() - begun - (_waited_for_processor() - waited)
+class Growth(Task):
+    """Watches the memory of a node's process."""
+
+    def __init__(self, node: HostNode) -> None:
+        self.most = 0
+        """Bytes by which it has grown at the most."""
+        self._node = node
+        super().__init__()
+
+    def run(self) -> None:
+        """Watch."""
+        begun = self._node.resident()
+        while self.pause(0.05):
+            self.most = max(self.most, self._node.resident() - begun)
+
+
+def delayed(task: int | str) -> float:
+    """Return for how many seconds a process, or this thread, has waited for a processor so far."""
+    files = Path(f"/proc/{task}").glob("task/*/schedstat" if isinstance(task, int) else "schedstat")
+    return sum(int(file.read_bytes().split()[1]) for file in files) / 1e9
 
 
 def wait_until(condition: Callable[[], bool], since: float, deadline: float, what: str) -> float:
@@ -277,13 +315,8 @@ def wait_until(condition: Callable[[], bool], since: float, deadline: float, wha
     while not condition():
         taken = time.monotonic() - since
         assert taken < deadline, f"not within {deadline} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.03)
     return time.monotonic() - since
-
-
-def _waited_for_processor() -> float:
-    with open("/proc/thread-self/schedstat", "rb") as file:
-        return int(file.read().split()[1]) / 1e9
 
 
 def _host(node: Node) -> Host:

@@ -1,4 +1,4 @@
-"""Hostile programs on a node's port, with real sockets: memory stays bounded and the others notice nothing."""
+"""Hostile programs on a node's port: memory stays bounded and the other links notice nothing."""
 
 import contextlib
 import resource
@@ -23,6 +23,8 @@ from canister.store.base import Member
 pytestmark = pytest.mark.fault
 
 MB = 1024 * 1024
+COUNT = 2_500
+"""Half-open connections; with 10,000, tried by hand, the test passes as well and takes half a minute."""
 
 
 def rss(node: Node) -> int:
@@ -131,7 +133,7 @@ def test_thousands_of_half_open_connections(cluster: Cluster) -> None:
     """Most are turned away at once, the rest after two seconds; the log says so once, memory stays."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = hard if hard != resource.RLIM_INFINITY else 65_536
-    count = min(10_000, most - 500)
+    count = min(COUNT, most - 500)
     assert count >= 1000, "the limit on open files is too low for this test"
     nodes = cluster.start(2)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, count + 400)), hard))
@@ -142,7 +144,7 @@ def test_thousands_of_half_open_connections(cluster: Cluster) -> None:
             if number % 7 == 0:
                 with contextlib.suppress(OSError):
                     connection.sendall(MAGIC[: number % 5])  # a hello that does not go on
-            if number % 1000 == 999:
+            if number % 500 == 499:
                 takes_part(nodes, f"at {number}")
     time.sleep(2.5)
     takes_part(nodes, "after")

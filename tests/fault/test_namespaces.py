@@ -5,6 +5,7 @@ The bounds are those that the product promises; what was measured is printed.
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,11 +13,13 @@ from statistics import median
 
 import pytest
 from tests.fault.namespaces import (
+    Growth,
     HostCluster,
     HostNode,
     Load,
     NetworkError,
     decline,
+    delayed,
     open_network,
     wait_until,
 )
@@ -49,22 +52,28 @@ def cluster(tmp_path: Path) -> Iterator[HostCluster]:
         yield cluster
         trouble = cluster.trouble()
     finally:
-        cluster.close()
-        network.close()
+        try:
+            cluster.close()
+        finally:
+            network.close()
     assert not trouble, "\n".join(trouble)
 
 
-def put_on(nodes: Iterable[Node], name: str, seconds: float, value: str = "") -> list[Load]:
-    """Begin to put as many sessions on each node as each side of a cut creates, spread over the time."""
-    return [
-        Load(node.store, f"{name}-{node.name}", EACH_SIDE / seconds, EACH_SIDE, value, limit=EACH_SIDE)
-        for node in nodes
-    ]
+def put_on(nodes: Iterable[Node], name: str, seconds: float) -> list[Load]:
+    """Begin to create as many sessions on each node as each side of a cut does, spread over the time."""
+    return [Load(node, name, EACH_SIDE / seconds, limit=EACH_SIDE) for node in nodes]
+
+
+def put_much(node: Node) -> Load:
+    """Begin to put 80 MB, into few sessions, within the default node interval."""
+    return Load(node, "much", 80, limit=540, sessions=5, value="x" * 150_000)
 
 
 def slowest(loads: list[Load]) -> tuple[float, float]:
     """Wait until all is put; return the median and the greatest of the seconds that puts took."""
-    taken = [seconds for load in loads for seconds in load.finish().taken]
+    for load in loads:
+        load.finish()
+    taken = [seconds for load in loads for seconds in load.taken]
     return median(taken), max(taken)
 
 
@@ -85,10 +94,34 @@ def await_down(pairs: list[tuple[Node, Node]], since: float, node_interval: floa
 
 
 def await_healed(nodes: list[Node], since: float, deadline: float = HEALED) -> str:
-    """Wait until all are equal, then until all links are up; return what to print."""
-    equal = wait_until(lambda: len(set(digests(nodes))) == 1, since, deadline, "digests are equal")
+    """Wait until all are equal, then until all links are up; return what to print.
+
+    The time for which a node waited for a processor does not count: there are three on this machine.
+    """
+    before = [delayed(node.process.pid) for node in nodes]
+    equal = wait_until(lambda: len(set(digests(nodes))) == 1, since, 3 * deadline, "digests are equal")
+    busy = max(delayed(node.process.pid) - was for node, was in zip(nodes, before, strict=True))
+    assert equal - busy < deadline, (equal, busy)
     await_linked(nodes)
-    return f"equal {equal:.2f} s after the heal, all links up {time.monotonic() - since:.2f} s after it"
+    up = time.monotonic() - since
+    return (
+        f"equal {equal:.2f} s after the heal ({busy:.2f} s of waiting for a processor), links up {up:.2f} s"
+    )
+
+
+def keeps_retrying() -> bool:
+    """Tell whether the kernel can be told to send anew what was lost at least every second."""
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_TCP, 44, 1000)
+        except OSError:
+            return False
+    return True
+
+
+def sleep_until(instant: float) -> None:
+    """Wait for an instant of the monotonic clock."""
+    time.sleep(max(0.0, instant - time.monotonic()))
 
 
 def assert_held(nodes: list[Node], loads: list[Load]) -> None:
@@ -96,8 +129,8 @@ def assert_held(nodes: list[Node], loads: list[Load]) -> None:
     for node in nodes:
         for load in loads:
             for number in range(0, EACH_SIDE, 20):
-                held = node.store.get_data(load.session(number), local=True)
-                assert held == {"k": f"{number} {load.value}"}, (node.name, load.session(number))
+                session = load.session(number)
+                assert node.store.get_data(session, local=True) == {"k": f"{number} "}, (node.name, session)
 
 
 def lacking(node: Node, load: Load) -> int:
@@ -118,7 +151,7 @@ def test_a_host_without_network(cluster: HostCluster, seconds: int) -> None:
     loads = put_on([second, third], "meanwhile", seconds * 0.9)
     noticed = await_down([(first, third), (second, third), (third, first), (third, second)], begun)
     during = slowest(loads)
-    time.sleep(max(0.0, begun + seconds - time.monotonic()))
+    sleep_until(begun + seconds)
     assert lacking(third, loads[0]) == lacking(second, loads[1]) == EACH_SIDE
     healed = time.monotonic()
     cluster.network.heal()
@@ -127,21 +160,27 @@ def test_a_host_without_network(cluster: HostCluster, seconds: int) -> None:
     print(f"\n{seconds} s cut: noticed after {noticed:.2f} s, {told}; {assert_not_blocked(during, usual)}")
 
 
-def test_a_cut_that_nobody_notices(cluster: HostCluster) -> None:
-    """A cut shorter than the node interval leaves the links be; they carry on soon after it."""
+def test_a_cut_shorter_than_the_node_interval(cluster: HostCluster) -> None:
+    """Nobody is given up meanwhile, and yet all are equal soon after the heal.
+
+    Before Linux 6.15 nothing keeps TCP from staying mute for as long as the cut lasted.
+    """
+    seconds = 3.3  # TCP by itself would try again after 3.0 and 6.2 seconds
     nodes = cluster.start(3, node_interval="8s")
     first, second, third = nodes
     cluster.cut([third], [first, second])
     begun = time.monotonic()
-    loads = put_on([second, third], "meanwhile", 4.5)
-    during = slowest(loads)
-    time.sleep(max(0.0, begun + 5 - time.monotonic()))
+    loads = put_on([second, third], "meanwhile", 2.8)
+    slowest(loads)
+    sleep_until(begun + seconds)
     assert lacking(third, loads[0]) == lacking(second, loads[1]) == EACH_SIDE
+    assert second.states()[third.address] == third.states()[second.address] == "up"
     healed = time.monotonic()
     cluster.network.heal()
-    told = await_healed(nodes, healed)
+    told = await_healed(nodes, healed, HEALED if keeps_retrying() else HEALED + seconds)
     assert_held(nodes, loads)
-    print(f"\n5 s cut of 8 s: {told}; most put {1000 * during[1]:.2f} ms")
+    assert not any(node.logged("silent for") for node in nodes)
+    print(f"\n{seconds} s cut, node interval 8 s: {told}")
 
 
 def test_two_hosts_that_cannot_see_each_other(cluster: HostCluster) -> None:
@@ -157,30 +196,31 @@ def test_two_hosts_that_cannot_see_each_other(cluster: HostCluster) -> None:
         for writer, reader in ((second, third), (third, second)):
             session, begun = f"{writer.name}-{number}", time.monotonic()
             writer.store.put(session, "k", number)
-            crossed.append(
-                wait_until(
-                    lambda reader=reader, session=session: bool(reader.store.get_data(session, local=True)),
-                    begun,
-                    1.1 * digest_interval + SLACK,
-                    "a change crosses",
-                )
-            )
+
+            def arrived(reader: Node = reader, session: str = session) -> bool:
+                return bool(reader.store.get_data(session, local=True))
+
+            crossed.append(wait_until(arrived, begun, 1.1 * digest_interval + SLACK, "a change crosses"))
+    loads = put_on([second, third], "last", 0.5)
+    slowest(loads)
     assert second.states()[third.address] == third.states()[second.address] == "down"
     healed = time.monotonic()
     cluster.network.heal()
     told = await_healed(nodes, healed)
-    most = max(crossed)
-    print(f"\npartial: noticed after {noticed:.2f} s; crossed in {median(crossed):.2f}, most {most:.2f} s; {told}")
+    assert_held(nodes, loads)
+    crossing = f"{median(crossed):.2f} s, most {max(crossed):.2f} s"
+    print(f"\ntwo apart: noticed after {noticed:.2f} s; changes crossed in {crossing}; {told}")
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["one pair", "one host"])
 def test_packets_lost_one_way(cluster: HostCluster, *, whole: bool) -> None:
-    """Who is heard, but hears nothing, is given up on both sides; all is made up for after the heal."""
+    """Who hears, but is not heard, is given up on both sides; all is made up for after the heal."""
     nodes = cluster.start(3)
     first, second, third = nodes
     deaf = [first, second] if whole else [second]
     usual = slowest(put_on([second, third], "before", 4))
     await_equal(nodes)
+
     cluster.cut([third], deaf, one_way=True)
     begun = time.monotonic()
     loads = put_on([second, third], "meanwhile", 4)
@@ -188,8 +228,9 @@ def test_packets_lost_one_way(cluster: HostCluster, *, whole: bool) -> None:
     noticed = await_down(pairs, begun)
     during = slowest(loads)
     assert all(watcher.states()[lost.address] == "down" for watcher, lost in pairs)
-    if whole:  # what was put before the link was given up may have arrived
-        assert lacking(second, loads[1]) > EACH_SIDE / 4
+    if whole:
+        assert lacking(second, loads[1]) == EACH_SIDE
+        assert lacking(third, loads[0]) > EACH_SIDE / 4  # those from before it was given up may have arrived
     healed = time.monotonic()
     cluster.network.heal()
     told = await_healed(nodes, healed)
@@ -201,32 +242,35 @@ def test_a_slow_and_lossy_network(cluster: HostCluster) -> None:
     """With 100 ms each way and a packet in fifty lost, no link ends; a cut heals there too."""
     nodes = cluster.start(3)
     _, second, third = nodes
+    usual = slowest(put_on(nodes, "before", 4))
+    await_equal(nodes)
+    closed = [node.logged("closed:") for node in nodes]  # links that had crossed
     try:
         cluster.network.slow_down(0.1, 0.02)
     except NetworkError as error:
         decline(error)
-    ended_before = [node.logged("closed:") for node in nodes]  # links that had crossed
+
     loads = put_on(nodes, "slow", 4)
-    usual = slowest(loads)
+    during = slowest(loads)
     ended = time.monotonic()
     equal = wait_until(lambda: len(set(digests(nodes))) == 1, ended, HEALED, "digests are equal")
     assert_held(nodes, loads)
-    assert [node.logged("closed:") for node in nodes] == ended_before
+    assert [node.logged("closed:") for node in nodes] == closed
 
     cluster.cut([third], nodes[:2])
     begun = time.monotonic()
     loads = put_on([second, third], "meanwhile", 3)
     await_down([(second, third), (third, second)], begun)
-    during = slowest(loads)
+    slowest(loads)
     healed = time.monotonic()
     cluster.network.heal()
-    told = await_healed(nodes, healed, 2 * HEALED)
+    told = await_healed(nodes, healed, 4 * HEALED)  # a dozen questions and answers, one after the other
     assert_held(nodes, loads)
     relayed, lost = cluster.network.relayed()
     assert lost > relayed / 100
     print(
-        f"\nslow, {lost} of {lost + relayed} packets lost: equal {equal:.2f} s after the last put; after a cut "
-        f"{told}; {assert_not_blocked(during, usual)}"
+        f"\nslow, {lost} of {lost + relayed} packets lost: equal {equal:.2f} s after the last put; "
+        f"a cut there: {told}; {assert_not_blocked(during, usual)}"
     )
 
 
@@ -234,39 +278,30 @@ def test_a_peer_that_hangs_under_load(cluster: HostCluster) -> None:
     """A stopped peer is given up; the others stay as fast and hardly grow; afterwards it makes up for it."""
     nodes = cluster.start(3, node_interval="8s")
     first, second, third = nodes
-    healthy = [node for node in (first, second) if isinstance(node, HostNode)]
-    usual = slowest([*put_on([second], "before", 15), put_much(first)])
+    usual = slowest([*put_on([second], "before", 14), put_much(first)])
     await_equal(nodes)
 
-    resident = [node.resident() for node in healthy]
-    peak = list(resident)
     third.process.signal(signal.SIGSTOP)
     eventually(lambda: third.process.state() == "T", 2)
     begun = time.monotonic()
-    loads = put_on([second], "meanwhile", 15)
-    much = put_much(first)
+    growths = [Growth(node) for node in (first, second) if isinstance(node, HostNode)]
+    loads, much = put_on([second], "meanwhile", 14), put_much(first)
     noticed = await_down([(first, third), (second, third)], begun, 8)
-    while time.monotonic() - begun < 15:
-        peak = [max(was, node.resident()) for was, node in zip(peak, healthy, strict=True)]
-        time.sleep(0.1)
     during = slowest([*loads, much])
+    sleep_until(begun + 15)
+    for growth in growths:
+        growth.stop()
+        assert growth.most < GROWTH
     assert third.process.state() == "T"
     assert first.logged("bytes are waiting for it")  # more than the network holds was waiting
-    growth = [most - was for most, was in zip(peak, resident, strict=True)]
-    assert max(growth) < GROWTH
     await_equal([first, second], HEALED)
 
     continued = time.monotonic()
     third.process.signal(signal.SIGCONT)
     told = await_healed(nodes, continued)
     assert_held(nodes, loads)
-    grown = ", ".join(f"{size / 1e6:.1f}" for size in growth)
+    grown = ", ".join(f"{growth.most / 1e6:.1f}" for growth in growths)
     print(
         f"\nhung peer: noticed after {noticed:.2f} s, grown by {grown} MB, {told}; "
         f"{assert_not_blocked(during, usual)}"
     )
-
-
-def put_much(node: Node) -> Load:
-    """Begin to put 80 MB, into few sessions, within the default node interval."""
-    return Load(node.store, f"much-{node.name}", pace=80, count=5, value="x" * 150_000, limit=540)

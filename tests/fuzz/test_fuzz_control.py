@@ -78,6 +78,15 @@ def test_garbage_ends_its_own_connection(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING], caplog.text
 
 
+def test_a_request_that_claims_too_much_is_not_waited_for(store: Canister) -> None:
+    """The agent hangs up when it has read the length, though more could still come."""
+    with socket_path(store.node.store.files.control_socket) as name, socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(5)
+        channel.connect(name)
+        channel.sendall(struct.pack(">I", 33 * 1024 * 1024))
+        assert channel.recv(1) == b""
+
+
 def test_bent_requests_do_no_harm(store: Canister, caplog: pytest.LogCaptureFixture) -> None:
     """Requests with changed bytes: an answer or none; the session that was put stays."""
     random = Random(7)

@@ -39,7 +39,7 @@ MEMBER = ["127.0.0.1:1", b"v" * 16, False, b"v" * 16, NODE]
 V = make_version(NOW, NODE)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(hostile.payloads)
 def test_a_payload_is_a_message_or_a_protocol_error(payload: bytes) -> None:
     """Nothing else comes out, and a message that was taken is sent on as it is."""
@@ -51,7 +51,7 @@ def test_a_payload_is_a_message_or_a_protocol_error(payload: bytes) -> None:
     assert decode_message(encode_message(decoded)) == decoded
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(hostile.rows | st.tuples(hostile.sessions, st.binary(max_size=80)))
 def test_a_row_is_a_possible_record_or_a_protocol_error(row: tuple[bytes, bytes]) -> None:
     """What is accepted fits SQLite's integers and the range of datetimes, also merged with another."""
@@ -122,9 +122,10 @@ def test_bombs_are_refused(payload: bytes) -> None:
     begun = time.monotonic()
     with pytest.raises(ProtocolError):
         decode_message(payload)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 3
 
 
+ROW = b"\x92\xc4\x02ss\xc4\x08........"
 MANY = 4_000_000
 """Small things that fit into one frame."""
 
@@ -135,6 +136,7 @@ MANY = 4_000_000
         message(3, msgspec.Raw(b"\xdd" + MANY.to_bytes(4, "big") + b"\x90" * MANY), 0),
         message(3, [msgspec.Raw(b"\xdd" + MANY.to_bytes(4, "big") + b"\x92\xc4\x00\xc4\x00" * MANY)], 0),
         message(3, [msgspec.Raw(b"\xdd\x00\x00\xff\xff" + b"\x92\xc4\x00\xc4\x00" * 65_535)] * 60, 0),
+        message(12, 1, msgspec.Raw(b"\xdd" + (MANY // 2).to_bytes(4, "big") + ROW * (MANY // 2)), True),
         message(4, [MEMBER] * 500_000),
         message(4, [MEMBER] * (MOST_MEMBERS + 1)),
         message(6, 1, NOW, msgspec.Raw(b"\xdf" + MANY.to_bytes(4, "big") + b"\xc4\x00\x01" * MANY), [], b""),
@@ -145,7 +147,7 @@ MANY = 4_000_000
         message(11, 1, NOW, [(0, [b""] * MANY)]),
         message(12, 1, msgspec.Raw(b"\xdd" + MANY.to_bytes(4, "big") + b"\x92\xc4\x00\xc4\x00" * MANY), True),
     ],
-    ids=range(12),
+    ids=range(13),
 )  # fmt: skip
 def test_absurd_counts_cost_little_memory(payload: bytes) -> None:
     """A frame of millions of tiny things is refused before they are made."""

@@ -274,7 +274,7 @@ def test_an_address_off_the_loopback_is_refused(tmp_path: Path, address: str) ->
 
 
 def test_plain_tcp_is_allowed_and_warned_of(cluster: Cluster) -> None:
-    """With plain_tcp a node may listen everywhere; it is known by what it advertises, and says what it risks."""
+    """With plain_tcp a node may listen everywhere; it is known by what it advertises."""
     first, second = cluster.add(plain_tcp=True), cluster.add(plain_tcp=True)
     for node, other in ((first, second), (second, first)):
         node.settings["advertise"] = node.address

@@ -11,7 +11,7 @@ from canister.record import EMPTY, merge
 FOREVER = 2**62
 
 runs = given(seed=st.integers(0, 2**32), steps=st.integers(1, 100))
-many = settings(deadline=None, max_examples=300)
+many = settings(deadline=None, max_examples=150)
 
 
 def check_converged(replicas: Replicas) -> None:

@@ -21,7 +21,7 @@ from canister.record import (
     merge,
 )
 
-laws = settings(deadline=None, max_examples=100)
+laws = settings(deadline=None, max_examples=60)
 
 parts = st.lists(undestroyed, min_size=1, max_size=4)
 born = st.builds(lambda record, birth: msgspec.structs.replace(record, birth=birth), undestroyed, births)

@@ -153,4 +153,4 @@ def everything(store: ReplicatedStore) -> list[Any]:
 
 
 TestStoresAgree = StoresAgree.TestCase
-TestStoresAgree.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestStoresAgree.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)

@@ -1,6 +1,7 @@
 """Each rule of the protocol: its own story holds, and the checks find the code without it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from canister.codec import encode_id, encode_value, key_slot
 from canister.config import Config
 from canister.life import is_live
 from canister.testing.simulation import Cluster, SimNode, Violation, run_scenario
+from canister.testing.simulation.checks import Reader
 
 from . import planted
 
@@ -98,9 +100,51 @@ def clocks_apart_do_not_make_sessions_flap() -> None:
     assert exchanged[-1] == exchanged[2], exchanged
 
 
+def what_is_held_back_is_not_sent_again() -> None:
+    """R7: nodes that hold the same rows fall silent, though one shows them and others do not yet."""
+    cluster = Cluster(3, seed=4, config=replace(TINY, session_timeout=timedelta(seconds=100)))
+    a, b, _ = cluster.nodes.values()
+    cluster.run(3)
+    put(a, "k1")
+    cluster.run(1)
+    a.clock.error = 10 * SECOND
+    put(a, "k2")
+    a.clock.error = 0
+    cluster.run(1.5)
+    assert (keys(a), keys(b)) == ({"k1", "k2"}, {"k1"})
+    exchanged = []
+    for _ in range(4):
+        exchanged.append(sum(n.replica.comparisons.exchanged for n in cluster.running if n.replica))
+        cluster.run(1)
+    assert len(set(exchanged)) == 1, exchanged
+    cluster.run(4)
+    assert keys(b) == {"k1", "k2"}
+
+
+def who_forgets_vouches_for_nothing() -> None:
+    """R19: a node that forgot a session does not serve its absence to who has seen it."""
+    cluster = Cluster(2, seed=5, config=TINY)
+    a, b = cluster.nodes.values()
+    cluster.run(3)
+    put(a, "k1")
+    cluster.run(2)
+    reader = Reader(S)
+    assert reader.read(cluster, a)
+    assert reader.read(cluster, b)
+    cluster.network.cut([a], [b])
+    assert b.replica is not None
+    b.replica.forget(S)
+    assert not reader.read(cluster, b)
+    cluster.network.heal()
+    cluster.run(2)
+    assert reader.read(cluster, b)
+
+
 STORIES: dict[Callable[[], None], planted.Plant] = {
     purge_waits_for_all_members: planted.r13_purge_without_the_gate,
     an_old_backup_brings_nothing_back: planted.r14_retention_follows_what_shortens,
+    who_forgets_vouches_for_nothing: planted.r19_forgetting_keeps_what_was_heard,
+    what_is_held_back_is_not_sent_again: planted.r7_digest_of_visible_rows,
     clocks_apart_do_not_make_sessions_flap: planted.r16_each_side_by_its_own_clock,
 }
 

@@ -23,6 +23,8 @@ _HANDSHAKE = 2.0
 """Seconds for connecting, and for TLS and the hello."""
 _MOST_STRANGERS = 64
 """Connections that may be in their handshake at once."""
+_READ_AHEAD = 256 * 1024
+"""Bytes read before they are asked for, twice as many at the most; a larger frame is read all the same."""
 _TURN = 0.01
 """Seconds after which a link that has more to say lets the others speak."""
 _MOST_TOLD, _MOST_TOLD_OF_ONE, _LONGEST_TOLD = 2_000, 20, 300
@@ -86,7 +88,7 @@ class Mesh:
             logger.warning("plain_tcp is on: whoever is on the network can read and forge all sessions")
         host, port = parse_address(self._config.listen)
         try:
-            self._server = await asyncio.start_server(self._incoming, host, port, limit=MAX_FRAME)
+            self._server = await asyncio.start_server(self._incoming, host, port, limit=_READ_AHEAD)
         except OSError as error:
             raise ListenError(f"cannot listen on {self._config.listen}: {error.strerror or error}") from error
         self.dial_missing()
@@ -207,7 +209,7 @@ class Mesh:
         try:
             async with asyncio.timeout(_HANDSHAKE) as attempt:
                 self._attempts[address] = attempt
-                reader, writer = await asyncio.open_connection(host, port, limit=MAX_FRAME)
+                reader, writer = await asyncio.open_connection(host, port, limit=_READ_AHEAD)
         except (OSError, TimeoutError) as error:
             if not self._is_linked(address):
                 self._tell(address, f"cannot be reached: {getattr(error, 'strerror', None) or 'no answer'}")

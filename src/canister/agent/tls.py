@@ -200,11 +200,15 @@ class TlsStream:
         return data
 
     def write(self, data: bytes) -> None:
-        """Encrypt and queue *data*."""
+        """Encrypt and queue *data*; where the peer has ended TLS, end the connection."""
         view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view) :]
-        self._flush()
+        try:
+            while view:
+                view = view[self._tls.write(view) :]
+        except ssl.SSLError:  # whoever reads from it is about to notice
+            self._writer.transport.abort()
+        else:
+            self._flush()
 
     async def _receive(self) -> bytes:
         data = await self._reader.read(_CHUNK)
@@ -226,9 +230,10 @@ def check_host(certificate: Certificate, address: str) -> None:
     """
     host, _ = parse_address(address)
     ip = parse_ip(host)
-    hosts = [*_names(certificate, "DNS"), *_names(certificate, "IP Address")]
-    fits = any(name.lower() == host.lower() if ip is None else parse_ip(name) == ip for name in hosts)
+    names, ips = _names(certificate, "DNS"), _names(certificate, "IP Address")
+    fits = host.lower() in map(str.lower, names) if ip is None else ip in map(parse_ip, ips)
     if not fits:
+        hosts = [*names, *ips]
         raise HandshakeError("wrong address", f"the certificate is for {_listed(hosts)}, not for {host}")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from canister.codec import MAX_ID_BYTES
+from canister.codec import MAX_ID_BYTES, decode_id
 from canister.errors import ProtocolError
 from canister.record import LATEST, NodeId, Record, check_record, decode_record
 from canister.store.base import Member
@@ -220,6 +220,10 @@ def decode_row(row: Row) -> tuple[bytes, Record]:
     session, encoded = row
     if not 1 < len(session) <= MAX_ID_BYTES + 1:
         raise ProtocolError(f"a session id of {len(session)} bytes")
+    try:
+        decode_id(session)
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"a session id that is not valid Unicode: {error}") from error
     record = decode_record(encoded)
     check_record(record)
     return session, record

@@ -48,6 +48,7 @@ from canister.replication.messages import (
 )
 from canister.replication.pull import Pull
 from canister.replication.runtime import Runtime
+from canister.replication.trust import Trust
 from canister.store.base import Member, Merged, ReplicatedStore
 
 if TYPE_CHECKING:
@@ -60,15 +61,7 @@ _STALLED = 4
 """Node intervals after which a peer that does not go on with a comparison is given up."""
 _MOST_AWAITED = 10_000
 """Sessions that may be missing at once on a link."""
-_MOST_HEARD = 10_000
-"""Node ids of which anything is noted as heard."""
-
-
 _NOTHING: Mapping[NodeId, int] = {}
-_CLOCK_OFF = (
-    "this node's clock is further from its peers' than max_clock_drift allows; "
-    "writes are refused here until it is right"
-)
 
 
 class Replica:
@@ -103,8 +96,7 @@ class Replica:
         self._node_interval = micros(config.node_interval)
         self._beat = self._node_interval // _HEARTBEATS
         self._digest_interval = micros(config.digest_interval)
-        self._drift = micros(config.max_clock_drift)
-        self._clock_off = False
+        self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
         self._live = LiveFlow(store, clock, runtime)
         self._doubts = -1
         self._next_upkeep = 0
@@ -231,7 +223,7 @@ class Replica:
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
             self.store.release()
-            self._check_clock()
+            self._trust.check_clock([link.clock_offset for link in self.links.values()])
             self.store.trim_log(min(self._live.tree.applied, now - _TRIM_AFTER))
 
     def pull_now(self) -> None:
@@ -280,7 +272,7 @@ class Replica:
     def _on_live(self, link: Link, message: Live) -> None:
         batch = [decode_row(row) for commit in message.commits for row in commit]
         link.live_upto = max(link.live_upto, message.upto)
-        merged = self._merge(link, batch, self._credible(link.vouched()))
+        merged = self._merge(link, batch, self._trust.credible(link.vouched()))
         for session in merged.doubtful:
             self._await_session(link, session)
         self.acks.tell(link)
@@ -304,25 +296,10 @@ class Replica:
         return merged
 
     def _vouch(self, link: Link) -> None:
-        heard = self._credible(link.vouched())
+        heard = self._trust.credible(link.vouched())
         if heard and self.store.heard_of(link.node) < link.live_upto:
             self.store.merge([], heard)
         self.acks.tell(link)
-
-    def _credible(self, heard: Mapping[NodeId, int]) -> dict[NodeId, int]:
-        """Return what may be believed as heard.
-
-        Nothing ahead of the clock: it would vouch for what is still to be written.
-        """
-        latest = self._clock.now() + self._drift
-        believed = {node: stamp for node, stamp in heard.items() if stamp <= latest}
-        if len(believed) > 1:
-            with self.store.snapshot() as snapshot:
-                known = snapshot.heard()
-            new = [node for node in believed if node not in known]
-            for node in new[max(0, _MOST_HEARD - len(known)) :]:
-                del believed[node]
-        return believed
 
     def _await_session(self, link: Link, session: bytes) -> None:
         if len(link.awaited) >= _MOST_AWAITED:
@@ -379,13 +356,13 @@ class Replica:
         """All the peer claimed is here: note it, with the live commits that arrived meanwhile."""
         jitter = self._random.uniform(0.9, 1.1)
         link.next_pull = self._clock.now() + int(self._interval() * jitter)
-        if pull.at > self._clock.now() + self._drift:
+        if self._trust.is_future(pull.at):
             # Sessions that are over by then, but not by now, were left out: it proves nothing.
             link.reconciled_at, link.was_equal = 0, False
             self._count_doubts()
             return
         was_whole = self._is_whole()
-        self.store.merge([], self._credible(pull.claims))
+        self.store.merge([], self._trust.credible(pull.claims))
         if not was_whole and self._is_whole():
             self._runtime.send(list(self.links), StartOver())
         self._vouch(link)
@@ -394,17 +371,6 @@ class Replica:
         report = self.comparisons.finished(link, links, members)
         if report is not None:
             self._runtime.healed(report)
-
-    def _check_clock(self) -> None:
-        """Compare this node's clock with the middle of its peers'; if it is off, writes wait."""
-        offsets = sorted(link.clock_offset for link in self.links.values())
-        # Of two in the middle the one nearer to this clock: one peer of two does not outvote the other.
-        middle = offsets[max(0, len(offsets) - 1) // 2 : len(offsets) // 2 + 1]
-        off = min(map(abs, middle), default=0) > self._drift
-        if off != self._clock_off:
-            self._clock_off = off
-            self.store.set_clock_off(off)
-            self._runtime.alarm(_CLOCK_OFF if off else "this node's clock agrees with its peers' again")
 
     def _is_whole(self) -> bool:
         """Tell whether this node can vouch for its own commits: not while it has forgotten one."""

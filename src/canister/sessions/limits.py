@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from canister.freshness import Stamp, covers, newest
 from canister.record import Version
 
-RATE = 8
+RATE = 32
 """Look-ups a second for one session in one process, and how many may come at once."""
 MOST_SESSIONS = 4096
 """Sessions remembered; the one not used for longest is forgotten."""

@@ -73,7 +73,7 @@ class SessionManager:
             check_acks(acks)
         except InputError as error:
             raise ConfigError(str(error)) from error
-        self._acks = acks
+        self._acks: Needed = acks
         self._node = canister.node
         if when_behind not in (None, "serve", "refuse"):
             raise ConfigError(f"when_behind is 'serve' or 'refuse', not {when_behind!r}")

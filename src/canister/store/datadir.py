@@ -36,7 +36,7 @@ class DataDir:
     """The files of one node."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        self.path = path.resolve()
         self.database = self.path / "canister.db"
         self.write_lock = self.path / "write.lock"
         self.agent_lock = self.path / "agent.lock"

@@ -133,7 +133,12 @@ CASES = {
         Case("birth", (Op(0, "update"), Op(0, "put x")), cuts=(AB, AC), before=(), twins=(1, 2)),
         Case("clocks apart", (Op(0, "put x"), Op(1, "put x")), cuts=(AB,), skew=(3 * SECOND, 0, 0)),
         Case("too far ahead", (Op(0, "update"), Op(1, "put y"), Op(1, "wait")), skew=(9 * SECOND, 0, 0)),
-        Case("destroy ahead", (Op(0, "destroy"), Op(1, "put x"), Op(2, "wait")), skew=(9 * SECOND, 0, 0)),
+        Case(
+            "destroy ahead",
+            (Op(0, "destroy"), Op(1, "put x"), Op(2, "wait")),
+            before=(Op(1, "update"),),
+            skew=(9 * SECOND, 0, 0),
+        ),
         Case("everything", EVERYTHING),
         Case("everything cut", EVERYTHING, cuts=(AB,)),
     )

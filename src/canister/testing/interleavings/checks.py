@@ -30,15 +30,13 @@ def check_node(node: Node, commits: Sequence[Commit]) -> None:
         delta = commit.record
         if commit.version in versions(shown) and merge(shown, delta) != shown:
             raise Violation(f"R2: {name} shows a part of a commit to {commit.session!r}")
-        if node.store.heard_of(node_of(commit.version)) < stamp_of(commit.version):
-            continue
-        state = status(shown, node.now)
-        if delta.destroy is not None and state not in (Status.DESTROYED, Status.UNKNOWN):
-            raise Violation(
-                f"I4: {name} has heard that {commit.session!r} was destroyed and shows it {state}"
-            )
         whole = _whole(node, commit.session)
-        if merge(whole, delta) != whole:
+        heard = _has_heard(node, commit)
+        knows = whole.destroy is not None or (heard and delta.destroy is not None)
+        state = status(shown, node.now)
+        if knows and state not in (Status.DESTROYED, Status.UNKNOWN):
+            raise Violation(f"I4: {name} has heard that {commit.session!r} is destroyed and shows it {state}")
+        if heard and merge(whole, delta) != whole:
             raise Violation(f"R20: {name} says to have heard a commit to {commit.session!r} and lacks it")
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Hashable
 from random import Random
 from types import FunctionType, MethodType
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -23,7 +23,7 @@ from canister.testing.clock import ManualClock
 _ATOMS = (int, bytes, str, float, bool, type(None))
 _LEFT_OUT = {"entries", "exchanged"}
 """A store's log, and what the code counts and never reads."""
-_Several = list[Any] | set[Any] | deque[Any]
+_Several = list[Any] | set[Any] | deque[Any] | tuple[Any, ...]
 
 
 class Chance(Random):
@@ -44,19 +44,19 @@ class Shared:
 
 _SHARED = (Config, Scope, ManualClock, Chance, Shared, type(threading.RLock()))
 _UNCHANGING = (*_ATOMS, *_SHARED, tuple)
+_unchanging: dict[type, bool] = {}
+"""What was found out about each type."""
 _CONSTANT = (*_SHARED, MethodType, FunctionType, HealLog)  # a heal's report decides nothing
 
 
 def copy(value: Any, memo: dict[int, Any]) -> Any:
     """Return a copy of an object that shares nothing mutable with it but what is `Shared`."""
-    if isinstance(value, _UNCHANGING):
-        return cast("object", value)
+    if _never_changes(value):
+        return value
     if id(value) in memo:
         return memo[id(value)]
     if isinstance(value, msgspec.Struct):
-        return (
-            value if value.__struct_config__.frozen else msgspec.structs.replace(value, **_parts(value, memo))
-        )
+        return _copy_struct(value, memo)
     if isinstance(value, MethodType):
         return MethodType(value.__func__, copy(value.__self__, memo))
     if isinstance(value, FunctionType):
@@ -65,6 +65,49 @@ def copy(value: Any, memo: dict[int, Any]) -> Any:
         return _copy_dict(value, memo)
     if _is_several(value):
         return _copy_several(value, memo)
+    return _copy_object(value, memo)
+
+
+def freeze(value: Any, seen: set[int]) -> Any:
+    """Return a hashable value, equal for objects that will do the same from now on.
+
+    Of a store's log only what replication has not taken in counts: that is for the caller to add.
+    """
+    if _is_one_of(_ATOMS, value):
+        return value
+    if _is_one_of(_CONSTANT, value) or id(value) in seen:
+        return None
+    if isinstance(value, msgspec.Struct):
+        return msgspec.msgpack.encode(value)
+    if _is_several(value):
+        return _freeze_several(value, seen)
+    if _is_dict(value):
+        return _freeze_dict(value, seen)
+    return _freeze_object(value, seen)
+
+
+def _never_changes(value: object) -> bool:
+    kind = type(value)
+    known = _unchanging.get(kind)
+    if known is None:
+        frozen = isinstance(value, msgspec.Struct) and value.__struct_config__.frozen
+        known = _unchanging[kind] = frozen or _is_one_of(_UNCHANGING, value)
+    return known
+
+
+def _is_one_of(kinds: tuple[type, ...], value: object) -> bool:
+    return isinstance(value, kinds)
+
+
+def _is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_several(value: object) -> TypeGuard[_Several]:
+    return isinstance(value, list | set | deque | tuple)
+
+
+def _copy_object(value: object, memo: dict[int, Any]) -> object:
     _check_known(value)
     fresh = memo[id(value)] = object.__new__(type(value))
     if isinstance(value, DigestTree):
@@ -74,42 +117,13 @@ def copy(value: Any, memo: dict[int, Any]) -> Any:
     return fresh
 
 
-def freeze(value: Any, seen: set[int]) -> Any:
-    """Return a hashable value, equal for objects that will do the same from now on.
-
-    Of a store's log only what replication has not taken in counts: that is for the caller to add.
-    """
-    if isinstance(value, _ATOMS):
-        return value
-    if isinstance(value, _CONSTANT) or id(value) in seen:
-        return None
-    if isinstance(value, msgspec.Struct):
-        return msgspec.msgpack.encode(value)
-    if _is_several(value) or isinstance(value, tuple):
-        return _freeze_several(value, seen)
-    if _is_dict(value):
-        return _freeze_dict(value, seen)
-    _check_known(value)
-    seen.add(id(value))
-    if isinstance(value, DigestTree):
-        return value.root(), value.applied, vars(value)["_horizon"]
-    return tuple([freeze(item, seen) for name, item in vars(value).items() if name not in _LEFT_OUT])
-
-
-def _is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
-    return isinstance(value, dict)
-
-
-def _is_several(value: object) -> TypeGuard[_Several]:
-    return isinstance(value, list | set | deque)
-
-
-def _parts(value: msgspec.Struct, memo: dict[int, Any]) -> dict[str, Any]:
-    return {name: copy(getattr(value, name), memo) for name in value.__struct_fields__}
+def _copy_struct(value: msgspec.Struct, memo: dict[int, Any]) -> msgspec.Struct:
+    parts = {name: copy(getattr(value, name), memo) for name in value.__struct_fields__}
+    return msgspec.structs.replace(value, **parts)
 
 
 def _copy_dict(value: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
-    return {key: copy(item, memo) for key, item in value.items()}
+    return {k: v if _never_changes(v) else copy(v, memo) for k, v in value.items()}
 
 
 def _copy_several(value: _Several, memo: dict[int, Any]) -> _Several:
@@ -117,18 +131,27 @@ def _copy_several(value: _Several, memo: dict[int, Any]) -> _Several:
     return deque(items, value.maxlen) if isinstance(value, deque) else type(value)(items)
 
 
+def _freeze_object(value: object, seen: set[int]) -> Hashable:
+    _check_known(value)
+    seen.add(id(value))
+    if isinstance(value, DigestTree):
+        return value.root(), value.applied, vars(value)["_horizon"]
+    return tuple([freeze(item, seen) for name, item in vars(value).items() if name not in _LEFT_OUT])
+
+
 def _freeze_dict(value: dict[Any, Any], seen: set[int]) -> frozenset[Any]:
     return frozenset([(key, freeze(item, seen)) for key, item in value.items()])
 
 
-def _freeze_several(value: _Several | tuple[Any, ...], seen: set[int]) -> Hashable:
+def _freeze_several(value: _Several, seen: set[int]) -> Hashable:
     items = [freeze(item, seen) for item in value]
     return frozenset(items) if isinstance(value, set) else tuple(items)
 
 
 def _check_known(value: object) -> None:
-    if not isinstance(value, MemoryStore) and not type(value).__module__.startswith("canister.replication."):
-        raise TypeError(f"cannot tell what the state of a {type(value).__qualname__} is")
+    kind = type(value)
+    if kind is not MemoryStore and not kind.__module__.startswith("canister.replication."):
+        raise TypeError(f"cannot tell what the state of a {kind.__qualname__} is")
 
 
 def _checked(function: FunctionType) -> FunctionType:

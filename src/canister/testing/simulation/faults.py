@@ -9,9 +9,9 @@ from canister.store.memory import MemoryStore
 from canister.testing.simulation.cluster import Cluster, SimNode
 
 FAULTS = (
-    "backup", "clock far ahead", "clock skew", "crash", "forget", "hang", "heal", "join", "link drop",
-    "one-way split", "partial split", "power cut", "restart", "restore", "resume", "slow network", "split",
-    "sweep", "sync",
+    "backup", "clock far ahead", "clock skew", "crash", "duplicates", "flap", "forget", "hang", "heal",
+    "join", "link drop", "one-way split", "partial split", "power cut", "restart", "restore", "resume",
+    "slow network", "split", "sweep", "sync",
 )  # fmt: skip
 """The names of all faults."""
 
@@ -34,6 +34,8 @@ class Faults:
             "heal": self._cluster.network.heal,
             "link drop": self.drop_link,
             "slow network": self.slow,
+            "flap": self.flap,
+            "duplicates": self.duplicate,
             "crash": self.crash,
             "power cut": self.power_cut,
             "restart": self.restart,
@@ -72,15 +74,23 @@ class Faults:
         pipes = sorted(self._cluster.network.pipes)
         if pipes:
             address, number = self._random.choice(pipes)
-            node = self._cluster.nodes[address]
-            self._cluster.network.close(node, number, tell=True)
-            if node.replica is not None:
-                node.replica.closed(number)
+            self._drop(self._cluster.nodes[address], number)
 
     def slow(self) -> None:
         """Make every message take up to a second, or be fast again."""
         network = self._cluster.network
         network.slowest = self._random.choice((2_000, 200_000, SECOND))
+
+    def flap(self) -> None:
+        """Drop all links of a node, again and again."""
+        node = self._any()
+        for number in range(5):
+            self._cluster.schedule.after(number * SECOND // 2, lambda: self._drop_links(node))
+
+    def duplicate(self) -> None:
+        """Let live messages arrive twice, or once again."""
+        network = self._cluster.network
+        network.duplicates = self._random.choice((0.0, 0.5))
 
     def crash(self) -> None:
         """Kill a node."""
@@ -154,6 +164,16 @@ class Faults:
         shared = [s for s in sessions if any(n.store.whole(s) == node.store.whole(s) for n in others)]
         if shared and node.replica is not None:
             node.replica.forget(self._random.choice(shared))
+
+    def _drop_links(self, node: SimNode) -> None:
+        for address, number in sorted(self._cluster.network.pipes):
+            if address == node.address:
+                self._drop(node, number)
+
+    def _drop(self, node: SimNode, number: int) -> None:
+        self._cluster.network.close(node, number, tell=True)
+        if node.replica is not None:
+            node.replica.closed(number)
 
     def _halves(self) -> tuple[list[SimNode], list[SimNode]]:
         nodes = list(self._cluster.nodes.values())

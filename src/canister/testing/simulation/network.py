@@ -10,7 +10,7 @@ from canister.clock import SECOND
 from canister.errors import ProtocolError
 from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
-from canister.replication.messages import Message, decode_message, encode_message
+from canister.replication.messages import Live, Message, decode_message, encode_message
 
 if TYPE_CHECKING:
     from canister.testing.simulation.cluster import SimNode
@@ -81,6 +81,8 @@ class Network:
         self.schedule = schedule
         self.faults: Counter[str] = Counter()
         self.slowest = 5_000
+        self.duplicates = 0.0
+        """Share of the live messages that arrive twice."""
         self._random = random
         self._cuts: set[tuple[str, str]] = set()
         self.pipes: dict[tuple[str, LinkId], Pipe] = {}
@@ -89,6 +91,10 @@ class Network:
     def delay(self) -> int:
         """Return how long a message takes, in microseconds."""
         return self._random.randint(100, self.slowest)
+
+    def duplicate(self) -> bool:
+        """Tell whether the next live message arrives twice."""
+        return self.duplicates > 0 and self._random.random() < self.duplicates
 
     def is_cut(self, source: "SimNode", target: "SimNode") -> bool:
         """Tell whether messages from *source* do not get to *target*."""
@@ -152,6 +158,8 @@ class SimRuntime:
             pipe = self._network.pipes.get((self._node.address, number))
             if pipe is not None:
                 pipe.send(payload)
+                if isinstance(message, Live) and self._network.duplicate():
+                    pipe.send(payload)
 
     def healed(self, report: HealReport) -> None:
         """Note a heal."""

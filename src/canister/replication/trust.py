@@ -1,0 +1,66 @@
+"""How far a node believes what peers claim, and its own clock."""
+
+from collections.abc import Mapping, Sequence
+
+from canister.clock import Clock
+from canister.record import NodeId
+from canister.replication.runtime import Runtime
+from canister.store.base import ReplicatedStore
+
+_MOST_HEARD = 10_000
+"""Node ids of which anything is noted as heard."""
+_CLOCK_OFF = (
+    "this node's clock is further from its peers' than max_clock_drift allows; "
+    "writes are refused here until it is right"
+)
+
+
+class Trust:
+    """Bounds what the word of a peer can do.
+
+    Args:
+        store: the node's sessions.
+        clock: where the time comes from.
+        drift: greatest clock difference between members, in microseconds.
+        runtime: what alarms go to.
+    """
+
+    def __init__(self, store: ReplicatedStore, clock: Clock, drift: int, runtime: Runtime) -> None:
+        self._store = store
+        self._clock = clock
+        self._drift = drift
+        self._runtime = runtime
+        self._clock_off = False
+
+    def is_future(self, at: int) -> bool:
+        """Tell whether an instant is further ahead than a right clock can be."""
+        return at > self._clock.now() + self._drift
+
+    def credible(self, heard: Mapping[NodeId, int]) -> dict[NodeId, int]:
+        """Return what may be believed as heard.
+
+        Nothing ahead of the clock: it would vouch for what is still to be written.
+        """
+        believed = {node: stamp for node, stamp in heard.items() if not self.is_future(stamp)}
+        if len(believed) > 1:
+            with self._store.snapshot() as snapshot:
+                known = snapshot.heard()
+            new = [node for node in believed if node not in known]
+            for node in new[max(0, _MOST_HEARD - len(known)) :]:
+                del believed[node]
+        return believed
+
+    def check_clock(self, offsets: Sequence[int]) -> None:
+        """Compare this node's clock with the middle of its peers'; if it is off, writes wait.
+
+        Args:
+            offsets: microseconds by which each peer's clock is ahead of this one.
+        """
+        ordered = sorted(offsets)
+        # Of two in the middle the one nearer to this clock: one peer of two does not outvote the other.
+        middle = ordered[max(0, len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
+        off = min(map(abs, middle), default=0) > self._drift
+        if off != self._clock_off:
+            self._clock_off = off
+            self._store.set_clock_off(off)
+            self._runtime.alarm(_CLOCK_OFF if off else "this node's clock agrees with its peers' again")
