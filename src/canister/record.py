@@ -35,6 +35,9 @@ IDENTITY = b"u"
 META = b"m"
 """Name space of metadata that a clear keeps: hashes of secrets."""
 
+BACK = META + b"back"
+"""Prefix of the slots in which a node marks that a session came back with it; a node id follows."""
+
 _SPACES = (KEY[0], IDENTITY[0], META[0])
 _MAX_SLOT_BYTES = 1025
 _LONGEST = 400 * DAY

@@ -276,15 +276,15 @@ class Load(Task):
 
     def run(self) -> None:
         """Put."""
-        begun, agent = time.monotonic(), self._node.process.pid
+        begun, own, agent = time.monotonic(), os.getpid(), self._node.process.pid
         for number in range(self._limit):
             if not self.pause(begun + number / self._pace - time.monotonic()):
                 return
-            waited = delayed("thread-self") + delayed(agent)  # it may hold a lock
+            waited = delayed(own) + delayed(agent)  # their threads may hold a lock
             before = time.monotonic()
             self._node.store.put(self.session(number), "k", f"{number} {self.value}")
             taken = time.monotonic() - before
-            waited = delayed("thread-self") + delayed(agent) - waited
+            waited = delayed(own) + delayed(agent) - waited
             self.taken.append(max(0.0, taken - waited))
 
 
@@ -304,10 +304,13 @@ class Growth(Task):
             self.most = max(self.most, self._node.resident() - begun)
 
 
-def delayed(task: int | str) -> float:
-    """Return for how many seconds a process, or this thread, has waited for a processor so far."""
-    files = Path(f"/proc/{task}").glob("task/*/schedstat" if isinstance(task, int) else "schedstat")
-    return sum(int(file.read_bytes().split()[1]) for file in files) / 1e9
+def delayed(process: int) -> float:
+    """Return for how many seconds the threads of a process have waited for a processor so far."""
+    waited = 0
+    for file in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            waited += int(file.read_bytes().split()[1])
+    return waited / 1e9
 
 
 def wait_until(condition: Callable[[], bool], since: float, deadline: float, what: str) -> float:

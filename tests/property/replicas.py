@@ -13,8 +13,10 @@ from canister.config import Policy, load_config
 from canister.errors import SessionError
 from canister.life import Status, status
 from canister.record import (
+    BACK,
     META,
     Record,
+    Slot,
     Version,
     decode_record,
     encode_record,
@@ -212,8 +214,9 @@ class Replicas:
             assert all(one.stamp < next_one.stamp for one, next_one in pairwise(store.log(0)))
             for entry in store.log(0):
                 for change in entry.changes:
-                    if change.delta is not None:
-                        (version,) = set(versions(decode_record(change.delta)))
+                    delta = decode_record(change.delta) if change.delta is not None else None
+                    if delta is not None and Slot(BACK + store.node) not in delta.cells:
+                        (version,) = set(versions(delta))
                         assert (stamp_of(version), node_of(version)) == (entry.stamp, store.node)
 
 

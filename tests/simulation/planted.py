@@ -65,7 +65,7 @@ def r3_outbox_sends_what_is_left() -> AbstractContextManager[Any]:
 def r4_received_stamps_do_not_move_the_clock() -> AbstractContextManager[Any]:
     """What is received leaves the node's clock where it was."""
     original = Transaction._log
-    return patch.object(Transaction, "_log", lambda self, seen: original(self, 0))
+    return patch.object(Transaction, "_log", lambda self, seen, back=(): original(self, 0, back))
 
 
 def r5_node_id_kept_after_a_roll_back() -> AbstractContextManager[Any]:
@@ -239,6 +239,11 @@ def r20_claims_named_at_the_end() -> AbstractContextManager[Any]:
 
     original = replica.Replica._finish_pull
     return patch.object(replica.Replica, "_finish_pull", finish)
+
+
+def r20_what_comes_back_is_not_committed_anew() -> AbstractContextManager[Any]:
+    """A session that was over here and is brought back by a peer goes on as if it had been sent."""
+    return patch.object(Transaction, "_comes_back", lambda self, known, incoming: False)
 
 
 def r22_a_row_proves_all_before_it() -> AbstractContextManager[Any]:

@@ -12,9 +12,12 @@ from canister.edits import Moment
 from canister.errors import ClockError, TooLargeError
 from canister.life import last_retention, retention
 from canister.record import (
+    BACK,
     EMPTY,
+    Cell,
     NodeId,
     Record,
+    Slot,
     Version,
     digest_of,
     encode_record,
@@ -112,6 +115,7 @@ class Transaction:
     def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
         """Merge records from a peer; see `canister.store.base.ReplicatedStore.merge`."""
         doubtful: list[bytes] = []
+        back: list[bytes] = []
         seen = 0
         for session, incoming in batch:
             row = self._row(session)
@@ -120,9 +124,11 @@ class Transaction:
             if whole.birth is None and whole.destroy is None:
                 doubtful.append(session)
             elif whole != known and retention(whole) > self._now:
+                if self._comes_back(known, incoming):
+                    back.append(session)
                 seen = max(seen, self._admit(session, row, incoming))
         changed = len(self._changes)
-        self._log(seen)
+        self._log(seen, back)
         for node, stamp in heard.items() if not doubtful else ():
             self._rows.vouch(node, stamp, self._now)
         return Merged(changed, doubtful, self._held)
@@ -217,8 +223,30 @@ class Transaction:
         self._changes.append(Change(session, row.mark if row else None, mark, delta))
         return encoded
 
-    def _log(self, seen: int) -> None:
+    def _comes_back(self, known: Record, incoming: Record) -> bool:
+        """Tell whether a peer brings back a session that was over here, with rows the peer lacks.
+
+        While it was over, comparisons left it out: the peers believe to have heard of these rows.
+        """
+        over = known.birth is not None and retention(known) <= self._now + self._scope.drift
+        return over and incoming.destroy is None and merge(incoming, known) != merge(incoming, EMPTY)
+
+    def _mark_back(self, session: bytes, stamp: int) -> None:
+        """Commit a session that came back, whole, with a mark of this node's own in it.
+
+        Whoever is served these rows then carries the mark's version, which no peer has heard before
+        it has the rows; nobody else's write can replace it.
+        """
+        row = self._rows.get(session)
+        if row is not None and row.visible is not None and row.record.destroy is None:
+            mark = Cell(make_version(stamp, self._scope.node), b"")
+            record = merge(row.record, Record(cells={Slot(BACK + self._scope.node): mark}))
+            self._put(session, row, record, row.held, encode_record(record))
+
+    def _log(self, seen: int, back: Iterable[bytes] = ()) -> None:
         """Log what was not committed here. Stamps from peers raise this node's clock with it."""
         if self._changes:
-            last = self._rows.last_stamp()
-            self._rows.append(LogEntry(max(seen, next_stamp(last, self._now)), self._changes))
+            stamp = max(seen, next_stamp(self._rows.last_stamp(), self._now))
+            for session in back:
+                self._mark_back(session, stamp)
+            self._rows.append(LogEntry(stamp, self._changes))

@@ -25,6 +25,7 @@ from canister.edits import Moment
 from canister.errors import SessionDestroyedError, StoreError, TooLargeError
 from canister.life import Status, retention, status
 from canister.record import (
+    BACK,
     KEY,
     Cell,
     NodeId,
@@ -82,7 +83,8 @@ def visible(store: ReplicatedStore, session: bytes) -> Record:
 
 def values(store: ReplicatedStore, session: bytes) -> dict[str, bytes | None]:
     """Return the cells of a session that is there, removed ones as None."""
-    return {s[1:].decode(): cell.value for s, cell in visible(store, session).cells.items()}
+    cells = visible(store, session).cells.items()
+    return {s[1:].decode(): cell.value for s, cell in cells if not s.startswith(BACK)}
 
 
 def made_elsewhere(stamp: int, record: Record | None = None, **values: bytes | None) -> Record:

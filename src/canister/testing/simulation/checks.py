@@ -2,9 +2,11 @@
 
 from functools import reduce
 
+import msgspec
+
 from canister.freshness import Stamp, missing, stamp_for
 from canister.life import Status, hard_end, retention, status
-from canister.record import EMPTY, Record, Version, decode_record, merge, node_of, stamp_of
+from canister.record import BACK, EMPTY, Record, Version, decode_record, merge, node_of, stamp_of
 from canister.testing.simulation.cluster import Cluster, SimNode
 
 
@@ -177,6 +179,8 @@ def _check_session(node: SimNode, session: bytes, least: Record, most: Record) -
         raise Violation(
             f"I2: {node.address} lacks acknowledged writes of {session!r}:\n{whole}\n{least}", session
         )
+    cells = {slot: cell for slot, cell in whole.cells.items() if not slot.startswith(BACK)}
+    whole = msgspec.structs.replace(whole, cells=cells)
     if merge(most, whole) != most:
         raise Violation(
             f"I5: {node.address} holds more of {session!r} than was written:\n{whole}\n{most}", session
