@@ -11,7 +11,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 # pyright: use the version that its wheel carries; do not ask the network for a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help test demo lint format types check soak coverage lock clean
+.PHONY: help test demo lint format types check network soak coverage lock clean
 SEEDS ?= 20000
 
 .NOTPARALLEL:
@@ -23,6 +23,7 @@ help:
 	@echo "make format    rewrite the code as ruff wants it"
 	@echo "make types     mypy and pyright, both strict"
 	@echo "make check     lint, types and test"
+	@echo "make network   run the tests on three hosts in network namespaces (as root)"
 	@echo "make soak      run SEEDS=20000 simulated clusters and report what happened in them"
 	@echo "make coverage  run the tests and report branch coverage"
 	@echo "make lock      renew requirements/dev.txt"
@@ -48,6 +49,9 @@ types: .venv/.ready
 	$(BIN)/pyright
 
 check: lint types test
+
+network: .venv/.ready
+	@CANISTER_NAMESPACES=1 CANISTER_LONG_FAULTS=1 $(BIN)/python -m pytest tests/fault/test_namespaces.py
 
 soak: .venv/.ready
 	@$(BIN)/python -m canister.testing.simulation --seeds $(SEEDS)

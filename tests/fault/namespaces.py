@@ -261,7 +261,6 @@ class Load(Task):
     ) -> None:
         self.value = value
         self.taken: list[float] = []
-        """Seconds of each put, without those in which the machine did not let it go on."""
         self._node = node
         self._name = name
         self._pace = pace
@@ -280,12 +279,11 @@ class Load(Task):
         for number in range(self._limit):
             if not self.pause(begun + number / self._pace - time.monotonic()):
                 return
-            waited = delayed(own) + delayed(agent)  # their threads may hold a lock
+            waiting = Waiting(own, agent)  # any of their threads may hold a lock
             before = time.monotonic()
             self._node.store.put(self.session(number), "k", f"{number} {self.value}")
             taken = time.monotonic() - before
-            waited = delayed(own) + delayed(agent) - waited
-            self.taken.append(max(0.0, taken - waited))
+            self.taken.append(max(0.0, taken - waiting.seconds()))
 
 
 class Growth(Task):
@@ -304,13 +302,29 @@ class Growth(Task):
             self.most = max(self.most, self._node.resident() - begun)
 
 
-def delayed(process: int) -> float:
-    """Return for how many seconds the threads of a process have waited for a processor so far."""
-    waited = 0
+class Waiting:
+    """For how long processes wait for a processor, from now on."""
+
+    def __init__(self, *processes: int) -> None:
+        self._begun = {process: _waits(process) for process in processes}
+
+    def seconds(self) -> float:
+        """Return the sum over the processes, of each the thread that waited longest."""
+        waited = 0
+        for process, begun in self._begun.items():
+            waited += max(
+                (wait - begun.get(thread, 0) for thread, wait in _waits(process).items()), default=0
+            )
+        return waited / 1e9
+
+
+def _waits(process: int) -> dict[str, int]:
+    """Return the nanoseconds for which each thread of a process has waited for a processor so far."""
+    waits: dict[str, int] = {}
     for file in Path(f"/proc/{process}/task").glob("*/schedstat"):
         with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
-            waited += int(file.read_bytes().split()[1])
-    return waited / 1e9
+            waits[file.parent.name] = int(file.read_bytes().split()[1])
+    return waits
 
 
 def wait_until(condition: Callable[[], bool], since: float, deadline: float, what: str) -> float:
