@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from canister.clock import SECOND, next_stamp
 from canister.config import Config, Policy
-from canister.edits import Moment
 from canister.record import NODE_ID_BYTES, NodeId, Record, Version, decode_record, make_version, stamp_of
 from canister.replication.link import LinkId
 from canister.replication.membership import Membership, introduce
@@ -235,7 +234,3 @@ class Cluster:
         """Note an event."""
         at = (self.schedule.now - 1_700_000_000 * SECOND) / SECOND
         self.events.append(f"{at:10.3f} {text}")
-
-    def moment(self, node: SimNode) -> Moment:
-        """Return a moment on a node's clock, for reading only."""
-        return Moment(make_version(0, node.store.node), node.clock.now())
