@@ -52,9 +52,11 @@ from canister.errors import (
     SessionDestroyedError,
     SessionEndedError,
     SessionError,
+    SessionLockedError,
     StoreBusyError,
     StoreError,
     TooLargeError,
+    TooManySessionsError,
 )
 from canister.life import Status
 from canister.node import MemberState
@@ -87,10 +89,12 @@ __all__ = [
     "SessionEndedError",
     "SessionError",
     "SessionInfo",
+    "SessionLockedError",
     "Status",
     "StoreBusyError",
     "StoreError",
     "TooLargeError",
+    "TooManySessionsError",
     "all_sessions",
     "clear",
     "clear_untouched_sessions",

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from canister import edits
-from canister.clock import Clock, SystemClock, instant, micros, to_datetime
-from canister.codec import decode_id, decode_value, encode_id, encode_value, key_slot, slot_key
-from canister.config import load_config, parse_duration
+from canister.clock import Clock, SystemClock, to_datetime
+from canister.codec import decode_id, decode_value, encode_id, encode_value, is_session_id, key_slot, slot_key
+from canister.config import load_config
 from canister.edits import Moment, Writes
 from canister.errors import ConfigError, InputError, StoreError, TooLargeError
 from canister.freshness import decode_stamp, encode_stamp, stamp_for
@@ -205,14 +205,8 @@ class Canister:
             SessionEndedError: *idle* or *until* would pass the session's absolute lifetime.
             ValueError: *idle* is not more than zero, or *until* has no time zone.
         """
-        try:
-            span = None if idle is None else micros(parse_duration(idle, "idle"))
-        except ConfigError as error:
-            raise InputError(str(error)) from error
-        if span is not None and span <= 0:
-            raise InputError(f"idle must be more than zero, not {idle}")
-        end = None if until is None else _instant(until, "until")
-        return self._commit(id, lambda r, m: edits.set_expiry(r, m, self._policy, span, end)) is not None
+        times = edits.own_times(idle, until)
+        return self._commit(id, lambda r, m: edits.set_expiry(r, m, self._policy, *times)) is not None
 
     def version(self, id: SessionId) -> str | None:
         """Return what to pass as ``after=`` to read at least this state anywhere; None if unknown."""
@@ -253,7 +247,7 @@ class Canister:
             ValueError: *when* is in the future or has no time zone.
         """
         session, now = encode_id(id), self._clock.now()
-        access = now if when is None else _instant(when, "when")
+        access = now if when is None else edits.aware_instant(when, "when")
         if access > now:
             raise InputError(f"when={when} is in the future")
         record = self._live(session, local=local)
@@ -374,7 +368,7 @@ class Canister:
     def _scan(self) -> Iterator[tuple[bytes, Record]]:
         after: bytes | None = None
         while page := self.node.store.scan(after, 500):
-            yield from page
+            yield from (found for found in page if is_session_id(found[0]))
             after = page[-1][0]
 
 
@@ -386,12 +380,6 @@ def _value(record: Record | None, slot: Slot, default: Any) -> Any:
 def _data(record: Record | None) -> dict[Any, Any]:
     cells = record.cells.items() if record else ()
     return {slot_key(s): decode_value(c.value) for s, c in cells if s[0] == KEY[0] and c.value is not None}
-
-
-def _instant(moment: object, name: str) -> int:
-    if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise InputError(f"{name} must be an aware datetime such as datetime.now(UTC), not {moment!r}")
-    return instant(moment)
 
 
 def _when(at: int) -> datetime | None:

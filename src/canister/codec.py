@@ -15,8 +15,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.msgpack import Ext
 
-from canister.errors import InvalidIdError, InvalidKeyError, InvalidValueError, StoreError
+from canister.errors import InputError, InvalidIdError, InvalidKeyError, InvalidValueError, StoreError
 from canister.record import KEY, Slot
+
+_USER_RECORD = b"u"
 
 MAX_ID_BYTES = 512
 MAX_KEY_BYTES = 1024
@@ -88,6 +90,30 @@ def encode_id(session: str | bytes) -> bytes:
     if not 1 < len(data) <= MAX_ID_BYTES + 1:
         raise InvalidIdError(f"a session id has 1 to {MAX_ID_BYTES} bytes, this one has {len(data) - 1}")
     return data
+
+
+def encode_user(user: object) -> bytes:
+    """Return a user's id as a session holds it.
+
+    Raises:
+        InputError: not a ``str``, ``bytes``, ``int`` or ``UUID``, empty, or more than 512 bytes long.
+    """
+    if type(user) not in (str, bytes, int, UUID):
+        raise InputError(f"a user id is a str, bytes, int or UUID, not {type(user).__name__}")
+    data = encode_value(user)
+    if user in ("", b"") or len(data) > MAX_ID_BYTES:
+        raise InputError(f"a user id has 1 to {MAX_ID_BYTES} bytes")
+    return data
+
+
+def user_record_id(user: bytes) -> bytes:
+    """Return where the store keeps what is true of all sessions of an encoded user id."""
+    return _USER_RECORD + user
+
+
+def is_session_id(data: bytes) -> bool:
+    """Tell whether an encoded id is a session's, not that of a user's record."""
+    return data[:1] != _USER_RECORD
 
 
 def decode_id(data: bytes) -> str | bytes:

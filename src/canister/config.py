@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from canister.addresses import check_dialable, is_loopback, parse_address
 from canister.clock import micros
 from canister.errors import ConfigError
+from canister.presets import preset_named
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
@@ -30,6 +31,13 @@ class Config:
         touch_interval: an access is recorded at most this often; a session may outlive its idle
             timeout by as much. None means a twentieth of the idle timeout. Shorter costs writes.
         grace_period: how long the data of an ended session is kept.
+        lock_timeout: after this long without an access a session is locked rather than ended: its data
+            is neither shown nor changed until the user has proved to be there (`Session.unlock`).
+            Less than *session_timeout*; None: never.
+        renewal_timeout: age at which a token's secret is replaced in use; None: never. Shorter gives a
+            stolen token less time and costs a write each time.
+        renewal_window: how long a replaced secret stays good if the new one does not show up.
+        preset: name of settings of `canister.presets.PRESETS` that stand where none is given.
 
     Store:
         durability: ``"normal"`` survives the death of any process; a power cut may lose the last
@@ -65,6 +73,10 @@ class Config:
     absolute_lifetime: timedelta = timedelta(days=30)
     touch_interval: timedelta | None = None
     grace_period: timedelta = timedelta(minutes=60)
+    lock_timeout: timedelta | None = None
+    renewal_timeout: timedelta | None = None
+    renewal_window: timedelta = timedelta(minutes=5)
+    preset: str | None = None
 
     durability: Literal["normal", "full"] = "normal"
     clear_interval: timedelta = timedelta(minutes=60)
@@ -123,11 +135,12 @@ class Policy:
     @classmethod
     def of(cls, config: Config) -> "Policy":
         """Return the times *config* sets."""
-        fixed = config.touch_interval is not None
+        fixed = config.touch_interval is not None or config.lock_timeout is not None
         idle = micros(config.session_timeout)
+        shortest = idle if config.lock_timeout is None else micros(config.lock_timeout)
         return cls(
             idle=idle,
-            interval=micros(config.touch_interval) if config.touch_interval is not None else idle // 20,
+            interval=micros(config.touch_interval) if config.touch_interval is not None else shortest // 20,
             absolute=micros(config.absolute_lifetime),
             grace=micros(config.grace_period),
             drift=micros(config.max_clock_drift),
@@ -156,13 +169,16 @@ def load_config(
     """
     environ = os.environ if environ is None else environ
     merged: dict[str, Any] = {}
-    for source, values in (
+    sources = (
         ("canister.toml", _from_file(environ, file)),
         ("the environment", _from_environment(environ)),
         ("the arguments", arguments),
-    ):
+    )
+    for source, values in sources:
         for name, value in values.items():
             merged[name] = _convert(name, value, source)
+    preset = preset_named(merged.get("preset"))
+    merged |= {name: parse_duration(text) for name, text in preset.items() if name not in merged}
     return Config(**merged)
 
 
@@ -206,7 +222,7 @@ def _convert(name: str, value: Any, source: str) -> Any:
     if name not in kinds:
         raise ConfigError(f"unknown setting {name!r} in {source}; the settings are: {', '.join(kinds)}")
     kind = kinds[name]
-    if kind is timedelta or (name == "touch_interval" and value is not None):
+    if kind is timedelta or (kind == timedelta | None and value is not None):
         return parse_duration(value, name)
     if kind is int and type(value) is not int:
         if not (isinstance(value, str) and value.strip().isdecimal()):
@@ -241,10 +257,11 @@ def _seeds(value: object, source: str) -> tuple[str, ...]:
 
 def _check_durations(config: Config) -> None:
     positive = ("session_timeout", "absolute_lifetime", "clear_interval", "node_interval", "digest_interval")
-    for name in positive:
-        if getattr(config, name) <= timedelta(0):
+    for name in (*positive, "lock_timeout", "renewal_timeout"):
+        value = getattr(config, name)
+        if value is not None and value <= timedelta(0):
             raise ConfigError(f"{name} must be more than zero, not {_show(getattr(config, name))}")
-    for name in ("grace_period", "interval_jitter", "remote_timeout", "max_clock_drift"):
+    for name in ("grace_period", "interval_jitter", "remote_timeout", "max_clock_drift", "renewal_window"):
         if getattr(config, name) < timedelta(0):
             raise ConfigError(f"{name} must not be negative, it is {_show(getattr(config, name))}")
     if config.touch_interval is not None and config.touch_interval < timedelta(0):
@@ -255,6 +272,11 @@ def _check_durations(config: Config) -> None:
         raise ConfigError(
             f"session_timeout ({_show(config.session_timeout)}) is longer than "
             f"absolute_lifetime ({_show(config.absolute_lifetime)})"
+        )
+    if config.lock_timeout is not None and config.lock_timeout >= config.session_timeout:
+        raise ConfigError(
+            f"lock_timeout ({_show(config.lock_timeout)}) must be less than session_timeout "
+            f"({_show(config.session_timeout)}): a session that has ended cannot be unlocked"
         )
 
 

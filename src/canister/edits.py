@@ -6,16 +6,20 @@ edit decides on what it will really be merged with.
 """
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from canister.clock import DAY
-from canister.config import Policy
-from canister.errors import SessionDestroyedError, SessionEndedError
+from canister.clock import DAY, instant, micros
+from canister.config import Policy, parse_duration
+from canister.errors import ConfigError, InputError, SessionDestroyedError, SessionEndedError
 from canister.life import accessed, deadline, hard_end, interval_of, retention
-from canister.record import Birth, Cell, Destroy, Expiry, Record, Slot, Touch, Version, stamp_of
+from canister.record import META, Birth, Cell, Destroy, Expiry, Record, Slot, Touch, Version, stamp_of
 
 LONGEST = 400 * DAY
 """The longest absolute lifetime any node may have configured."""
+
+REVOKED = Slot(META + b"revoked")
+"""Where a user's record says when the user's sessions were ended all at once."""
 
 Writes = Mapping[Slot, bytes | None]
 """Encoded values by slot; None removes."""
@@ -26,6 +30,39 @@ class Moment(NamedTuple):
 
     version: Version
     now: int
+
+
+class Times(NamedTuple):
+    """A session's own times in microseconds; None is the default."""
+
+    idle: int | None
+    until: int | None
+
+
+def own_times(idle: timedelta | str | None, until: datetime | None) -> Times:
+    """Return a session's own times as given by an application.
+
+    Raises:
+        InputError: *idle* is not more than zero, or *until* has no time zone.
+    """
+    try:
+        span = None if idle is None else micros(parse_duration(idle, "idle"))
+    except ConfigError as error:
+        raise InputError(str(error)) from error
+    if span is not None and span <= 0:
+        raise InputError(f"idle must be more than zero, not {idle}")
+    return Times(span, None if until is None else aware_instant(until, "until"))
+
+
+def aware_instant(moment: object, name: str) -> int:
+    """Return the instant of a datetime that an application gave.
+
+    Raises:
+        InputError: it has no time zone.
+    """
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InputError(f"{name} must be an aware datetime such as datetime.now(UTC), not {moment!r}")
+    return instant(moment)
 
 
 def write(
@@ -90,7 +127,7 @@ def set_expiry(
     """Give a live session times of its own; None is the session's default. None if it is not live.
 
     Raises:
-        SessionEndedError: *idle* or *until* would pass the session's absolute lifetime.
+        SessionEndedError: they would pass the session's absolute lifetime.
     """
     if record is None or record.birth is None or deadline(record) <= moment.now:
         return None
@@ -106,6 +143,20 @@ def set_expiry(
         expiry=Expiry(moment.version, idle, interval, until),
         reach=reach,
         touch=_due_touch(record, moment),
+    )
+
+
+def revoke(record: Record | None, moment: Moment, policy: Policy) -> Record:
+    """Mark in a user's record that the user's sessions of before are over.
+
+    The mark outlives every session it covers: those of other nodes may be born up to a drift later.
+    """
+    version, now = moment
+    return Record(
+        birth=Birth(version, now, LONGEST, LONGEST, 0, policy.grace + 2 * policy.drift),
+        reach=LONGEST,
+        touch=Touch(version, now),
+        cells={REVOKED: Cell(version, b"")},
     )
 
 

@@ -11,7 +11,9 @@
     │   └── TooLargeError
     ├── SessionError            the session's own state forbids the call
     │   ├── SessionDestroyedError
-    │   └── SessionEndedError
+    │   ├── SessionEndedError
+    │   ├── SessionLockedError
+    │   └── TooManySessionsError
     ├── AcknowledgementError    fewer members than asked for hold the write yet; it stands here
     ├── CannotTellError         this node may be behind and nobody could be asked
     ├── StoreError              the local database cannot do its work
@@ -68,6 +70,14 @@ class SessionDestroyedError(SessionError):
 
 class SessionEndedError(SessionError):
     """The session is past its end; go on with a new id."""
+
+
+class SessionLockedError(SessionError):
+    """The session was idle for too long: the user has to prove to be there, then `Session.unlock`."""
+
+
+class TooManySessionsError(SessionError):
+    """The user has as many sessions as are allowed; none was made, the old ones stand."""
 
 
 class CannotTellError(CanisterError):

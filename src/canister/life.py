@@ -6,10 +6,12 @@ instants are microseconds since 1970 UTC.
 
 from enum import StrEnum
 
-from canister.record import KEY, Record, stamp_of
+from canister.record import COUNTER, KEY, Record, stamp_of
 
 NEVER = 2**62
 """An instant after all others."""
+
+_DATA = (KEY[0], COUNTER[0])
 
 
 class Status(StrEnum):
@@ -82,13 +84,13 @@ def last_retention(record: Record, drift: int) -> int:
 
 
 def has_keys(record: Record) -> bool:
-    """Tell whether any key of the application has a value."""
-    return any(slot[0] == KEY[0] and cell.value is not None for slot, cell in record.cells.items())
+    """Tell whether any key or counter of the application has a value."""
+    return any(slot[0] in _DATA and cell.value is not None for slot, cell in record.cells.items())
 
 
 def updated(record: Record) -> int:
-    """Return when a key was last written, removed or cleared; 0 if never."""
-    stamps = [stamp_of(cell.version) for slot, cell in record.cells.items() if slot[0] == KEY[0]]
+    """Return when a key or counter was last written, removed or cleared; 0 if never."""
+    stamps = [stamp_of(cell.version) for slot, cell in record.cells.items() if slot[0] in _DATA]
     if record.clear is not None:
         stamps.append(stamp_of(record.clear))
     return max(stamps, default=0)

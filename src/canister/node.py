@@ -1,6 +1,7 @@
 """One node: puts settings, store and agent together, and decides when a read must ask the peers."""
 
 import atexit
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,17 +10,17 @@ from canister.agent import control
 from canister.agent.control import AgentClient, Heals, MemberState, Status
 from canister.agent.thread import AgentThread
 from canister.agent.wake import Waker
-from canister.clock import Clock
+from canister.clock import SECOND, Clock
 from canister.config import Config, Policy
 from canister.errors import AcknowledgementError, AgentError, CannotTellError, InputError
 from canister.freshness import Fetched, Stamp, missing
 from canister.life import NEVER
 from canister.record import Record, Version, stamp_of
 from canister.replication.acks import Needed
-from canister.store.base import Edit
+from canister.store.base import Change, Edit
 from canister.store.sqlite import SqliteStore
 
-__all__ = ["Heals", "Loaded", "MemberState", "Needed", "Node", "Status", "check_acks"]
+__all__ = ["Changes", "Heals", "Loaded", "MemberState", "Needed", "Node", "Status", "check_acks"]
 
 _SWEEP_BATCH = 200
 
@@ -45,6 +46,20 @@ class Loaded(NamedTuple):
     certain: bool
 
 
+class Changes(NamedTuple):
+    """What was written to a node's store since a stamp: by whom, does not matter.
+
+    Attributes:
+        sessions: the changes, in order.
+        upto: the stamp of the last one.
+        missed: whether there may have been others, too long ago to be told.
+    """
+
+    sessions: list[Change]
+    upto: int
+    missed: bool
+
+
 class Node:
     """A data directory with its agent; the processes that share the directory are one node.
 
@@ -62,6 +77,7 @@ class Node:
         self.store = SqliteStore(path, config, clock)
         self._client = AgentClient(self.store.files.control_socket)
         self._waker: Waker | None = None
+        self.closing = threading.Event()
         self._agent = AgentThread(self.store, config, clock) if may_run_agent else None
         try:
             self._waker = Waker(self.store.files.wake_socket, self.store.files.wake_flag)
@@ -82,6 +98,7 @@ class Node:
     def close(self) -> None:
         """Stop the agent if it runs here, and release the data directory."""
         atexit.unregister(self.close)
+        self.closing.set()
         if self._agent is not None:
             self._agent.stop()
         self._release()
@@ -146,6 +163,20 @@ class Node:
         reply = self._client.ask(request, control.HeldReply, timeout)
         if len(reply.members) < reply.needed:
             raise AcknowledgementError(reply.members, reply.needed)
+
+    def last_stamp(self) -> int:
+        """Return the stamp of the last transaction."""
+        with self.store.snapshot() as snapshot:
+            return snapshot.last_stamp()
+
+    def changes_since(self, stamp: int) -> Changes:
+        """Return what was written after *stamp*, to the log's last few seconds."""
+        with self.store.snapshot() as snapshot:
+            entries = snapshot.log(stamp)
+        upto = entries[-1].stamp if entries else stamp
+        # The agent keeps the log for five seconds; a look that comes later may find a gap.
+        missed = bool(entries) and self.clock.now() - stamp > 4 * SECOND
+        return Changes([change for entry in entries for change in entry.changes], upto, missed)
 
     def forget(self, session: bytes) -> bool:
         """Drop this node's copy of a session."""

@@ -34,12 +34,17 @@ IDENTITY = b"u"
 """Name space of metadata that a clear hides: user and authentication time."""
 META = b"m"
 """Name space of metadata that a clear keeps: hashes of secrets."""
+COUNTER = b"c"
+"""Name space of counters: each node's own increments, to be read as a sum."""
+
+USER = Slot(IDENTITY + b"user")
+"""Where a session says whose it is, encoded: what stores find a user's sessions by."""
 
 BACK = META + b"back"
 """Prefix of the slots in which a node marks that a session came back with it; a node id follows."""
 
-_SPACES = (KEY[0], IDENTITY[0], META[0])
-_MAX_SLOT_BYTES = 1025
+_SPACES = (KEY[0], IDENTITY[0], META[0], COUNTER[0])
+_MAX_SLOT_BYTES = 1049
 _LONGEST = 400 * DAY
 LATEST = 2**57
 """What no instant or stamp reaches: far off, but still a `datetime`, and sums still fit SQLite's integers."""
@@ -168,6 +173,12 @@ def merge(a: Record, b: Record) -> Record:
 def newest(record: Record) -> int:
     """Return the greatest stamp in a record, 0 in an empty one."""
     return max((stamp_of(version) for version in versions(record)), default=0)
+
+
+def user_of(record: Record) -> bytes | None:
+    """Return whose session it is, encoded; None if nobody is logged in."""
+    cell = record.cells.get(USER)
+    return cell.value if cell is not None else None
 
 
 def versions(record: Record) -> list[Version]:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from canister.codec import decode_value, encode_value, key_slot
 from canister.errors import InvalidKeyError, InvalidValueError, StoreError, TooLargeError
 from canister.record import Cell, NodeId, Record, make_version
-from canister.sessions import session as sessions
+from canister.sessions import mapping
 from canister.sessions.keys import KeyRing
-from canister.sessions.session import Session, SessionStatus, State
+from canister.sessions.session import Session
+from canister.sessions.state import Changes, SessionStatus, State
 from canister.sessions.token import draft
 
 VERSION = make_version(1_800_000_000_000_000, NodeId(b"node-A.."))
@@ -31,7 +32,7 @@ def stored(**values: Any) -> Session:
 
 def changed(session: Session) -> dict[Any, Any]:
     """Return what a commit would write, decoded; `...` for a removed key."""
-    changes = session.changes()
+    changes = session.changes().writes
     return {
         decode_value(slot[1:]): ... if data is None else decode_value(data) for slot, data in changes.items()
     }
@@ -107,7 +108,7 @@ def test_writing_the_same_value_again_writes_nothing() -> None:
     session = stored(a=[1], b={"x": 1})
     session["a"] = [1]
     session["b"] = {"x": 1}
-    assert session.changes() == {}
+    assert session.changes() == Changes({})
     assert session.status is SessionStatus.READ
 
 
@@ -126,8 +127,8 @@ def test_a_nested_edit_is_found() -> None:
 
 def test_an_unused_session_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     session = stored(a=1)
-    monkeypatch.setattr(sessions, "encode_value", None)
-    assert session.changes() == {}
+    monkeypatch.setattr(mapping, "encode_value", None)
+    assert session.changes() == Changes({})
 
 
 def test_a_value_that_cannot_be_decoded_does_not_make_the_session_look_empty() -> None:
@@ -173,7 +174,7 @@ def test_clear_writes_again_what_is_set_afterwards() -> None:
     session = stored(a=1, b=2)
     session.clear()
     assert session.status is SessionStatus.MODIFIED
-    assert session.changes() == {}
+    assert session.changes() == Changes({}, clear=True)
     session["a"] = 1
     assert changed(session) == {"a": 1}
 
@@ -189,7 +190,7 @@ def test_destroy_empties_and_what_is_set_afterwards_is_new() -> None:
     session.destroy()
     assert session.status is SessionStatus.DESTROYED
     assert session.handle is None
-    assert session.changes() == {}
+    assert session.changes() == Changes({})
     session["a"] = 1
     assert session.status is SessionStatus.MODIFIED
     assert changed(session) == {"a": 1}
@@ -200,7 +201,7 @@ def test_destroying_a_new_session_leaves_it_new() -> None:
     session["a"] = 1
     session.invalidate()
     assert session.status is SessionStatus.NEW
-    assert session.changes() == {}
+    assert session.changes() == Changes({})
 
 
 def test_regenerate_keeps_the_data_and_drops_the_handle() -> None:
@@ -243,7 +244,7 @@ def test_a_second_commit_writes_what_the_first_did_not() -> None:
     session["a"] = [1]
     del session["b"]
     session.committed(TOKEN, session.changes())
-    assert session.changes() == {}
+    assert session.changes() == Changes({})
     session["a"].append(2)
     assert changed(session) == {"a": [1, 2]}
 
@@ -351,7 +352,7 @@ values = st.recursive(
 def test_reading_any_value_is_no_change(value: Any) -> None:
     session = stored(a=value)
     assert "a" in session
-    assert session.changes() == {}
+    assert session.changes() == Changes({})
 
 
 def test_reading_values_of_every_type_is_no_change() -> None:
@@ -360,4 +361,4 @@ def test_reading_values_of_every_type_is_no_change() -> None:
         a=moment, b=timedelta(1), c=Decimal("1.10"), d=UUID(int=1), e={1, 2}, f=(1, (2,)), g=2**70, h="é"
     )
     assert len(session) == 8
-    assert session.changes() == {}
+    assert session.changes() == Changes({})

@@ -1,13 +1,15 @@
 """Sessions for ASGI applications: Starlette, FastAPI and whatever else reads ``scope["session"]``."""
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol, Unpack
 
 from canister.canister import Canister
-from canister.errors import AcknowledgementError, CannotTellError, ConfigError
-from canister.node import Needed
-from canister.sessions import CookieSettings, Outcome, Session, SessionManager
+from canister.errors import AcknowledgementError, ConfigError
+from canister.sessions import Lease, ManagerOptions, Outcome, Session, SessionManager
+from canister.sessions.outcome import REFUSALS
 
 logger = logging.getLogger("canister.sessions")
 
@@ -17,6 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_RESPONSE = "canister.response"
 _HEADERS_LEAVE = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
@@ -51,53 +54,70 @@ def session_of(connection: Connection) -> Session:
 class SessionMiddleware:
     """Puts the session into ``scope["session"]`` and commits it when the response headers leave.
 
-    What cannot be told, or is not acknowledged, is answered with 503 if the response has not begun.
+    What cannot be told, or is not acknowledged, is answered with 503 if the response has not begun, the
+    use of a locked session with 403.
 
     Args:
         app: the application.
         canister: where the sessions are stored.
-        secret_keys: as for `SessionManager`.
-        cookie: as for `SessionManager`.
-        when_behind: as for `SessionManager`.
-        acks: as for `SessionManager`.
+        options: the settings of the `SessionManager`.
     """
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        canister: Canister,
-        secret_keys: str | Sequence[str] | None = None,
-        cookie: CookieSettings | None = None,
-        when_behind: Literal["serve", "refuse"] | None = None,
-        acks: Needed = 1,
-    ) -> None:
+    def __init__(self, app: App, *, canister: Canister, **options: Unpack[ManagerOptions]) -> None:
         self.app = app
-        self.manager = SessionManager(
-            canister, secret_keys=secret_keys, cookie=cookie, when_behind=when_behind, acks=acks
-        )
+        self.manager = SessionManager(canister, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
         manager = self.manager
+        cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
+        if manager.cookie.plain_http:
+            manager.cookie.check_host(_host(scope))
         session = await manager.aload(
             manager.cookie.values_in(cookies), manager.seen_cookie.values_in(cookies)
         )
         scope["session"] = session
-        response = _Response(manager, scope, session, send)
+        response = scope[_RESPONSE] = _Response(manager, scope, session, send)
         try:
             await self.app(scope, receive, response.send)
-        except (CannotTellError, AcknowledgementError) as error:
+        except tuple(REFUSALS) as error:
             if response.begun:
                 raise
             await response.refuse(error)
-        if not response.refused:
+        except asyncio.CancelledError:
+            if not response.over:
+                raise
+            await response.close()
+        finally:
+            response.let_go()
+        if not (response.refused or response.over):
             session.adopt(scope.get("session"))
             manager.finish(session, f"{scope['type']} {scope['path']}")
+
+
+def hold_session(connection: Connection, *, keep_alive: bool = False) -> bool:
+    """Close this stream within a second of the session's end, on whatever node that is caused.
+
+    For server-sent events and long downloads; a WebSocket that was accepted with a stored session is
+    held without it.
+
+    Args:
+        connection: the request or WebSocket.
+        keep_alive: whether the stream counts as an access for as long as it lasts.
+
+    Returns:
+        False if the session is not stored, so that there is nothing to hold.
+
+    Raises:
+        ConfigError: `SessionMiddleware` is not in front of the application.
+    """
+    response = connection.scope.get(_RESPONSE)
+    if not isinstance(response, _Response):
+        raise ConfigError("add canister.integrations.asgi.SessionMiddleware in front of the application")
+    return response.hold(keep_alive=keep_alive)
 
 
 class _Response:
@@ -106,10 +126,12 @@ class _Response:
     def __init__(self, manager: SessionManager, scope: Scope, session: Session, send: Send) -> None:
         self.begun = False
         self.refused = False
+        self.over = False
         self._manager = manager
         self._scope = scope
         self._session = session
         self._send = send
+        self._lease: Lease | None = None
 
     async def send(self, message: Message) -> None:
         """Send what the application sends."""
@@ -121,25 +143,63 @@ class _Response:
             except AcknowledgementError as error:
                 # What was written stands: the client is told its cookies, or a log-in would log it out.
                 await self.refuse(error, self._session.state.outcome)
-            except CannotTellError as error:
+            except tuple(REFUSALS) as error:
                 await self.refuse(error)
+            if message["type"] == "websocket.accept" and not self.refused:
+                self.hold(keep_alive=False)
         if not self.refused:
             await self._send(message)
 
     async def refuse(self, error: Exception, outcome: Outcome | None = None) -> None:
-        """Answer with 503 in place of what the application sends."""
+        """Answer with an error in place of what the application sends."""
         self.refused = True
         logger.warning("%s %s was refused: %s", self._scope["type"], self._scope["path"], error)
         if self._scope["type"] == "websocket":
             await self._send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
             return
+        status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
         plain = (b"content-type", b"text/plain; charset=utf-8")
         headers = [plain, (b"retry-after", b"2"), (b"cache-control", b"no-store")]
-        start: Message = {"type": "http.response.start", "status": 503, "headers": headers}
+        start: Message = {"type": "http.response.start", "status": status, "headers": headers}
         if outcome is not None:
             _add_headers(start, outcome)
         await self._send(start)
-        await self._send({"type": "http.response.body", "body": f"Service unavailable: {error}\n".encode()})
+        await self._send({"type": "http.response.body", "body": f"{reason}: {error}\n".encode()})
+
+    def hold(self, *, keep_alive: bool) -> bool:
+        """Cancel the connection's task when the session is over; see `hold_session`."""
+        self.let_go()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # a coroutine of asyncio runs in one
+
+        def end() -> None:
+            if self._lease is not None:
+                self.over = True
+                task.cancel()
+
+        def ended() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
+                loop.call_soon_threadsafe(end)
+
+        self._lease = self._manager.hold(self._session, ended, keep_alive=keep_alive)
+        return self._lease is not None
+
+    def let_go(self) -> None:
+        """Give the lease up."""
+        if self._lease is not None:
+            self._lease.close()
+            self._lease = None
+
+    async def close(self) -> None:
+        """End the stream of a session that is over; the client is to ask anew."""
+        task = asyncio.current_task()
+        assert task is not None  # as in `hold`
+        task.uncancel()
+        logger.info("%s %s ends with its session", self._scope["type"], self._scope["path"])
+        if self._scope["type"] == "websocket":
+            await self._send({"type": "websocket.close", "code": 1008, "reason": "the session is over"})
+        elif self.begun:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _add_headers(message: Message, outcome: Outcome) -> None:
@@ -147,3 +207,7 @@ def _add_headers(message: Message, outcome: Outcome) -> None:
     added = outcome.headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
     message["headers"] = headers
+
+
+def _host(scope: Scope) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")

@@ -7,25 +7,35 @@ it was loaded stays so, and the commit raises.
 import msgspec
 
 from canister import edits
-from canister.codec import encode_value
 from canister.config import Policy
-from canister.edits import Moment, Writes
+from canister.edits import Moment
 from canister.errors import SessionDestroyedError, SessionEndedError
-from canister.life import deadline
-from canister.record import IDENTITY, KEY, Expiry, Record, Slot
+from canister.life import accessed, deadline, interval_of
+from canister.record import EMPTY, IDENTITY, KEY, Cell, Expiry, Record, Slot, merge
+from canister.sessions import counters
+from canister.sessions.renewal import GOOD
+from canister.sessions.state import Changes
 from canister.sessions.token import Draft
 from canister.store.base import Edit
 
-_GOOD = encode_value(None)
 
-
-def save(policy: Policy, writes: Writes, *, clear: bool) -> Edit:
+def save(policy: Policy, changes: Changes) -> Edit:
     """Return the edit that writes into a session that is still live."""
 
     def edit(record: Record | None, moment: Moment) -> Record:
-        return edits.write(_live(record, moment), moment, policy, writes, clear=clear)
+        live = _live(record, moment)
+        shown = merge(live, Record(clear=moment.version)) if changes.clear else live
+        cells = changes.cells(shown, moment)
+        return _timed(
+            edits.write(live, moment, policy, cells, clear=changes.clear), live, moment, policy, changes
+        )
 
     return edit
+
+
+def is_touch_due(record: Record | None, now: int) -> bool:
+    """Tell whether an access at *now* is to be recorded."""
+    return record is not None and now >= accessed(record) + max(1, interval_of(record))
 
 
 def touch() -> Edit:
@@ -38,13 +48,13 @@ class Succession:
 
     Args:
         policy: the times the new session is born with.
-        writes: what the request has written.
+        changes: what the request has written.
         carry: whether the new session takes over what the old one holds at the commit.
     """
 
-    def __init__(self, policy: Policy, writes: Writes, *, carry: bool) -> None:
+    def __init__(self, policy: Policy, changes: Changes, *, carry: bool) -> None:
         self._policy = policy
-        self._writes = writes
+        self._changes = changes
         self._carry = carry
         self._carried: dict[Slot, bytes | None] = {}
         self._expiry: tuple[Expiry, int] | None = None
@@ -55,6 +65,7 @@ class Succession:
             live = _live(record, moment)
             spaces = (KEY[0], IDENTITY[0])
             self._carried = {s: c.value for s, c in live.cells.items() if s[0] in spaces}
+            self._carried |= counters.carry(live, moment)
             self._expiry = (live.expiry, live.reach) if live.expiry else None
         return edits.destroy(record, moment, self._policy)
 
@@ -62,15 +73,29 @@ class Succession:
         """Return the edit that creates the new session."""
 
         def edit(record: Record | None, moment: Moment) -> Record:
-            cells = {s: v for s, v in (self._carried | dict(self._writes)).items() if v is not None}
-            born = edits.write(record, moment, self._policy, {**cells, draft.slot: _GOOD})
-            if self._expiry is None:
-                return born
-            expiry, reach = self._expiry
-            own = Expiry(moment.version, expiry.idle, expiry.interval, expiry.until)
-            return msgspec.structs.replace(born, expiry=own, reach=max(born.reach, reach))
+            old = Record(cells={slot: Cell(moment.version, value) for slot, value in self._carried.items()})
+            cells = self._carried | self._changes.cells(old, moment) | {draft.slot: GOOD}
+            born = edits.write(
+                record, moment, self._policy, {s: v for s, v in cells.items() if v is not None}
+            )
+            if self._expiry is not None:
+                expiry, reach = self._expiry
+                own = Expiry(moment.version, expiry.idle, expiry.interval, expiry.until)
+                born = msgspec.structs.replace(born, expiry=own, reach=max(born.reach, reach))
+            return _timed(born, born, moment, self._policy, self._changes)
 
         return edit
+
+
+def _timed(written: Record, live: Record, moment: Moment, policy: Policy, changes: Changes) -> Record:
+    """Return what is written with the times the session was given by the same request."""
+    if changes.times is None:
+        return written
+    timed = edits.set_expiry(live, moment, policy, *changes.times) or EMPTY
+    # Both are of one version: of two expiries the request's own is the one that was asked for.
+    return msgspec.structs.replace(
+        merge(written, timed), expiry=timed.expiry or written.expiry, reach=max(written.reach, timed.reach)
+    )
 
 
 def _live(record: Record | None, moment: Moment) -> Record:

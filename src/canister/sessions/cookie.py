@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Literal
 
 from canister.errors import ConfigError
+from canister.sessions.hosts import is_private_host
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[!#-+\--:<-\[\]-~]*")
@@ -33,7 +34,9 @@ class CookieSettings:
         domain: also send it to the subdomains of this domain; None: to this host only.
         max_age: how long the browser keeps it; None: until it is closed.
         httponly: keep it from scripts.
-        plain_http: for development without TLS: no ``Secure``, and another name.
+        plain_http: for development without TLS: no ``Secure``, and another name. Only hosts of private
+            networks are served then.
+        any_host: with *plain_http*, serve all hosts: whoever is on the way can take the sessions over.
 
     Raises:
         ConfigError: browsers would refuse the cookie, or it would be unsafe.
@@ -47,6 +50,7 @@ class CookieSettings:
     max_age: timedelta | None = None
     httponly: bool = True
     plain_http: bool = False
+    any_host: bool = False
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -87,6 +91,21 @@ class CookieSettings:
                 if name == self.name:
                     found[value.strip().strip('"')] = None
         return list(found)
+
+    def check_host(self, host: str) -> None:
+        """Refuse to hand out sessions that anybody on the way can read.
+
+        Args:
+            host: the request's Host header.
+
+        Raises:
+            ConfigError: it is plain http, and the host is not one of a private network.
+        """
+        if self.plain_http and not self.any_host and not is_private_host(host):
+            raise ConfigError(
+                f"plain_http is for private networks, {host!r} is none: serve it over TLS without "
+                "plain_http, or set any_host, where whoever is on the way can take the sessions over"
+            )
 
     def keep(self, value: str) -> str:
         """Return the Set-Cookie header's value that sets the cookie."""

@@ -39,6 +39,7 @@ class Key:
         # One key for each use: what one of them gives away says nothing of the others.
         self._mac_key = blake2b(key=root, digest_size=32, person=b"canister.mac").digest()
         self._hash_key = blake2b(key=root, digest_size=32, person=b"canister.hash").digest()
+        self._renewal_key = blake2b(key=root, digest_size=32, person=b"canister.renewal").digest()
         self._stamp_key = blake2b(key=root, digest_size=32, person=b"canister.stamp").digest()
 
     def __repr__(self) -> str:
@@ -51,6 +52,10 @@ class Key:
     def mac_stamp(self, id: bytes, data: bytes) -> bytes:
         """Return the message authentication code of a stamp of the session *id*, 16 bytes."""
         return blake2b(id + data, key=self._stamp_key, digest_size=MAC_BYTES).digest()
+
+    def next_secret(self, id: bytes, secret: bytes) -> bytes:
+        """Return the secret that follows *secret*, 32 bytes; only whoever has this key can tell it."""
+        return blake2b(id + secret, key=self._renewal_key, digest_size=32).digest()
 
     def hash_secret(self, id: bytes, secret: bytes) -> bytes:
         """Return what is stored in place of a session's secret."""

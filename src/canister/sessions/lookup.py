@@ -17,7 +17,9 @@ from canister.record import Record, node_of, stamp_of
 from canister.sessions import stamp
 from canister.sessions.keys import KeyRing
 from canister.sessions.limits import LookupLimits
+from canister.sessions.renewal import SecretStatus, secret_status
 from canister.sessions.token import Refusal, Token, parse
+from canister.sessions.users import Users
 
 MOST_TOKENS = 4
 """How many tokens of one request are looked up: a browser holds more only under attack."""
@@ -42,6 +44,7 @@ class Found(NamedTuple):
         shown: what the client has seen of it, by the stamp it carries.
         lacking: the part of that which may be missing here.
         unheard: whether this node had not heard of some of it, fetched or not.
+        secret: what the session says of the token's secret; None where it was not found or is over.
     """
 
     token: Token | Refusal
@@ -50,6 +53,7 @@ class Found(NamedTuple):
     shown: Stamp = ()
     lacking: Stamp = ()
     unheard: bool = False
+    secret: SecretStatus | None = None
 
 
 class Lookup:
@@ -58,10 +62,12 @@ class Lookup:
     Args:
         node: where to look.
         ring: the keys that verify.
+        users: who was logged out everywhere.
     """
 
-    def __init__(self, node: Node, ring: KeyRing) -> None:
+    def __init__(self, node: Node, ring: KeyRing, users: Users) -> None:
         self._node = node
+        self._users = users
         self._ring = ring
         self._limits = LookupLimits()
 
@@ -139,10 +145,14 @@ class Lookup:
             # Expired here, it may have been touched where this node has not looked lately.
             over = self._is_over(record) or self._node.store.doubts() == 0
             return Found(token, Verdict.GONE if over else Verdict.OPEN)
-        cell = record.cells.get(token.slot)
-        if cell is not None and cell.value is not None:
-            return Found(token, Verdict.LIVE, record)
-        # The hash came with the issue stamp: with the stamp heard, the secret is good no more.
+        secret = secret_status(record, token.slot, now)
+        if secret in (SecretStatus.GOOD, SecretStatus.REPLACED):
+            if self._users.has_revoked(record):
+                return Found(token, Verdict.GONE)
+            return Found(token, Verdict.LIVE, record, secret=secret)
+        if secret is SecretStatus.RETIRED:
+            return Found(token, Verdict.GONE, secret=secret)
+        # The hash came with the issue stamp: with the stamp heard, the secret was never good.
         return Found(token, Verdict.GONE if asked or self._has_heard(token) else Verdict.OPEN)
 
     def _is_over(self, record: Record) -> bool:

@@ -1,10 +1,26 @@
 """What a commit means for the response: headers, alike for every framework."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from canister.errors import (
+    AcknowledgementError,
+    CanisterError,
+    CannotTellError,
+    SessionLockedError,
+    TooManySessionsError,
+)
+
 logger = logging.getLogger("canister.sessions")
+
+REFUSALS: Mapping[type[CanisterError], tuple[int, str]] = {
+    CannotTellError: (503, "Service unavailable"),
+    AcknowledgementError: (503, "Service unavailable"),
+    SessionLockedError: (403, "Forbidden"),
+    TooManySessionsError: (403, "Forbidden"),
+}
+"""What a request is answered that no application answers for itself: status and reason, by error."""
 
 _PRIVATE = 'private, no-cache="Set-Cookie"'
 

@@ -40,12 +40,17 @@ class Stored(NamedTuple):
 
 
 class Change(msgspec.Struct, array_like=True, frozen=True):
-    """One session's part of a log entry. *delta* is the commit as written, None if not made here."""
+    """One session's part of a log entry.
+
+    *delta* is the commit as written, None if not made here. *expired* tells that the session was dropped
+    because it had ended, not because someone dropped it.
+    """
 
     session: bytes
     before: Mark | None
     after: Mark | None
     delta: bytes | None
+    expired: bool = False
 
 
 class LogEntry(NamedTuple):
@@ -145,6 +150,13 @@ class Store(Protocol):
 
     def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Record]]:
         """Return up to *limit* sessions in a fixed order, those after the session *after*."""
+        ...
+
+    def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
+        """Return the sessions whose `canister.record.USER` cell holds *user*, in a fixed order.
+
+        Expired ones that nobody swept yet are among them. The cost follows their number.
+        """
         ...
 
     def heard_of(self, node: NodeId) -> int:

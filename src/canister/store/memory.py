@@ -10,7 +10,7 @@ from canister.clock import Clock, SystemClock
 from canister.config import Config, Policy
 from canister.errors import StoreError
 from canister.life import NEVER
-from canister.record import NODE_ID_BYTES, NodeId, Record, Version, encode_record
+from canister.record import NODE_ID_BYTES, NodeId, Record, Version, encode_record, user_of
 from canister.store.base import Edit, Listed, LogEntry, Member, Merged, Stored, bucket_of
 from canister.store.transaction import Row, Scope, Transaction
 
@@ -108,6 +108,13 @@ class MemoryStore:
             found = [(session, self.rows[session].visible) for session in ids[start:]]
         return [(session, record) for session, record in found if record is not None][:limit]
 
+    def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
+        return [
+            (session, record)
+            for session, record in self.scan(None, len(self.rows))
+            if user_of(record) == user
+        ]
+
     def heard_of(self, node: NodeId) -> int:
         self._check_open()
         return self.vouched.get(node, NEVER if node == self._node else 0)
@@ -126,7 +133,7 @@ class MemoryStore:
     def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:
         with self._transaction() as transaction:
             due = [s for s in self.rows if transaction.may_drop(s, gate, destroyed=destroyed)]
-            return transaction.drop(due[:limit])
+            return transaction.drop(due[:limit], expired=not destroyed)
 
     def forget(self, session: bytes) -> bool:
         with self._transaction() as transaction:

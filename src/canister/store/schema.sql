@@ -13,11 +13,13 @@ CREATE TABLE sessions (
     held   BLOB,
     digest BLOB    NOT NULL,
     retain INTEGER NOT NULL,
+    user   BLOB,
     PRIMARY KEY (bucket, id)
 ) WITHOUT ROWID;
 
 CREATE INDEX sessions_by_retain ON sessions (retain);
 CREATE INDEX sessions_held ON sessions (id) WHERE held IS NOT NULL;
+CREATE INDEX sessions_by_user ON sessions (user) WHERE user IS NOT NULL;
 
 -- One row a transaction, as written. The last row is the node's clock and is never deleted.
 CREATE TABLE log (

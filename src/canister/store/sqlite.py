@@ -16,7 +16,7 @@ from canister.edits import LONGEST
 from canister.errors import StoreError
 from canister.forks import watch_forks
 from canister.life import NEVER
-from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record
+from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, user_of
 from canister.store.base import Change, Edit, Listed, LogEntry, Mark, Member, Merged, Stored, bucket_of
 from canister.store.connections import Cursor, Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
@@ -24,7 +24,11 @@ from canister.store.transaction import Row, Scope, Transaction
 
 _LOAD = "SELECT record, held FROM sessions WHERE bucket = ? AND id = ?"
 _GET = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
-_PUT = "INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain) VALUES (?, ?, ?, ?, ?, ?)"
+_PUT = """
+    INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain, user)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_OF_USER = "SELECT id, record FROM sessions WHERE user = ? ORDER BY bucket, id"
 _DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
@@ -66,7 +70,8 @@ class _SqliteRows:
 
     def put(self, session: bytes, row: Row, encoded: bytes) -> None:
         held = None if row.held is None else encode_record(row.held)
-        self._execute(_PUT, (bucket_of(session), session, encoded, held, row.mark.digest, row.mark.retain))
+        mark, user = row.mark, user_of(row.record)
+        self._execute(_PUT, (bucket_of(session), session, encoded, held, mark.digest, mark.retain, user))
 
     def delete(self, session: bytes) -> None:
         self._execute(_DELETE, (bucket_of(session), session))
@@ -170,6 +175,11 @@ class SqliteStore:
             rows = handle.execute(_SCAN, (*position, _NOTHING, limit)).fetchall()
         return [(session, decode_record(record)) for session, record in rows]
 
+    def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
+        with self._pool.lend() as handle:
+            rows = handle.execute(_OF_USER, (user,)).fetchall()
+        return [(session, decode_record(record)) for session, record in rows]
+
     def heard_of(self, node: NodeId) -> int:
         with self._pool.lend() as handle:
             found = handle.execute("SELECT stamp FROM heard WHERE node = ?", (node,)).fetchone()
@@ -208,9 +218,8 @@ class SqliteStore:
             return 0
         with self._write() as handle:
             transaction = self._transaction(handle)
-            return transaction.drop(
-                [s for s in due[:limit] if transaction.may_drop(s, gate, destroyed=destroyed)]
-            )
+            sure = [s for s in due[:limit] if transaction.may_drop(s, gate, destroyed=destroyed)]
+            return transaction.drop(sure, expired=not destroyed)
 
     def forget(self, session: bytes) -> bool:
         with self._write() as handle:

@@ -146,13 +146,13 @@ class Transaction:
         self._log(seen)
         return changed
 
-    def drop(self, sessions: Iterable[bytes]) -> int:
-        """Drop rows, whatever they hold."""
+    def drop(self, sessions: Iterable[bytes], *, expired: bool = False) -> int:
+        """Drop rows, whatever they hold; *expired* if it is because the sessions had ended."""
         for session in sessions:
             row = self._rows.get(session)
             if row is not None:
                 self._rows.delete(session)
-                self._changes.append(Change(session, row.mark, None, None))
+                self._changes.append(Change(session, row.mark, None, None, expired))
         changed = len(self._changes)
         self._log(0)
         return changed

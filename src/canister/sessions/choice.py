@@ -1,0 +1,94 @@
+"""From what was found of a request's cookies to the session it gets."""
+
+import logging
+from typing import Literal
+
+from canister.errors import CannotTellError, SessionLockedError
+from canister.life import accessed, interval_of
+from canister.node import Node
+from canister.record import Record, stamp_of
+from canister.sessions.lookup import Found, Verdict, is_open
+from canister.sessions.renewal import SecretStatus
+from canister.sessions.state import State
+from canister.sessions.token import Refusal, Token
+
+logger = logging.getLogger("canister.sessions")
+
+
+class Chooser:
+    """Chooses by the settings of one session manager.
+
+    Args:
+        node: where the sessions are stored.
+        when_behind: what a request gets that may see less than its client has seen.
+        lock: after how many microseconds without an access a session is locked; None: never.
+    """
+
+    def __init__(self, node: Node, when_behind: Literal["serve", "refuse"], lock: int | None) -> None:
+        self._node = node
+        self._refuse = when_behind == "refuse"
+        self._lock = lock
+
+    def choose(self, found: list[Found]) -> State:
+        """Return the state of the session that a request gets."""
+        for one in found:
+            if one.record is not None and isinstance(one.token, Token):
+                return self._here(one, one.token, one.record)
+        doubts = [one.token for one in found if is_open(one) and isinstance(one.token, Token)]
+        state = State(doubt=doubts[0] if doubts else None)
+        state.stale = bool(found) and not any(map(is_open, found))
+        if doubts and self._refuse:
+            state.refusal = CannotTellError(unknown(doubts[0]))
+        return state
+
+    def _here(self, found: Found, token: Token, record: Record) -> State:
+        """Return the state of a session that is here, be it as new as the client has seen it or not."""
+        state = State(token=token, record=record, shown=found.shown, restamp=found.unheard)
+        state.replaced = found.secret is SecretStatus.REPLACED
+        now, grace = self._node.clock.now(), self._node.policy.grace
+        if found.verdict is Verdict.BEHIND:
+            state.restamp = False
+            if all(now - stamp_of(version) >= grace for version in found.lacking):
+                # Asked for, and nobody could tell; this once it is said, then the stamp is given up.
+                logger.warning("session %s: a stamp older than the grace period is given up", token.handle)
+                state.restamp = True
+            elif self._refuse:
+                return State(doubt=token, refusal=CannotTellError(behind(token)))
+            else:
+                logger.warning("%s; it is served as it is here", behind(token))
+                state.lacking = found.lacking
+            state.behind = True
+        if self._lock is not None and now >= accessed(record) + self._lock + interval_of(record):
+            state.locked = True
+            state.refusal = SessionLockedError(
+                f"session {token.handle} was idle too long; its user must prove to be there, then unlock() it"
+            )
+        return state
+
+
+def unknown(token: Token) -> str:
+    """Return what to say where a session may exist elsewhere."""
+    return (
+        f"session {token.handle} may exist on a member of the cluster that cannot be reached; "
+        "the client's cookie was left as it is; try again"
+    )
+
+
+def behind(token: Token) -> str:
+    """Return what to say where a session may be newer elsewhere."""
+    return (
+        f"session {token.handle} may be newer on a member of the cluster that cannot be reached than it is "
+        "here; the client's cookie was left as it is; try again"
+    )
+
+
+def log_refusals(found: list[Found]) -> None:
+    """Log the cookies that name no session."""
+    for one in found:
+        if isinstance(one.token, Refusal):
+            level = logging.INFO if one.token is Refusal.MALFORMED else logging.WARNING
+            logger.log(level, "a session cookie was refused: %s", one.token.value)
+        elif one.secret is SecretStatus.RETIRED:
+            logger.warning("session %s: a token was used after it had been replaced", one.token.handle)
+        elif one.verdict is Verdict.GONE:
+            logger.info("session %s is gone; its cookie is refused", one.token.handle)

@@ -1,0 +1,221 @@
+"""The commit of a request's session: what is written, and which cookies the client gets."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from canister.codec import encode_user
+from canister.errors import CannotTellError, SessionError, TooManySessionsError
+from canister.freshness import covers, newest, stamp_for
+from canister.node import Needed, Node
+from canister.record import Record, Version, stamp_of
+from canister.sessions import stamp
+from canister.sessions.changes import Succession, is_touch_due, save, touch
+from canister.sessions.choice import behind, unknown
+from canister.sessions.cookie import CookieSettings
+from canister.sessions.events import EventKind
+from canister.sessions.identity import Identity
+from canister.sessions.keys import KeyRing
+from canister.sessions.outcome import Outcome
+from canister.sessions.renewal import Renewal, retire, successor_of
+from canister.sessions.session import Session
+from canister.sessions.state import Changes, State
+from canister.sessions.token import Token, draft
+from canister.sessions.users import Users
+
+logger = logging.getLogger("canister.sessions")
+
+Tell = Callable[[EventKind, str, Any], None]
+"""Tells of what happened to a session: its handle, and its user."""
+
+
+class Committer:
+    """Commits by the settings of one session manager.
+
+    Args:
+        node: where the sessions are stored.
+        keys: what signs tokens.
+        cookie: attributes of the token's cookie.
+        users: who has how many sessions.
+        tell: who wants to know what happens.
+        acks: how many members must hold what is written.
+        renewal: after how many microseconds a secret is replaced, None for never, and for how long
+            the old one stays good.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        keys: KeyRing,
+        cookie: CookieSettings,
+        users: Users,
+        tell: Tell,
+        acks: Needed,
+        renewal: tuple[int | None, int],
+    ) -> None:
+        self._node = node
+        self._keys = keys
+        self._cookie = cookie
+        self._seen_cookie = cookie.for_seen()
+        self._users = users
+        self._tell = tell
+        self._acks: Needed = acks
+        self._renewal, self._window = renewal
+
+    def store(self, session: Session) -> None:
+        """Write what the request changed; see `SessionManager.commit`."""
+        state = session.state
+        changes = session.changes(self._node.config.max_value)
+        user = state.identity.user if state.logging_in and state.identity is not None else None
+        if state.logging_in and state.identity is not None:
+            changes = self._logging_in(state, state.identity, changes)
+        stores = changes.any or state.retired is not None  # recording an access is not waited for
+        state.written = version = self._write(session, changes)
+        if user is not None:
+            self._keep_cap(session, user)
+        if version is not None and stores and self._acks != 1:
+            self._node.await_held(version, self._acks)
+
+    def deliver(self, session: Session) -> Outcome:
+        """Return what to tell the client, now that the response headers leave."""
+        state = session.state
+        cookie, state.cookie = state.cookie, None
+        seen = self._set_seen(state, ended=cookie is not None and state.token is None)
+        state.outcome = Outcome(cookie, vary=state.seen, set_seen=seen)
+        return state.outcome
+
+    def _write(self, session: Session, changes: Changes) -> Version | None:
+        state = session.state
+        if state.retired is not None:
+            return self._succeed(session, state.retired, changes)
+        if state.token is not None:
+            return self._update(session, state.token, changes)
+        if changes.any:
+            return self._create(session, changes)
+        if state.stale:
+            state.cookie = self._cookie.end()
+        return None
+
+    def _create(self, session: Session, changes: Changes) -> Version:
+        state = session.state
+        if state.doubt is not None:
+            raise CannotTellError(unknown(state.doubt))
+        _check_headers(state)
+        fresh = draft(self._keys)
+        edit = Succession(self._node.policy, changes, carry=False).create(fresh)
+        version = self._node.commit([(fresh.session, edit)])
+        assert version is not None  # the edit always writes
+        return self._issue(session, fresh.seal(version), changes)
+
+    def _update(self, session: Session, token: Token, changes: Changes) -> Version | None:
+        state = session.state
+        due = not state.passive and is_touch_due(state.record, self._node.clock.now())
+        renewal = self._due_renewal(state, token)
+        if renewal is not None:
+            changes = changes._replace(late=(*changes.late, renewal.apply))
+        if state.seen and state.record is not None and not state.replaced:
+            changes = changes._replace(writes=changes.writes | retire(state.record))
+        if changes.any:
+            edit = save(self._node.policy, changes)
+        elif state.read and due:
+            edit = touch()
+        else:
+            return None
+        version = self._node.commit([(token.session, edit)])
+        follower = renewal.token() if renewal is not None else None
+        session.committed(follower or token, changes)
+        if follower is not None:
+            state.cookie = self._cookie.keep(follower.text)
+            self._happened(EventKind.RENEWED, token.handle, state)
+        elif due and self._cookie.max_age is not None:
+            # A cookie that outlives the browser is kept as long as the session is used.
+            state.cookie = self._cookie.keep(token.text)
+        if due and state.identity is not None:
+            self._users.keep_cap(state.identity.user)
+        return version
+
+    def _due_renewal(self, state: State, token: Token) -> Renewal | None:
+        """Return the renewal that the commit makes; a replaced secret only has its new one sent again."""
+        if state.outcome is not None or state.record is None:
+            return None  # the headers have left: no cookie can follow them
+        if state.replaced:
+            follower = successor_of(token, self._keys, state.record)
+            state.cookie = self._cookie.keep(follower.text) if follower is not None and state.seen else None
+            return None
+        age = self._node.clock.now() - stamp_of(token.issued)
+        due = self._renewal is not None and age >= self._renewal and state.read and not state.passive
+        return Renewal(token, self._keys, self._window) if due or state.renew else None
+
+    def _succeed(self, session: Session, retired: Token, changes: Changes) -> Version | None:
+        state = session.state
+        if state.carry and state.behind:
+            raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
+        succession = Succession(self._node.policy, changes, carry=state.carry)
+        if not (state.carry or changes.any):
+            version = self._node.commit([(retired.session, succession.destroy)])
+            session.committed(None, changes)
+            state.cookie = self._cookie.end()
+            self._happened(EventKind.DESTROYED, retired.handle, state)
+            return version
+        _check_headers(state)
+        fresh = draft(self._keys)
+        version = self._node.commit(
+            [(retired.session, succession.destroy), (fresh.session, succession.create(fresh))]
+        )
+        assert version is not None  # both edits always write
+        self._happened(EventKind.DESTROYED, retired.handle, state)
+        return self._issue(session, fresh.seal(version), changes)
+
+    def _issue(self, session: Session, token: Token, changes: Changes) -> Version:
+        session.committed(token, changes)
+        state = session.state
+        state.shown = state.lacking = ()
+        state.served, state.behind, state.replaced = (token.issued,), False, False
+        state.record = None  # what was loaded is another session's
+        state.cookie = self._cookie.keep(token.text)
+        self._happened(EventKind.CREATED, token.handle, state)
+        return token.issued
+
+    def _logging_in(self, state: State, identity: Identity, changes: Changes) -> Changes:
+        """Return the changes with those of the log-in, if the user may have one more session."""
+        self._users.admit(identity.user, state.retired.handle if state.retired is not None else None)
+        known = self._users.revocation(encode_user(identity.user))
+
+        def log_in(_record: Record, moment: Any) -> dict[Any, bytes | None]:
+            return identity.writes(moment, known)
+
+        return changes._replace(late=(*changes.late, log_in))
+
+    def _keep_cap(self, session: Session, user: object) -> None:
+        token = session.state.token
+        if token is not None and token.handle in self._users.keep_cap(user):
+            session.state.token = None
+            session.state.cookie = self._cookie.end()
+            raise TooManySessionsError("the user has as many sessions as are allowed; this one was not made")
+
+    def _happened(self, kind: EventKind, handle: str, state: State) -> None:
+        logger.info("session %s was %s", handle, kind)
+        self._tell(kind, handle, state.identity.user if state.identity is not None else None)
+
+    def _set_seen(self, state: State, *, ended: bool) -> str | None:
+        """Return the Set-Cookie value for the stamp, None to leave it alone."""
+        token = state.token
+        if token is None:
+            return self._seen_cookie.end() if ended and state.carries_stamp else None
+        if not (state.seen or state.restamp) or not self._node.is_clustered:
+            return None
+        served = state.served or (stamp_for(state.record) if state.record is not None else ())
+        written: tuple[Version, ...] = () if state.written is None else (state.written,)
+        # What it lacks stays in the stamp, or the next answer could be older and nobody would know.
+        state.served = newest((*served, *written), first=state.lacking)
+        if state.served == state.shown or (covers(state.shown, state.served) and not state.restamp):
+            return None
+        state.shown, state.restamp = state.served, False
+        return self._seen_cookie.keep(stamp.seal(state.served, token))
+
+
+def _check_headers(state: State) -> None:
+    if state.outcome is not None:
+        raise SessionError(
+            "the response headers have left: no cookie of a new session can follow; nothing was written"
+        )

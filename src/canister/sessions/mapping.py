@@ -1,0 +1,274 @@
+"""The mapping half of a session: a dict that compares what it holds with what is stored."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from canister.codec import decode_value, encode_value, key_slot, slot_key
+from canister.errors import TooLargeError
+from canister.record import KEY, Slot
+from canister.sessions import counters, csrf
+from canister.sessions.identity import identity_of
+from canister.sessions.state import Changes, State, Update
+from canister.sessions.token import Token
+
+
+class _Refused:
+    """The only key of a session that is refused: C code that looks past our methods stumbles over it."""
+
+    def __repr__(self) -> str:
+        return "refused"
+
+
+class SessionData(dict[Any, Any]):
+    """Keys and counters of one request's session, and what a commit has to write of them.
+
+    Args:
+        state: what the session manager found.
+    """
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state or State()
+        self._fill()
+
+    def __repr__(self) -> str:
+        return f"<Session {super().__repr__()}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy is data, not a second session.
+        self._check()
+        return (dict, (dict(super().items()),))
+
+    # What counts as a use of it.
+
+    def mark_accessed(self) -> None:
+        """Note that the response depends on the session; Starlette calls this for ``request.session``.
+
+        It is no access that keeps the session from expiring: reading or writing a key is.
+        """
+        self.state.seen = True
+
+    def mark_passive(self) -> None:
+        """Let nothing that this request reads count as an access: for pages that poll by themselves."""
+        self.state.passive = True
+
+    def peek(self, key: object, default: Any = None) -> Any:
+        """Return the value of *key*, or *default*, without counting as an access."""
+        self._check()
+        self.mark_accessed()
+        return super().get(key, default)
+
+    # Keys.
+
+    def clear(self) -> None:
+        """Remove all keys and log the user out, also what other requests wrote before this one's commit.
+
+        Raises:
+            CanisterError: as every use of a session that is refused.
+        """
+        self.replace({})
+        if self.state.token is not None:
+            self.state.cleared = True
+            self._drop_pending()
+        else:
+            self._forsake()
+
+    def replace(self, data: Mapping[Any, Any]) -> None:
+        """Put *data* in place of all keys and values.
+
+        Raises:
+            CanisterError: as every use of a session that is refused.
+        """
+        self._check()
+        self._put(data)
+
+    def adopt(self, final: Mapping[Any, Any] | None) -> None:
+        """Take over what the application left in the session's place, if it put another mapping there."""
+        if final is not self and isinstance(final, Mapping):
+            self._put(final)
+
+    def update_key(self, key: object, function: Callable[[Any], Any], default: Any = None) -> Any:
+        """Replace the value of *key* by what *function* makes of it; return the new value.
+
+        Where another request has changed the key by the time of the commit, *function* runs again, on
+        the value that is stored then: between the processes of a node no change is lost. Across a split
+        the greatest version wins; to add up there, see `increment`.
+
+        Args:
+            key: the key.
+            function: has no other effect, as it may run more than once.
+            default: given to *function* where there is no value.
+
+        Raises:
+            InputError: the key or the new value cannot be stored.
+        """
+        self._use()
+        slot, update = _slot(key), self.state.updates.get(_slot(key))
+        stored = self.state.base.get(slot)
+        here = _encode(key, super().__getitem__(key), None) if super().__contains__(key) else None
+        value = function(super().get(key, default))
+        result = _encode(key, value, None)
+        if update is not None and here == update.result:
+            update.functions.append(function)
+            update.result = result
+        elif here == stored and not self.state.cleared:
+            self.state.updates[slot] = Update(slot, default, stored, [function], result)
+        super().__setitem__(key, value)
+        return value
+
+    def increment(self, key: object, by: int = 1) -> int:
+        """Add to a counter; return its value. What both sides of a split add is added up.
+
+        Counters are apart from the keys of the mapping: ``session[key]`` does not show them.
+
+        Raises:
+            InvalidKeyError: as for any key.
+        """
+        self._use()
+        name = counters.counter_key(key)
+        self.state.increments[name] = self.state.increments.get(name, 0) + by
+        return self.count(key)
+
+    def count(self, key: object) -> int:
+        """Return the value of a counter, 0 if nothing was counted."""
+        self._use()
+        name = counters.counter_key(key)
+        return self.state.counts.get(name, 0) + self.state.increments.get(name, 0)
+
+    # For the session manager.
+
+    def changes(self, most: int | None = None) -> Changes:
+        """Return what a commit has to write.
+
+        Args:
+            most: the greatest encoded size of a value.
+
+        Raises:
+            InputError: a key or a value cannot be stored; the message names the key and the type.
+        """
+        state = self.state
+        if not state.seen or state.refusal is not None:
+            return Changes({})
+        base = {} if state.cleared else state.base
+        values = {_slot(key): _encode(key, value, most) for key, value in super().items()}
+        writes: dict[Slot, bytes | None] = {s: data for s, data in values.items() if base.get(s) != data}
+        writes.update((slot, None) for slot in base if slot not in values)
+        updates = [u for u in state.updates.values() if values.get(u.slot) == u.result]
+        for update in updates:
+            writes.pop(update.slot, None)
+        late = [update.apply for update in updates]
+        late += [partial(counters.increment, key=key, by=by) for key, by in state.increments.items()]
+        return Changes(writes | state.facts, tuple(late), state.cleared, state.times)
+
+    def committed(self, token: Token | None, changes: Changes) -> None:
+        """Note that *changes* are stored now: a later commit writes what differs from them."""
+        state = self.state
+        base: dict[Slot, bytes | None] = {} if state.cleared else {**state.base}
+        base |= {slot: data for slot, data in changes.writes.items() if slot[0] == KEY[0]}
+        for slot, update in state.updates.items():
+            if slot not in changes.writes:
+                base[slot] = update.result
+                super().__setitem__(slot_key(slot), decode_value(update.result))
+        state.base = {slot: data for slot, data in base.items() if data is not None}
+        for key, by in state.increments.items():
+            state.counts[key] = state.counts.get(key, 0) + by
+        state.updates, state.increments, state.facts, state.times = {}, {}, {}, None
+        state.token = token
+        state.doubt = state.retired = state.refusal = None
+        state.carry = state.cleared = state.stale = state.read = state.renew = state.logging_in = False
+
+    def _fill(self) -> None:
+        """Take the keys from the record, or be a session that is refused."""
+        state = self.state
+        cells = state.record.cells if state.record else {}
+        state.base = {s: c.value for s, c in cells.items() if s[0] == KEY[0] and c.value is not None}
+        state.identity = identity_of(state.record)
+        state.counts = counters.counts_in(state.record)
+        state.csrf = csrf.secret_in(state.record)
+        # Not put off until the first use: C code such as `json.dumps` looks past our methods.
+        super().clear()
+        if state.refusal is not None:
+            super().__setitem__(_Refused(), None)
+        else:
+            super().update((slot_key(slot), decode_value(value)) for slot, value in state.base.items())
+
+    def _check(self) -> None:
+        refusal = self.state.refusal
+        if refusal is not None:
+            raise type(refusal)(*refusal.args)
+
+    def _use(self) -> None:
+        """Note an access that may change the session."""
+        self._check()
+        self.mark_accessed()
+        self.state.read = True
+
+    def _put(self, data: Mapping[Any, Any]) -> None:
+        self.state.refusal = None  # nothing of what is refused is left to be seen
+        self.state.locked = False
+        self.mark_accessed()
+        self.state.read = True
+        data = dict(data)
+        super().clear()
+        super().update(data)
+
+    def _retire(self) -> None:
+        state = self.state
+        state.retired = state.retired or state.token or state.doubt
+        state.token = state.doubt = None
+        state.cleared = False
+        state.csrf, state.facts = None, {}
+
+    def _forsake(self) -> None:
+        """Take nothing over from what was stored before."""
+        self.state.carry = False
+        self.state.base = {}
+        self._drop_pending()
+
+    def _drop_pending(self) -> None:
+        state = self.state
+        state.identity, state.logging_in = None, False
+        state.updates, state.counts, state.increments, state.times = {}, {}, {}, None
+
+
+def _slot(key: object) -> Slot:
+    # Frameworks use subclasses of str as keys; as keys of a dict they are equal to the plain text.
+    return key_slot(str.__str__(key) if isinstance(key, str) else key)
+
+
+def _encode(key: object, value: object, most: int | None) -> bytes:
+    data = encode_value(value, key, as_base=True)
+    if most is not None and len(data) > most:
+        raise TooLargeError(
+            f"the value of key {key!r} has {len(data)} bytes, max_value is {most}; nothing was written"
+        )
+    return data
+
+
+_ACCESSES = (
+    "__contains__ __delitem__ __eq__ __getitem__ __ior__ __iter__ __len__ __ne__ __or__ __reversed__ __ror__ "
+    "__setitem__ copy get items keys pop popitem setdefault update values"
+)
+
+
+def _counted(name: str) -> Callable[..., Any]:
+    """Return the dict's method, preceded by noting the access."""
+    method = getattr(dict, name)
+
+    def call(self: SessionData, *args: Any, **kwargs: Any) -> Any:
+        state = self.state
+        if state.refusal is not None:
+            raise type(state.refusal)(*state.refusal.args)
+        state.seen = state.read = True
+        return method(self, *args, **kwargs)
+
+    call.__name__ = name
+    call.__doc__ = method.__doc__
+    return call
+
+
+# A dict subclass overrides each method by itself: none of dict's calls another one.
+for _name in _ACCESSES.split():
+    setattr(SessionData, _name, _counted(_name))

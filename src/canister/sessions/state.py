@@ -1,0 +1,161 @@
+"""What a request's session is, besides its keys: the book-keeping between load and commit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from canister.codec import decode_value, encode_value
+from canister.edits import Moment, Times
+from canister.errors import CanisterError
+from canister.freshness import Stamp
+from canister.record import Record, Slot, Version
+from canister.sessions.identity import Identity
+from canister.sessions.outcome import Outcome
+from canister.sessions.token import Token
+
+Late = Callable[[Record, Moment], dict[Slot, bytes | None]]
+"""What is written depends on what is stored at the commit: it runs inside the write lock."""
+
+
+class SessionStatus(StrEnum):
+    """What a request has done with its session so far."""
+
+    NEW = "new"
+    UNREAD = "unread"
+    READ = "read"
+    MODIFIED = "modified"
+    DESTROYED = "destroyed"
+
+
+class Changes(NamedTuple):
+    """What a commit has to write.
+
+    Attributes:
+        writes: encoded values by slot, None for removed ones.
+        late: what else to write, decided on what is stored.
+        clear: whether everything written before is hidden.
+        times: the session's own times, None to leave them.
+    """
+
+    writes: dict[Slot, bytes | None]
+    late: tuple[Late, ...] = ()
+    clear: bool = False
+    times: Times | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.writes or self.late or self.clear or self.times)
+
+    def cells(self, record: Record, moment: Moment) -> dict[Slot, bytes | None]:
+        """Return all that is written into the stored *record*."""
+        cells = dict(self.writes)
+        for late in self.late:
+            cells |= late(record, moment)
+        return cells
+
+
+@dataclass(slots=True)
+class Update:
+    """A key that a function of its value changes, however often it has to run.
+
+    Attributes:
+        slot: the key.
+        default: what the function is given where there is no value.
+        base: the encoded value as loaded.
+        functions: what to apply, in order.
+        result: the encoded value that came of it.
+    """
+
+    slot: Slot
+    default: Any
+    base: bytes | None
+    functions: list[Callable[[Any], Any]]
+    result: bytes
+
+    def apply(self, record: Record, _moment: Moment) -> dict[Slot, bytes | None]:
+        """Return the value to store, made of the one that is stored now."""
+        cell = record.cells.get(self.slot)
+        stored = cell.value if cell is not None else None
+        if stored != self.base:
+            value = self.default if stored is None else decode_value(stored)
+            for function in self.functions:
+                value = function(value)
+            self.base, self.result = stored, encode_value(value, as_base=True)
+        return {self.slot: self.result}
+
+
+@dataclass(slots=True)
+class State:
+    """The session manager's book-keeping of one session.
+
+    Attributes:
+        token: the good token the client showed; None in a session that is not stored.
+        record: the session as loaded.
+        doubt: a token of which this node cannot tell whether its session exists.
+        stale: whether the client shows a token that is surely no good and should be taken away.
+        retired: the token whose session the commit destroys.
+        carry: whether the new session takes over what the retired one holds.
+        cleared: whether the commit hides everything written before.
+        seen: whether the response depends on the session.
+        read: whether the request counts as an access.
+        passive: whether it never does, whatever it reads.
+        base: the encoded values as stored.
+        identity: who is logged in, stored or about to be.
+        logging_in: whether the commit stores *identity*.
+        csrf: the secret that the session's forms carry.
+        facts: metadata the commit stores.
+        updates: keys that functions change, by slot.
+        counts: the counters as stored, by encoded key.
+        increments: what the commit adds to them.
+        times: the session's own times, to be stored.
+        refusal: what every use of the session raises.
+        locked: whether the session waits for `Session.unlock`.
+        replaced: whether the client shows a secret that was replaced, and needs the new one.
+        renew: whether the commit replaces the secret whatever its age.
+        behind: whether the client has seen newer state than what is here.
+        lacking: what it has seen that may be missing here.
+        shown: what it has seen, by the stamp it carries.
+        restamp: whether that stamp is to be replaced even if it covers what was served.
+        carries_stamp: whether the client carries a stamp, good or not.
+        served: what it has seen after this request; None until something was written.
+        cookie: the Set-Cookie value that the client has yet to get.
+        written: the version of the last commit, None if there was none.
+        failed: whether the commit raised, so that nothing of the request is stored any more.
+        outcome: what the client was told when the response headers left.
+    """
+
+    token: Token | None = None
+    record: Record | None = None
+    doubt: Token | None = None
+    stale: bool = False
+    retired: Token | None = None
+    carry: bool = False
+    cleared: bool = False
+    seen: bool = False
+    read: bool = False
+    passive: bool = False
+    base: dict[Slot, bytes] = field(default_factory=dict[Slot, bytes])
+    identity: Identity | None = None
+    logging_in: bool = False
+    csrf: bytes | None = None
+    facts: dict[Slot, bytes | None] = field(default_factory=dict[Slot, bytes | None])
+    updates: dict[Slot, Update] = field(default_factory=dict[Slot, Update])
+    counts: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    increments: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    times: Times | None = None
+    refusal: CanisterError | None = None
+    locked: bool = False
+    replaced: bool = False
+    renew: bool = False
+    behind: bool = False
+    lacking: Stamp = ()
+    shown: Stamp = ()
+    restamp: bool = False
+    carries_stamp: bool = False
+    served: Stamp | None = None
+    cookie: str | None = None
+    written: Version | None = None
+    failed: bool = False
+    outcome: Outcome | None = None

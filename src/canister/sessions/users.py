@@ -1,0 +1,181 @@
+"""A user's sessions: listed from the sessions themselves, ended one by one or all at once."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from canister import edits
+from canister.clock import to_datetime
+from canister.codec import decode_id, encode_id, encode_user, user_record_id
+from canister.edits import Moment
+from canister.errors import ConfigError, TooManySessionsError
+from canister.life import accessed, is_live
+from canister.node import Node
+from canister.record import Cell, Record, Version, user_of
+from canister.sessions.identity import KNOWN, Identity, identity_of, is_revoked, revocation_in
+from canister.store.base import Edit
+
+AtCap = Literal["evict", "reject"]
+
+
+class UserSession(NamedTuple):
+    """A live session as its user may see it.
+
+    Attributes:
+        handle: the session's id, no secret.
+        identity: who logged in, when, by what and, if the application recorded it, from where.
+        created: when the session was made.
+        last_seen: when it was last accessed, to within a touch interval.
+    """
+
+    handle: str
+    identity: Identity
+    created: datetime
+    last_seen: datetime
+
+
+class Users:
+    """What is known and done of the sessions of one user, on every node alike.
+
+    Args:
+        node: where the sessions are stored.
+        most: how many sessions a user may have; None: any number.
+        at_cap: what a log-in beyond that does: ``"evict"`` ends the oldest log-in, ``"reject"`` refuses
+            the new one. It is exact on one side of a split; after it the oldest go.
+        ended: called with each session that is ended here.
+
+    Raises:
+        ConfigError: *most* or *at_cap* cannot work.
+    """
+
+    def __init__(
+        self, node: Node, most: int | None, at_cap: AtCap, ended: Callable[[str, Any], None]
+    ) -> None:
+        if most is not None and most < 1:
+            raise ConfigError(f"max_sessions is a number from 1, or None, not {most!r}")
+        if at_cap not in ("evict", "reject"):
+            raise ConfigError(f"at_cap is 'evict' or 'reject', not {at_cap!r}")
+        self._node = node
+        self.most = most
+        self._at_cap = at_cap
+        self._ended = ended
+
+    def sessions(self, user: object) -> list[UserSession]:
+        """Return a user's live sessions, the one last seen first. The cost follows their number.
+
+        Raises:
+            InputError: *user* is no user id.
+        """
+        found = [_shown(session, record) for session, record in self._live(encode_user(user))]
+        return sorted(found, key=lambda one: one.last_seen, reverse=True)
+
+    def end(self, user: object, handle: str) -> bool:
+        """End one of a user's sessions for good; False if *handle* is none of them."""
+        session = encode_id(handle)
+        if not any(session == own for own, _ in self._live(encode_user(user))):
+            return False
+        self._destroy([(session, handle, user)])
+        return True
+
+    def end_all(self, user: object, *, keep: str | None = None) -> int:
+        """End all sessions of a user, also those not heard of yet; return how many are known here.
+
+        What the other side of a split still holds, or logs in before it hears of this, falls when it
+        does. To be called when a password was changed, or an account was closed.
+
+        Args:
+            user: the user's id.
+            keep: the handle of a session that stays.
+        """
+        encoded = encode_user(user)
+        kept = None if keep is None else encode_id(keep)
+        others = [session for session, _ in self._live(encoded) if session != kept]
+        policy = self._node.policy
+        work: list[tuple[bytes, Edit]] = [
+            (user_record_id(encoded), lambda record, moment: edits.revoke(record, moment, policy))
+        ]
+        if kept is not None:
+            work.append((kept, _know_revocation(encoded)))
+        work += [(session, self._destroyed) for session in others]
+        self._node.commit(work)
+        for session in others:
+            self._ended(str(decode_id(session)), user)
+        return len(others)
+
+    def revocation(self, user: bytes) -> Version | None:
+        """Return the newest revocation of an encoded user's sessions that was heard of here."""
+        return revocation_in(self._node.store.load(user_record_id(user)).record)
+
+    def has_revoked(self, record: Record) -> bool:
+        """Tell whether a session was ended with all of its user's."""
+        user = user_of(record)
+        return user is not None and is_revoked(record, self.revocation(user), self._node.policy.drift)
+
+    def admit(self, user: object, retiring: str | None) -> None:
+        """Refuse a log-in beyond the cap, where that is the rule.
+
+        Args:
+            user: who is about to log in.
+            retiring: the handle of the session that the new one replaces.
+
+        Raises:
+            TooManySessionsError: the user has as many sessions as are allowed.
+        """
+        if self.most is None or self._at_cap != "reject":
+            return
+        if len([one for one in self.sessions(user) if one.handle != retiring]) >= self.most:
+            raise TooManySessionsError(
+                f"the user has {self.most} sessions, as many as are allowed; end one of them first"
+            )
+
+    def keep_cap(self, user: object) -> list[str]:
+        """End what is beyond the cap; return the handles of the sessions that were ended.
+
+        They are the oldest log-ins, or where new ones are refused, the newest.
+        """
+        if self.most is None:
+            return []
+        found = sorted(self._live(encode_user(user)), key=lambda one: (_logged_in(one[1]), one[0]))
+        excess = len(found) - self.most
+        if excess <= 0:
+            return []
+        going = found[:excess] if self._at_cap == "evict" else found[-excess:]
+        handles = [str(decode_id(session)) for session, _ in going]
+        self._destroy([(session, handle, user) for (session, _), handle in zip(going, handles, strict=True)])
+        return handles
+
+    def _live(self, user: bytes) -> list[tuple[bytes, Record]]:
+        now, revoked, drift = self._node.clock.now(), self.revocation(user), self._node.policy.drift
+        found = self._node.store.of_user(user)
+        return [(s, r) for s, r in found if is_live(r, now) and not is_revoked(r, revoked, drift)]
+
+    def _destroy(self, sessions: list[tuple[bytes, str, Any]]) -> None:
+        self._node.commit([(session, self._destroyed) for session, _, _ in sessions])
+        for _, handle, user in sessions:
+            self._ended(handle, user)
+
+    def _destroyed(self, record: Record | None, moment: Moment) -> Record:
+        return edits.destroy(record, moment, self._node.policy)
+
+
+def _know_revocation(user: bytes) -> Edit:
+    """Return the edit by which a session outlives the revocation of the same commit."""
+
+    def edit(record: Record | None, moment: Moment) -> Record | None:
+        if record is None or not is_live(record, moment.now) or user_of(record) != user:
+            return None
+        return Record(cells={KNOWN: Cell(moment.version, bytes(moment.version))})
+
+    return edit
+
+
+def _logged_in(record: Record) -> float:
+    identity = identity_of(record)
+    return identity.at.timestamp() if identity is not None and identity.at is not None else 0.0
+
+
+def _shown(session: bytes, record: Record) -> UserSession:
+    identity = identity_of(record)
+    assert identity is not None  # it was found by its user
+    born = record.birth.born if record.birth else 0
+    return UserSession(str(decode_id(session)), identity, to_datetime(born), to_datetime(accessed(record)))

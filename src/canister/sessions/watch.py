@@ -1,0 +1,169 @@
+"""Seeing what other requests, processes and nodes do to sessions: leases of streams, and events.
+
+One thread of a process reads what was written to the store since it last looked. It starts with the
+first lease or subscriber, and ends with the node.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from canister.clock import to_datetime
+from canister.codec import decode_id, is_session_id
+from canister.errors import CanisterError
+from canister.forks import watch_forks
+from canister.life import deadline, is_live
+from canister.node import Node
+from canister.record import Record
+from canister.sessions.changes import is_touch_due, touch
+from canister.sessions.events import Event, EventKind, Events
+from canister.sessions.users import Users
+from canister.store.base import Change
+
+logger = logging.getLogger("canister.sessions")
+
+_PAUSE = 0.25
+"""Seconds between two looks."""
+_REMEMBERED = 1024
+
+
+class Lease:
+    """A stream's hold on a session: says when the session is over. Made by `Watch.hold`.
+
+    Attributes:
+        over: whether the session was found to be over.
+    """
+
+    def __init__(
+        self, watch: "Watch", session: bytes, on_end: Callable[[], object], keep_alive: bool
+    ) -> None:
+        self._watch = watch
+        self.session = session
+        self.on_end = on_end
+        self.keep_alive = keep_alive
+        self.over = False
+        self.until = 0
+
+    def close(self) -> None:
+        """Give the hold up."""
+        self._watch.release(self)
+
+
+class Watch:
+    """The thread, and the leases it looks after.
+
+    Args:
+        node: the node to watch.
+        users: who was logged out everywhere.
+        events: whom to tell what others did.
+    """
+
+    def __init__(self, node: Node, users: Users, events: Events) -> None:
+        self._node = node
+        self._users = users
+        self._events = events
+        self._thread = threading.Thread()
+        self._begin()
+        watch_forks(self)
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        with self._lock:
+            if not self._thread.is_alive() and not self._node.closing.is_set():
+                self._stamp = self._node.last_stamp()
+                self._thread = threading.Thread(target=self._run, name="canister-watch", daemon=True)
+                self._thread.start()
+
+    def hold(self, session: bytes, on_end: Callable[[], object], *, keep_alive: bool = False) -> Lease:
+        """Return a lease of a session.
+
+        Args:
+            session: the encoded id.
+            on_end: called once, in the watching thread, within a second of the session's end.
+            keep_alive: whether the stream counts as an access for as long as it lasts.
+        """
+        lease = Lease(self, session, on_end, keep_alive)
+        with self._lock:
+            self._leases.setdefault(session, set()).add(lease)
+        self.start()
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """Forget a lease."""
+        with self._lock:
+            held = self._leases.get(lease.session, set())
+            held.discard(lease)
+            if not held:
+                self._leases.pop(lease.session, None)
+
+    def acted(self, handle: str) -> None:
+        """Note that this process has told of a session's end itself."""
+        self._told.append(handle)
+
+    def look(self) -> None:
+        """Look once."""
+        changes = self._node.changes_since(self._stamp)
+        self._stamp = changes.upto
+        if self._events:
+            for change in changes.sessions:
+                self._tell(change)
+        changed = {change.session for change in changes.sessions}
+        # A user's record may end sessions that did not change themselves.
+        everything = changes.missed or not all(map(is_session_id, changed))
+        now = self._node.clock.now()
+        with self._lock:
+            leases = [lease for held in self._leases.values() for lease in held]
+        for lease in leases:
+            if everything or lease.session in changed or lease.keep_alive or lease.until <= now:
+                self._check(lease, now)
+
+    def before_fork(self) -> None:
+        """Nothing to do: the parent's thread goes on."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """Begin anew in the child, where the thread is not; its streams are the parent's."""
+        if child:
+            self._begin()
+            if self._events:
+                self.start()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._thread = threading.Thread()
+        self._leases: dict[bytes, set[Lease]] = {}
+        self._told: deque[str] = deque(maxlen=_REMEMBERED)
+        self._stamp = 0
+
+    def _run(self) -> None:
+        while not self._node.closing.wait(_PAUSE):
+            try:
+                self.look()
+            except CanisterError as error:
+                if not self._node.closing.is_set():
+                    logger.warning("what happens to sessions cannot be seen, trying again: %s", error)
+
+    def _check(self, lease: Lease, now: int) -> None:
+        record = self._node.store.load(lease.session).record
+        if record is None or not is_live(record, now) or self._users.has_revoked(record):
+            lease.over = True
+            self.release(lease)
+            lease.on_end()
+            return
+        if lease.keep_alive and is_touch_due(record, now):
+            self._node.commit([(lease.session, touch())])
+        lease.until = deadline(record)
+
+    def _tell(self, change: Change) -> None:
+        if not is_session_id(change.session):
+            return
+        handle = str(decode_id(change.session))
+        if change.expired:
+            self._events.tell(self._event(EventKind.EXPIRED, handle))
+        elif change.after is not None and handle not in self._told:
+            record: Record | None = self._node.store.load(change.session).record
+            if record is not None and record.destroy is not None:
+                self._events.tell(self._event(EventKind.DESTROYED, handle))
+
+    def _event(self, kind: EventKind, handle: str) -> Event:
+        return Event(kind, to_datetime(self._node.clock.now()), handle, here=False)

@@ -1,0 +1,302 @@
+"""Logging in and out, a user's sessions, caps and revocation."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from canister import Canister, InputError, TooManySessionsError
+from canister.sessions import Event, EventKind, Session, SessionManager
+from canister.testing.clock import ManualClock
+
+KEY = "key-0123456789-abcdefghijklmnopqrs"
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
+    with Canister(tmp_path / "data", agent=False, clock=clock) as canister:
+        yield canister
+
+
+@pytest.fixture
+def manager(canister: Canister) -> SessionManager:
+    return SessionManager(canister, secret_keys=KEY)
+
+
+def cookie_of(manager: SessionManager, session: Session) -> str:
+    set_cookie = manager.commit(session).set_cookie
+    assert set_cookie is not None
+    return set_cookie.partition(";")[0].partition("=")[2]
+
+
+def log_in(manager: SessionManager, user: object = "ann", cookie: str | None = None) -> str:
+    session = manager.load([cookie] if cookie else [])
+    session.login(user)
+    return cookie_of(manager, session)
+
+
+def user_of(manager: SessionManager, cookie: str) -> object:
+    return manager.load([cookie]).user
+
+
+def test_a_log_in_names_user_time_methods_and_place(manager: SessionManager, clock: ManualClock) -> None:
+    session = manager.load([])
+    session.login(7, methods=("pwd", "otp"), address="192.0.2.1", agent="Test/1")
+    assert session.user == 7
+    cookie = cookie_of(manager, session)
+    identity = manager.load([cookie]).identity
+    assert identity is not None
+    assert identity[:1] + identity[2:] == (7, ("pwd", "otp"), "192.0.2.1", "Test/1")
+    assert identity.at is not None
+    assert abs(identity.at.timestamp() - clock.now() / 1e6) < 1
+
+
+@pytest.mark.parametrize("user", [None, "", b"", 1.5, "x" * 600, ["ann"]])
+def test_what_is_no_user_id_is_refused(manager: SessionManager, user: object) -> None:
+    with pytest.raises(InputError, match="user id"):
+        manager.load([]).login(user)
+
+
+def test_a_log_in_moves_to_a_new_id_and_carries_the_keys(manager: SessionManager) -> None:
+    session = manager.load([])
+    session["cart"] = [1]
+    before = cookie_of(manager, session)
+    after = log_in(manager, cookie=before)
+    assert manager.load([before]) == {}
+    assert manager.load([after]) == {"cart": [1]}
+
+
+def test_another_users_keys_are_not_carried_over(manager: SessionManager) -> None:
+    cookie = log_in(manager, "ann")
+    session = manager.load([cookie])
+    session["secret"] = 1
+    manager.commit(session)
+    cookie = log_in(manager, "bob", cookie)
+    session = manager.load([cookie])
+    assert (dict(session), session.user) == ({}, "bob")
+
+
+def test_logging_in_again_begins_both_time_outs_anew(manager: SessionManager, clock: ManualClock) -> None:
+    cookie = log_in(manager)
+    first = manager.load([cookie]).identity
+    clock.advance(10 * MINUTE)
+    again = log_in(manager, cookie=cookie)
+    second = manager.load([again])
+    record = second.state.record
+    assert record is not None
+    assert record.birth is not None
+    assert record.birth.born == clock.now()
+    assert second.identity is not None
+    assert first is not None
+    assert second.identity.at != first.at
+
+
+def test_clear_logs_out_and_keeps_the_session(manager: SessionManager) -> None:
+    cookie = log_in(manager)
+    session = manager.load([cookie])
+    session.clear()
+    assert session.user is None
+    manager.commit(session)
+    found = manager.load([cookie])
+    assert (found.user, found.handle) == (None, session.handle)
+
+
+def test_logout_ends_the_session(manager: SessionManager) -> None:
+    cookie = log_in(manager)
+    session = manager.load([cookie])
+    session.logout()
+    assert session.user is None
+    manager.commit(session)
+    assert manager.load([cookie]).handle is None
+    assert manager.users.sessions("ann") == []
+
+
+def test_regenerate_keeps_who_is_logged_in_and_since_when(
+    manager: SessionManager, clock: ManualClock
+) -> None:
+    session = manager.load([log_in(manager)])
+    before = session.identity
+    clock.advance(MINUTE)
+    session.regenerate()
+    assert manager.load([cookie_of(manager, session)]).identity == before
+
+
+def test_the_list_holds_the_users_own_live_sessions(manager: SessionManager, clock: ManualClock) -> None:
+    first = log_in(manager)
+    clock.advance(MINUTE)
+    second = log_in(manager)
+    log_in(manager, "bob")
+    assert [s.handle for s in manager.users.sessions("ann")] == [
+        manager.load([second]).handle,
+        manager.load([first]).handle,
+    ]
+    clock.advance(20 * MINUTE)
+    assert [s.handle for s in manager.users.sessions("ann")] == [manager.load([second]).handle]
+    clock.advance(20 * MINUTE)
+    assert manager.users.sessions("ann") == []
+
+
+def test_a_user_ends_one_of_the_own_sessions_and_nobody_elses(manager: SessionManager) -> None:
+    ann, bob = log_in(manager, "ann"), log_in(manager, "bob")
+    handle, foreign = manager.load([ann]).handle, manager.load([bob]).handle
+    assert handle is not None
+    assert foreign is not None
+    assert not manager.users.end("ann", foreign)
+    assert user_of(manager, bob) == "bob"
+    assert manager.users.end("ann", handle)
+    assert user_of(manager, ann) is None
+    assert not manager.users.end("ann", handle)
+
+
+def test_end_all_but_the_present_one(manager: SessionManager) -> None:
+    cookies = [log_in(manager) for _ in range(3)]
+    bob = log_in(manager, "bob")
+    kept = manager.load(cookies[:1]).handle
+    assert manager.users.end_all("ann", keep=kept) == 2
+    assert [user_of(manager, cookie) for cookie in cookies] == ["ann", None, None]
+    assert user_of(manager, bob) == "bob"
+    assert manager.users.end_all("ann") == 1
+    assert user_of(manager, cookies[0]) is None
+    assert user_of(manager, log_in(manager)) == "ann"
+
+
+def carry(source: Canister, target: Canister) -> None:
+    """Give all that one node holds to another."""
+    batch = source.node.store.scan(None, 1000)
+    target.node.store.merge(batch, {})
+
+
+@pytest.fixture
+def other(tmp_path: Path, clock: ManualClock) -> Iterator[SessionManager]:
+    with Canister(tmp_path / "other", agent=False, clock=clock) as canister:
+        yield SessionManager(canister, secret_keys=KEY)
+
+
+def test_end_all_reaches_what_the_other_side_of_a_split_holds(
+    manager: SessionManager, other: SessionManager, clock: ManualClock
+) -> None:
+    """Rule R27: what did not know of it, and was not surely later, falls once it is heard of."""
+    there = log_in(other)
+    manager.users.end_all("ann")
+    clock.advance(timedelta(seconds=30))
+    soon = log_in(other)
+    clock.advance(timedelta(seconds=31))
+    later = log_in(other)
+    assert [user_of(other, cookie) for cookie in (there, soon, later)] == ["ann"] * 3
+    carry(manager.canister, other.canister)
+    assert [user_of(other, cookie) for cookie in (there, soon, later)] == [None, None, "ann"]
+    carry(other.canister, manager.canister)
+    assert [user_of(manager, cookie) for cookie in (there, soon, later)] == [None, None, "ann"]
+    assert len(other.users.sessions("ann")) == 1
+
+
+def test_a_log_in_that_knew_of_the_revocation_stands(manager: SessionManager) -> None:
+    manager.users.end_all("ann")
+    assert user_of(manager, log_in(manager)) == "ann"
+
+
+def test_a_new_id_does_not_outlive_the_revocation(
+    manager: SessionManager, other: SessionManager, clock: ManualClock
+) -> None:
+    """The log-in is what counts, not the id: a privilege change cut off from the news is no log-in."""
+    cookie = log_in(other)
+    manager.users.end_all("ann")
+    clock.advance(2 * MINUTE)
+    session = other.load([cookie])
+    session.regenerate()
+    moved = cookie_of(other, session)
+    carry(manager.canister, other.canister)
+    assert user_of(other, moved) is None
+
+
+def test_the_record_of_a_user_is_no_session(manager: SessionManager, canister: Canister) -> None:
+    manager.users.end_all("ann")
+    assert list(canister.all_sessions()) == []
+    assert canister.num_local_sessions() == 0
+
+
+def test_the_record_of_a_user_outlives_what_it_covers(
+    manager: SessionManager, canister: Canister, clock: ManualClock
+) -> None:
+    manager.users.end_all("ann")
+    clock.advance(timedelta(days=400))
+    assert canister.clear_untouched_sessions() == 0
+    clock.advance(timedelta(days=2))
+    assert canister.clear_untouched_sessions() == 1
+
+
+def test_a_cap_evicts_the_oldest_log_in(canister: Canister, clock: ManualClock) -> None:
+    manager = SessionManager(canister, secret_keys=KEY, max_sessions=2)
+    cookies = []
+    for _ in range(3):
+        cookies.append(log_in(manager))
+        clock.advance(MINUTE)
+    assert [user_of(manager, cookie) for cookie in cookies] == [None, "ann", "ann"]
+    again = log_in(manager, cookie=cookies[1])
+    assert [user_of(manager, cookie) for cookie in (cookies[2], again)] == ["ann", "ann"]
+
+
+def test_a_cap_rejects_a_log_in_and_leaves_everything(canister: Canister) -> None:
+    manager = SessionManager(canister, secret_keys=KEY, max_sessions=1, at_cap="reject")
+    first = log_in(manager)
+    anonymous = manager.load([])
+    anonymous["cart"] = 1
+    before = cookie_of(manager, anonymous)
+    session = manager.load([before])
+    session.login("ann")
+    with pytest.raises(TooManySessionsError, match="1 sessions"):
+        manager.commit(session)
+    assert manager.load([before]) == {"cart": 1}
+    assert user_of(manager, first) == "ann"
+    assert user_of(manager, log_in(manager, cookie=first)) == "ann", "logging in again is no session more"
+
+
+def test_a_cap_is_restored_after_a_split(
+    manager: SessionManager, other: SessionManager, clock: ManualClock
+) -> None:
+    capped = SessionManager(manager.canister, secret_keys=KEY, max_sessions=1)
+    there = log_in(other)
+    clock.advance(MINUTE)
+    here = log_in(capped)
+    carry(other.canister, capped.canister)
+    clock.advance(2 * MINUTE)
+    session = capped.load([here])
+    assert session.get("a") is None
+    capped.commit(session)
+    assert [user_of(capped, cookie) for cookie in (there, here)] == [None, "ann"]
+
+
+def test_events_tell_what_happened(manager: SessionManager, canister: Canister) -> None:
+    events: list[Event] = []
+    unsubscribe = manager.subscribe(events.append)
+    cookie = log_in(manager)
+    handle = manager.load([cookie]).handle
+    manager.destroy(manager.load([cookie]))
+    manager.load(["rubbish"])
+    found = [(e.kind, e.handle, e.user, e.here) for e in events]
+    assert found == [
+        (EventKind.CREATED, handle, "ann", True),
+        (EventKind.DESTROYED, handle, "ann", True),
+        (EventKind.UNKNOWN_TOKEN, None, None, True),
+    ]
+    unsubscribe()
+    log_in(manager)
+    assert len(events) == 3
+
+
+def test_a_subscriber_that_raises_breaks_nothing(
+    manager: SessionManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(event: Event) -> None:
+        raise RuntimeError("boom")
+
+    manager.events.subscribe(fail)
+    assert user_of(manager, log_in(manager)) == "ann"
+    assert "a subscriber failed on the event created" in caplog.text
