@@ -77,7 +77,7 @@ lock:
 	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
 	"$$python" -m venv "$$work/venv" && \
 	"$$work/venv/bin/python" $(PIP_INSTALL) --upgrade 'pip>=25.1' && \
-	"$$work/venv/bin/python" $(PIP_INSTALL) --group dev -e '.[uvloop,tls,asgi,demo]' && \
+	"$$work/venv/bin/python" $(PIP_INSTALL) --group dev -e '.[uvloop,tls,asgi,demo,django,flask,quart,litestar,aiohttp,pyramid]' && \
 	{ sed '/^[^#]/,$$d' requirements/dev.txt; \
 	  "$$work/venv/bin/python" -m pip freeze --exclude-editable; } > "$$work/dev.txt" && \
 	cat "$$work/dev.txt" > requirements/dev.txt

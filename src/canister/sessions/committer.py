@@ -5,16 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 from canister.codec import encode_user
+from canister.edits import Moment
 from canister.errors import CannotTellError, SessionError, TooManySessionsError
 from canister.freshness import covers, newest, stamp_for
 from canister.node import Needed, Node
-from canister.record import Record, Version, stamp_of
+from canister.record import Record, Slot, Version, stamp_of
 from canister.sessions import stamp
 from canister.sessions.changes import Succession, is_touch_due, save, touch
 from canister.sessions.choice import behind, unknown
 from canister.sessions.cookie import CookieSettings
 from canister.sessions.events import EventKind
-from canister.sessions.identity import Identity
+from canister.sessions.identity import Identity, identity_of
 from canister.sessions.keys import KeyRing
 from canister.sessions.outcome import Outcome
 from canister.sessions.renewal import Renewal, retire, successor_of
@@ -181,7 +182,7 @@ class Committer:
         self._users.admit(identity.user, state.retired.handle if state.retired is not None else None)
         known = self._users.revocation(encode_user(identity.user))
 
-        def log_in(_record: Record, moment: Any) -> dict[Any, bytes | None]:
+        def log_in(_record: Record, moment: Moment) -> dict[Slot, bytes | None]:
             return identity.writes(moment, known)
 
         return changes._replace(late=(*changes.late, log_in))
@@ -195,7 +196,8 @@ class Committer:
 
     def _happened(self, kind: EventKind, handle: str, state: State) -> None:
         logger.info("session %s was %s", handle, kind)
-        self._tell(kind, handle, state.identity.user if state.identity is not None else None)
+        identity = identity_of(state.record) if kind is EventKind.DESTROYED else state.identity
+        self._tell(kind, handle, identity.user if identity is not None else None)
 
     def _set_seen(self, state: State, *, ended: bool) -> str | None:
         """Return the Set-Cookie value for the stamp, None to leave it alone."""
