@@ -1,0 +1,217 @@
+"""Leases of streams, and what others do to sessions."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canister import Canister
+from canister.errors import StoreError
+from canister.sessions import Event, EventKind, SessionManager
+from canister.sessions.watch import Watch
+from canister.testing.clock import ManualClock
+
+KEY = "key-0123456789-abcdefghijklmnopqrs"
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
+    with Canister(tmp_path / "data", agent=False, clock=clock) as canister:
+        yield canister
+
+
+@pytest.fixture
+def manager(canister: Canister) -> SessionManager:
+    return SessionManager(canister, secret_keys=KEY)
+
+
+@pytest.fixture
+def elsewhere(canister: Canister) -> SessionManager:
+    """The session manager of another process of the node."""
+    return SessionManager(canister, secret_keys=KEY)
+
+
+@pytest.fixture
+def watch(manager: SessionManager) -> Watch:
+    """A watch that looks when the test says so."""
+    return Watch(manager.canister.node, manager.users, manager.events)
+
+
+def create(manager: SessionManager, user: str | None = None) -> Any:
+    session = manager.load([])
+    session["a"] = 1
+    if user is not None:
+        session.login(user)
+    manager.commit(session)
+    return session
+
+
+def hold(watch: Watch, session: Any, ended: list[str], *, keep_alive: bool = False) -> None:
+    """Hold a session without the thread."""
+    watch.start = lambda: None  # type: ignore[method-assign]
+    watch.hold(session.state.token.session, lambda: ended.append(session.handle), keep_alive=keep_alive)
+
+
+def test_a_lease_ends_when_the_session_is_destroyed(
+    manager: SessionManager, elsewhere: SessionManager, watch: Watch
+) -> None:
+    session, other = create(manager), create(manager)
+    ended: list[str] = []
+    hold(watch, session, ended)
+    hold(watch, other, ended)
+    watch.look()
+    assert ended == []
+    elsewhere.destroy(elsewhere.load([session.state.token.text]))
+    watch.look()
+    watch.look()
+    assert ended == [session.handle]
+
+
+def test_a_lease_ends_when_the_session_expires(
+    manager: SessionManager, watch: Watch, clock: ManualClock
+) -> None:
+    session = create(manager)
+    ended: list[str] = []
+    hold(watch, session, ended)
+    watch.look()
+    clock.advance(20 * MINUTE)
+    watch.look()
+    assert ended == [], "idle for the idle timeout, and no touch interval more"
+    clock.advance(MINUTE)
+    watch.look()
+    assert ended == [session.handle]
+
+
+def test_a_lease_keeps_a_session_alive_if_asked(
+    manager: SessionManager, watch: Watch, clock: ManualClock
+) -> None:
+    session = create(manager)
+    ended: list[str] = []
+    hold(watch, session, ended, keep_alive=True)
+    for _ in range(40):
+        clock.advance(MINUTE)
+        watch.look()
+    assert ended == []
+    assert manager.load([session.state.token.text])["a"] == 1
+
+
+def test_a_lease_ends_when_the_user_is_logged_out_everywhere(
+    manager: SessionManager, tmp_path: Path, clock: ManualClock, watch: Watch
+) -> None:
+    session = create(manager, "ann")
+    ended: list[str] = []
+    hold(watch, session, ended)
+    with Canister(tmp_path / "other", agent=False, clock=clock) as canister:
+        SessionManager(canister, secret_keys=KEY).users.end_all("ann")
+        manager.canister.node.store.merge(canister.node.store.scan(None, 9), {})
+    watch.look()
+    assert ended == [session.handle]
+
+
+def test_a_lease_that_was_given_up_is_not_told(
+    manager: SessionManager, elsewhere: SessionManager, watch: Watch
+) -> None:
+    session = create(manager)
+    watch.start = lambda: None  # type: ignore[method-assign]
+    ended: list[str] = []
+    lease = watch.hold(session.state.token.session, lambda: ended.append("told"))
+    lease.close()
+    elsewhere.destroy(elsewhere.load([session.state.token.text]))
+    watch.look()
+    assert ended == []
+    assert not lease.over
+
+
+def test_what_a_late_look_may_have_missed_is_looked_up(
+    manager: SessionManager, elsewhere: SessionManager, watch: Watch, clock: ManualClock
+) -> None:
+    session = create(manager)
+    ended: list[str] = []
+    hold(watch, session, ended)
+    watch.look()
+    elsewhere.destroy(elsewhere.load([session.state.token.text]))
+    clock.advance(timedelta(seconds=10))
+    create(manager)
+    manager.canister.node.store.trim_log(clock.now() - 5_000_000)
+    watch.look()
+    assert ended == [session.handle]
+
+
+def test_what_others_do_is_told(
+    manager: SessionManager, elsewhere: SessionManager, watch: Watch, clock: ManualClock
+) -> None:
+    destroyed, expiring = create(manager), create(manager)
+    events: list[Event] = []
+    manager.events.subscribe(events.append)
+    watch.look()
+    elsewhere.destroy(elsewhere.load([destroyed.state.token.text]))
+    watch.look()
+    assert [(e.kind, e.handle, e.here) for e in events] == [(EventKind.DESTROYED, destroyed.handle, False)]
+    clock.advance(3 * 60 * MINUTE)
+    manager.canister.clear_untouched_sessions()
+    events.clear()
+    watch.look()
+    assert [(e.kind, e.handle, e.here) for e in events] == [(EventKind.EXPIRED, expiring.handle, False)]
+
+
+def test_what_this_process_did_is_told_once(manager: SessionManager, watch: Watch) -> None:
+    session = create(manager)
+    events: list[Event] = []
+    manager.events.subscribe(events.append)
+    watch.look()
+    watch.acted(session.handle)
+    manager.destroy(session)
+    watch.look()
+    assert [e.here for e in events] == [True]
+
+
+def test_the_thread_sees_a_destroy_within_a_second_and_ends_with_the_node(
+    tmp_path: Path,
+) -> None:
+    with Canister(tmp_path / "data") as canister:
+        manager = SessionManager(canister, secret_keys=KEY)
+        session = create(manager)
+        ended = threading.Event()
+        assert manager.hold(session, ended.set) is not None
+        canister.destroy(session.handle)
+        assert ended.wait(1)
+        threads = [t for t in threading.enumerate() if t.name == "canister-watch"]
+        assert len(threads) == 1
+    threads[0].join(5)
+    assert not threads[0].is_alive()
+
+
+def test_a_session_that_is_not_stored_cannot_be_held(manager: SessionManager) -> None:
+    assert manager.hold(manager.load([]), lambda: None) is None
+
+
+def test_a_store_that_fails_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Canister(tmp_path / "data") as canister:
+        manager = SessionManager(canister, secret_keys=KEY)
+        session = create(manager)
+        failed, real = threading.Event(), canister.node.changes_since
+
+        def fail_once(stamp: int) -> Any:
+            if not failed.is_set():
+                failed.set()
+                raise StoreError("the disk is gone")
+            return real(stamp)
+
+        monkeypatch.setattr(canister.node, "changes_since", fail_once)
+        ended = threading.Event()
+        manager.hold(session, ended.set)
+        assert failed.wait(2)
+        canister.destroy(session.handle)
+        assert ended.wait(2)
+    assert "cannot be seen, trying again: the disk is gone" in caplog.text
