@@ -74,11 +74,7 @@ class SessionMiddleware:
             return
         manager = self.manager
         cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
-        if manager.cookie.plain_http:
-            manager.cookie.check_host(_host(scope))
-        session = await manager.aload(
-            manager.cookie.values_in(cookies), manager.seen_cookie.values_in(cookies)
-        )
+        session = await manager.aopen(cookies, _host(scope))
         scope["session"] = session
         response = scope[_RESPONSE] = _Response(manager, scope, session, send)
         try:

@@ -80,6 +80,7 @@ class KeyRing:
         if len(self._keys) < len(keys):
             raise ConfigError("two secret keys have the same number by chance; replace one of them")
         self.current = keys[0]
+        self.oldest = keys[-1]
 
     def __repr__(self) -> str:
         return f"<KeyRing {' '.join(self.fingerprints)}>"

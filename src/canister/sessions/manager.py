@@ -16,15 +16,18 @@ from canister.canister import Canister
 from canister.clock import micros, to_datetime
 from canister.errors import AcknowledgementError, CanisterError, ConfigError, InputError, SessionError
 from canister.node import Needed, check_acks
+from canister.record import Record
 from canister.sessions.choice import Chooser, log_refusals
 from canister.sessions.committer import Committer
 from canister.sessions.cookie import CookieSettings
 from canister.sessions.events import Event, EventKind, Events, Subscriber
 from canister.sessions.keys import find_keys
 from canister.sessions.lookup import Found, Lookup, Verdict, needs_peers
+from canister.sessions.movein import MoveIn, OldSystem
 from canister.sessions.outcome import Outcome
 from canister.sessions.renewal import SecretStatus
 from canister.sessions.session import Session
+from canister.sessions.state import State
 from canister.sessions.token import Refusal, Token
 from canister.sessions.users import AtCap, Users
 from canister.sessions.watch import Lease, Watch
@@ -42,6 +45,7 @@ class ManagerOptions(TypedDict, total=False):
     max_sessions: int | None
     at_cap: AtCap
     strict: bool | None
+    move_in: Sequence[OldSystem]
 
 
 class SessionManager:
@@ -62,6 +66,7 @@ class SessionManager:
         at_cap: what a log-in beyond that does: ``"evict"`` ends the oldest, ``"reject"`` refuses the new one.
         strict: whether a change that was never committed raises rather than being logged; by default
             under pytest and in Python's development mode.
+        move_in: systems whose sessions go on here, see `canister.sessions.movein`.
 
     Attributes:
         users: a user's sessions: list them, end one, end all.
@@ -81,6 +86,7 @@ class SessionManager:
         max_sessions: int | None = None,
         at_cap: AtCap = "evict",
         strict: bool | None = None,
+        move_in: Sequence[OldSystem] = (),
     ) -> None:
         config, node = canister.config, canister.node
         self.canister = canister
@@ -100,11 +106,37 @@ class SessionManager:
         self.users = Users(node, max_sessions, at_cap, self._ended)
         self._watch = Watch(node, self.users, self.events)
         self._lookup = Lookup(node, self.keys, self.users)
+        self._move_in = MoveIn(node, self.keys, self.users, move_in) if move_in else None
         lock = None if config.lock_timeout is None else micros(config.lock_timeout)
         self._chooser = Chooser(node, when_behind or config.when_behind, lock)
         renewal = None if config.renewal_timeout is None else micros(config.renewal_timeout)
         times = (renewal, micros(config.renewal_window))
         self._committer = Committer(node, self.keys, self.cookie, self.users, self._tell, acks, times)
+
+    def open(self, headers: Sequence[str], host: str = "") -> Session:
+        """Return the session of a request: by its own cookies, or of a system that moves in.
+
+        Args:
+            headers: the Cookie headers.
+            host: the Host header; looked at where cookies go over plain http.
+
+        Raises:
+            ConfigError: plain http, and the host is not one of a private network.
+            StoreError: the database cannot be read.
+        """
+        self.cookie.check_host(host)
+        session = self.load(self.cookie.values_in(headers), self.seen_cookie.values_in(headers))
+        if self._move_in is not None and _is_free(session):
+            return self._moved(session, self._move_in.enter(headers))
+        return session
+
+    async def aopen(self, headers: Sequence[str], host: str = "") -> Session:
+        """Do what `open` does; the event loop goes on where a peer or an old system must be asked."""
+        self.cookie.check_host(host)
+        session = await self.aload(self.cookie.values_in(headers), self.seen_cookie.values_in(headers))
+        if self._move_in is not None and _is_free(session):
+            return self._moved(session, await asyncio.to_thread(self._move_in.enter, headers))
+        return session
 
     def load(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session:
         """Return the session that the request's cookies name, or a new one.
@@ -251,6 +283,12 @@ class SessionManager:
                 self._tell(EventKind.RETIRED_TOKEN_USED, one.token.handle, None)
         return Session(state, self)
 
+    def _moved(self, session: Session, entered: tuple[Token, Record] | None) -> Session:
+        if entered is None:
+            return session
+        token, record = entered
+        return Session(State(token=token, record=record, cookie=self.cookie.keep(token.text)), self)
+
     def _ended(self, handle: str, user: Any) -> None:
         logger.info("session %s was %s", handle, EventKind.DESTROYED)
         self._tell(EventKind.DESTROYED, handle, user)
@@ -260,6 +298,11 @@ class SessionManager:
             self._watch.acted(handle)
         if self.events:
             self.events.tell(Event(kind, to_datetime(self._node.clock.now()), handle, user))
+
+
+def _is_free(session: Session) -> bool:
+    """Tell whether the request's own cookies name no session, nor one that may exist."""
+    return session.state.token is None and session.state.doubt is None
 
 
 def _needs_peers(found: list[Found]) -> bool:

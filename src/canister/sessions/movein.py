@@ -1,0 +1,172 @@
+"""Moving in: sessions of another system go on here, and nobody is logged out.
+
+The id here is a keyed hash of the old credential, so that two requests which move in at once meet in one
+session; birth and end come from the old credential, alike on every node. What is left of the session,
+if only its tombstone, stays until the old credential's own end: an old cookie that is shown again
+cannot undo a log-out.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Protocol
+
+import msgspec
+
+from canister import edits
+from canister.clock import instant
+from canister.codec import encode_user, encode_value, key_slot
+from canister.config import Policy
+from canister.edits import LONGEST, Moment
+from canister.errors import InputError
+from canister.life import is_live
+from canister.node import Node
+from canister.record import USER, Record, Slot
+from canister.sessions.identity import AT
+from canister.sessions.keys import KeyRing
+from canister.sessions.renewal import GOOD, SecretStatus, secret_status
+from canister.sessions.token import ID_BYTES, Draft, Token
+from canister.sessions.users import Users
+from canister.store.base import Edit
+
+logger = logging.getLogger("canister.sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class OldSession:
+    """A session of another system.
+
+    Attributes:
+        credential: what its client shows, as the old system knows it: a key or a signed text.
+        data: its keys and values.
+        ends: when the credential would end there.
+        created: when it began; as far as the old system knows, for it has to be the same on every node.
+        user: who is logged in, None if nobody is.
+    """
+
+    credential: str = field(repr=False)
+    data: dict[Any, Any] = field(repr=False)
+    ends: datetime
+    created: datetime
+    user: Any = None
+
+
+class OldSystem(Protocol):
+    """Where sessions move in from."""
+
+    @property
+    def cookie_name(self) -> str:
+        """The name of the old system's cookie."""
+        ...
+
+    def find(self, value: str) -> OldSession | None:
+        """Return the session that a cookie's value names there.
+
+        None if there is none, or the value is forged or over. What fails raises: an old system that
+        cannot be asked is no reason to log anybody out.
+        """
+        ...
+
+
+class MoveIn:
+    """Lets the sessions that old cookies name go on here.
+
+    Args:
+        node: where the sessions are stored.
+        ring: the keys.
+        users: who was logged out everywhere.
+        systems: where sessions move in from.
+    """
+
+    def __init__(self, node: Node, ring: KeyRing, users: Users, systems: Sequence[OldSystem]) -> None:
+        self._node = node
+        self._users = users
+        self._ring = ring
+        self._systems = systems
+
+    def enter(self, headers: Sequence[str]) -> tuple[Token, Record] | None:
+        """Return the session that a request's old cookies name, moved in now or before; None if none does.
+
+        Raises:
+            StoreError: the database cannot be read or written.
+        """
+        for system in self._systems:
+            for value in _values(headers, system.cookie_name):
+                old = system.find(value)
+                entered = self._enter(old) if old is not None else None
+                if entered is not None:
+                    return entered
+        return None
+
+    def _enter(self, old: OldSession) -> tuple[Token, Record] | None:
+        key, shown = self._ring.oldest, old.credential.encode()
+        id = key.hash_secret(b"moved in", shown)[:ID_BYTES]
+        # Derived as well, so that all requests that move in at once get the same token.
+        draft = Draft(id, key.next_secret(id, shown), key)
+        life = instant(old.ends) - instant(old.created)
+        if not 0 < life <= LONGEST or instant(old.ends) <= self._node.clock.now():
+            return None
+        # Where it cannot be told whether it moved in elsewhere, it does so here too: the two are one.
+        loaded = self._node.load(draft.session)
+        if loaded.record is None:
+            self._node.commit([(draft.session, _move_in(self._node.policy, draft, old))])
+            loaded = self._node.load(draft.session)
+            logger.info("session %s moved in", draft.handle)
+        record, now = loaded.record, self._node.clock.now()
+        if record is None or not is_live(record, now) or self._users.has_revoked(record):
+            logger.info("session %s has moved in before and is over", draft.handle)
+            return None
+        if secret_status(record, draft.slot, now) is not SecretStatus.GOOD:
+            return None  # the token it was given has been replaced since
+        return draft.seal(record.cells[draft.slot].version), record
+
+
+def _move_in(policy: Policy, draft: Draft, old: OldSession) -> Edit:
+    """Return the edit that makes the session, unless another request has."""
+
+    def edit(record: Record | None, moment: Moment) -> Record | None:
+        if record is not None:
+            return None
+        cells: dict[Slot, bytes | None] = {**_encoded(old.data), draft.slot: GOOD}
+        if old.user is not None:
+            cells |= {USER: encode_user(old.user), AT: encode_value(instant(old.created))}
+        return _with_life(edits.write(None, moment, policy, cells), old)
+
+    return edit
+
+
+def _with_life(record: Record, old: OldSession) -> Record:
+    """Return a new session's record with the life of the old one."""
+    assert record.birth is not None  # it was just made
+    born = instant(old.created)
+    absolute = instant(old.ends) - born
+    birth = msgspec.structs.replace(
+        record.birth, born=born, absolute=absolute, idle=min(record.birth.idle, absolute)
+    )
+    # Kept to its end, however early it expires: else the old cookie would move in once more.
+    return msgspec.structs.replace(record, birth=birth, reach=max(record.reach, absolute))
+
+
+def _encoded(data: dict[Any, Any]) -> dict[Slot, bytes | None]:
+    """Return keys and values as they are stored; what cannot be is left behind, and logged."""
+    base: dict[Slot, bytes | None] = {}
+    for key, value in data.items():
+        try:
+            base[key_slot(key)] = encode_value(value, key, as_base=True)
+        except InputError as error:
+            logger.warning("a key of a session that moves in is left behind: %s", error)
+    return base
+
+
+def _values(headers: Sequence[str], name: str) -> list[str]:
+    values: list[str] = []
+    for header in headers:
+        try:
+            cookie = SimpleCookie(header)
+        except CookieError:
+            continue  # a browser may hold what the old system's own parser would refuse too
+        if name in cookie:
+            values.append(cookie[name].value)
+    return values

@@ -1,0 +1,180 @@
+"""Sessions of another system that go on here."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canister import Canister
+from canister.clock import to_datetime
+from canister.sessions import SessionManager
+from canister.sessions.movein import OldSession
+from canister.testing.clock import ManualClock
+
+KEY = "key-0123456789-abcdefghijklmnopqrs"
+DAY = timedelta(days=1)
+OLD = ["x=y; old=credential-1"]
+
+
+class Book:
+    """An old system that keeps its sessions in a dictionary."""
+
+    cookie_name = "old"
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.created = to_datetime(clock.now()) - DAY
+        self.sessions: dict[str, dict[Any, Any]] = {"credential-1": {"cart": [1], "odd": object}}
+        self.user: str | None = "ann"
+
+    def find(self, value: str) -> OldSession | None:
+        data = self.sessions.get(value)
+        if data is None:
+            return None
+        return OldSession(value, data, self.created + 3 * DAY, self.created, self.user)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def book(clock: ManualClock) -> Book:
+    return Book(clock)
+
+
+@pytest.fixture
+def manager(tmp_path: Path, clock: ManualClock, book: Book) -> Iterator[SessionManager]:
+    with Canister(tmp_path / "data", agent=False, clock=clock, session_timeout="2d") as canister:
+        yield SessionManager(canister, secret_keys=KEY, move_in=[book])
+
+
+@pytest.fixture
+def other(tmp_path: Path, clock: ManualClock, book: Book) -> Iterator[SessionManager]:
+    with Canister(tmp_path / "other", agent=False, clock=clock, session_timeout="2d") as canister:
+        yield SessionManager(canister, secret_keys=KEY, move_in=[book])
+
+
+def request(manager: SessionManager, headers: list[str]) -> tuple[Any, str | None]:
+    session = manager.open(headers)
+    set_cookie = manager.commit(session).set_cookie
+    return session, set_cookie.partition(";")[0] if set_cookie else None
+
+
+def exchange(a: SessionManager, b: SessionManager) -> None:
+    for source, target in ((a, b), (b, a)):
+        target.canister.node.store.merge(source.canister.node.store.scan(None, 9), {})
+
+
+def test_a_session_moves_in_with_its_data_and_its_user(
+    manager: SessionManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, cookie = request(manager, OLD)
+    assert (dict(session), session.user) == ({"cart": [1]}, "ann")
+    assert "key 'odd'" in caplog.text, "what cannot be stored is left behind, and said"
+    assert cookie is not None
+    again, none = request(manager, [f"{OLD[0]}; {cookie}"])
+    assert (again.handle, none) == (session.handle, None)
+    assert "credential-1" not in caplog.text
+
+
+def test_it_ends_when_the_old_one_would_have(manager: SessionManager, clock: ManualClock, book: Book) -> None:
+    session, cookie = request(manager, OLD)
+    record = session.state.record
+    assert record.birth.born == int(book.created.timestamp() * 1e6)
+    clock.advance(DAY)
+    assert cookie is not None
+    assert manager.open([cookie])["cart"] == [1]
+    manager.commit(manager.open([cookie]))
+    clock.advance(DAY)
+    assert manager.open([cookie]).handle is None
+
+
+def test_two_requests_that_move_in_at_once_meet_in_one_session(manager: SessionManager) -> None:
+    first, second = manager.open(OLD), manager.open(OLD)
+    first["a"], second["b"] = 1, 2
+    cookies = {manager.commit(session).set_cookie for session in (first, second)}
+    assert len(cookies) == 1
+    assert dict(manager.open(OLD)) == {"cart": [1], "a": 1, "b": 2}
+
+
+def test_two_nodes_that_let_it_in_agree(manager: SessionManager, other: SessionManager) -> None:
+    here, _ = request(manager, OLD)
+    there, _ = request(other, OLD)
+    assert here.handle == there.handle
+    exchange(manager, other)
+    birth = manager.open(OLD).state.record.birth
+    assert birth == other.open(OLD).state.record.birth
+
+
+def test_an_old_cookie_cannot_undo_a_log_out(manager: SessionManager, clock: ManualClock) -> None:
+    _, cookie = request(manager, OLD)
+    assert cookie is not None
+    manager.destroy(manager.open([cookie]))
+    clock.advance(DAY * 1.9)
+    manager.canister.delete_deleted_sessions()
+    assert request(manager, OLD)[0].handle is None
+
+
+def test_a_log_out_on_one_side_wins_over_a_move_in_on_the_other(
+    manager: SessionManager, other: SessionManager
+) -> None:
+    """Rule R11: the birth comes from the credential, so the tombstone outlives the other side's copy."""
+    _, cookie = request(manager, OLD)
+    assert cookie is not None
+    manager.destroy(manager.open([cookie]))
+    session, _ = request(other, OLD)
+    assert session.user == "ann"
+    exchange(manager, other)
+    assert other.open(OLD).handle is None
+
+
+def test_an_old_cookie_cannot_undo_an_idle_time_out(tmp_path: Path, clock: ManualClock, book: Book) -> None:
+    with Canister(tmp_path / "strict", agent=False, clock=clock, session_timeout="20m") as canister:
+        manager = SessionManager(canister, secret_keys=KEY, move_in=[book])
+        request(manager, OLD)
+        clock.advance(DAY)
+        canister.clear_untouched_sessions()
+        assert request(manager, OLD)[0].handle is None
+
+
+def test_an_old_cookie_does_not_lead_into_a_session_that_went_on(manager: SessionManager) -> None:
+    _, cookie = request(manager, OLD)
+    assert cookie is not None
+    session = manager.open([cookie])
+    session.login("ann")
+    manager.commit(session)
+    assert manager.open(OLD).handle is None
+
+
+def test_an_own_cookie_goes_first_and_a_stale_one_does_not_hinder(manager: SessionManager) -> None:
+    fresh = manager.open([])
+    fresh["own"] = 1
+    set_cookie = manager.commit(fresh).set_cookie
+    assert set_cookie is not None
+    own = set_cookie.partition(";")[0]
+    assert dict(manager.open([f"{own}; {OLD[0]}"])) == {"own": 1}
+    manager.destroy(manager.open([own]))
+    assert manager.open([f"{own}; {OLD[0]}"]).user == "ann"
+
+
+@pytest.mark.parametrize("header", ["old=forged", "old=", "", "old", "old=\x00", json.dumps({"old": 1})])
+def test_what_the_old_system_does_not_know_moves_nothing_in(manager: SessionManager, header: str) -> None:
+    assert request(manager, [header]) == ({}, None)
+
+
+def test_an_end_in_the_past_or_too_far_off_moves_nothing_in(
+    manager: SessionManager, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for created in (datetime(2020, 1, 1, tzinfo=UTC), to_datetime(manager.canister.node.clock.now())):
+        ends = created + 500 * DAY
+        monkeypatch.setattr(book, "find", lambda v, e=ends, c=created: OldSession(v, {}, e, c))
+        assert manager.open(OLD).handle is None
+
+
+def test_ending_all_sessions_of_a_user_reaches_those_that_have_not_moved_in(manager: SessionManager) -> None:
+    manager.users.end_all("ann")
+    assert manager.open(OLD).handle is None
