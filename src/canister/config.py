@@ -36,7 +36,8 @@ class Config:
             Less than *session_timeout*; None: never.
         renewal_timeout: age at which a token's secret is replaced in use; None: never. Shorter gives a
             stolen token less time and costs a write each time.
-        renewal_window: how long a replaced secret stays good if the new one does not show up.
+        renewal_window: how long a replaced secret stays good if the new one does not show up; None: as
+            long as *session_timeout*, so that an answer that was lost logs nobody out.
         preset: name of settings of `canister.presets.PRESETS` that stand where none is given.
 
     Store:
@@ -74,8 +75,8 @@ class Config:
     touch_interval: timedelta | None = None
     grace_period: timedelta = timedelta(minutes=60)
     lock_timeout: timedelta | None = None
-    renewal_timeout: timedelta | None = None
-    renewal_window: timedelta = timedelta(minutes=5)
+    renewal_timeout: timedelta | None = timedelta(hours=4)
+    renewal_window: timedelta | None = None
     preset: str | None = None
 
     durability: Literal["normal", "full"] = "normal"
@@ -222,7 +223,9 @@ def _convert(name: str, value: Any, source: str) -> Any:
     if name not in kinds:
         raise ConfigError(f"unknown setting {name!r} in {source}; the settings are: {', '.join(kinds)}")
     kind = kinds[name]
-    if kind is timedelta or (kind == timedelta | None and value is not None):
+    if kind == timedelta | None and value in (None, "none"):
+        return None
+    if kind in (timedelta, timedelta | None):
         return parse_duration(value, name)
     if kind is int and type(value) is not int:
         if not (isinstance(value, str) and value.strip().isdecimal()):
@@ -257,11 +260,11 @@ def _seeds(value: object, source: str) -> tuple[str, ...]:
 
 def _check_durations(config: Config) -> None:
     positive = ("session_timeout", "absolute_lifetime", "clear_interval", "node_interval", "digest_interval")
-    for name in (*positive, "lock_timeout", "renewal_timeout"):
+    for name in (*positive, "lock_timeout", "renewal_timeout", "renewal_window"):
         value = getattr(config, name)
         if value is not None and value <= timedelta(0):
             raise ConfigError(f"{name} must be more than zero, not {_show(getattr(config, name))}")
-    for name in ("grace_period", "interval_jitter", "remote_timeout", "max_clock_drift", "renewal_window"):
+    for name in ("grace_period", "interval_jitter", "remote_timeout", "max_clock_drift"):
         if getattr(config, name) < timedelta(0):
             raise ConfigError(f"{name} must not be negative, it is {_show(getattr(config, name))}")
     if config.touch_interval is not None and config.touch_interval < timedelta(0):

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict
+from weakref import WeakSet
 
 from canister.canister import Canister
 from canister.clock import micros, to_datetime
@@ -33,6 +34,14 @@ from canister.sessions.users import AtCap, Users
 from canister.sessions.watch import Lease, Watch
 
 logger = logging.getLogger("canister.sessions")
+
+
+_managers: WeakSet["SessionManager"] = WeakSet()
+
+
+def session_managers() -> list["SessionManager"]:
+    """Return the session managers of this process."""
+    return list(_managers)
 
 
 class ManagerOptions(TypedDict, total=False):
@@ -110,7 +119,8 @@ class SessionManager:
         lock = None if config.lock_timeout is None else micros(config.lock_timeout)
         self._chooser = Chooser(node, when_behind or config.when_behind, lock)
         renewal = None if config.renewal_timeout is None else micros(config.renewal_timeout)
-        times = (renewal, micros(config.renewal_window))
+        times = (renewal, micros(config.renewal_window or config.session_timeout))
+        _managers.add(self)
         self._committer = Committer(node, self.keys, self.cookie, self.users, self._tell, acks, times)
 
     def open(self, headers: Sequence[str], host: str = "") -> Session:

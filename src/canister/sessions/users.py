@@ -57,7 +57,7 @@ class Users:
             raise ConfigError(f"at_cap is 'evict' or 'reject', not {at_cap!r}")
         self._node = node
         self.most = most
-        self._at_cap = at_cap
+        self.at_cap: AtCap = at_cap
         self._ended = ended
 
     def sessions(self, user: object) -> list[UserSession]:
@@ -121,7 +121,7 @@ class Users:
         Raises:
             TooManySessionsError: the user has as many sessions as are allowed.
         """
-        if self.most is None or self._at_cap != "reject":
+        if self.most is None or self.at_cap != "reject":
             return
         if len([one for one in self.sessions(user) if one.handle != retiring]) >= self.most:
             raise TooManySessionsError(
@@ -139,7 +139,7 @@ class Users:
         excess = len(found) - self.most
         if excess <= 0:
             return []
-        going = found[:excess] if self._at_cap == "evict" else found[-excess:]
+        going = found[:excess] if self.at_cap == "evict" else found[-excess:]
         handles = [str(decode_id(session)) for session, _ in going]
         self._destroy([(session, handle, user) for (session, _), handle in zip(going, handles, strict=True)])
         return handles

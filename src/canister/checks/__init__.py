@@ -1,0 +1,1 @@
+"""What published guidance asks of session management, checked against an application's settings."""
