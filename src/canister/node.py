@@ -39,11 +39,12 @@ class Loaded(NamedTuple):
     """A session as read: its record, and whether this node can tell that this is all there is.
 
     *certain* False with a record means that there may be newer state elsewhere; without one, that
-    the session may exist elsewhere.
+    the session may exist elsewhere. *everyone* tells whether all members were asked and have answered.
     """
 
     record: Record | None
     certain: bool
+    everyone: bool = False
 
 
 class Changes(NamedTuple):
@@ -103,13 +104,14 @@ class Node:
             self._agent.stop()
         self._release()
 
-    def load(self, session: bytes, *, after: Stamp = (), local: bool = False) -> Loaded:
+    def load(self, session: bytes, *, after: Stamp = (), local: bool = False, ask: bool = False) -> Loaded:
         """Return a session, asking the peers where this node knows that it may be behind.
 
         Args:
             session: the encoded id.
             after: what the reader has seen; the answer is at least as new.
             local: never ask a peer.
+            ask: ask the peers whatever this node knows.
 
         Raises:
             CannotTellError: nobody who could answer as new as *after* was reached.
@@ -119,7 +121,8 @@ class Node:
         stored = self.store.load(session)
         if local:
             return Loaded(stored.record, stored.record is not None)
-        if not lacking and (stored.record is not None or self._is_absent(stored.held)):
+        known = stored.record is not None or self._is_absent(stored.held)
+        if known and not lacking and not ask:
             return Loaded(stored.record, True)
         fetched = self._fetch(session)
         stored = self.store.load(session)
@@ -131,7 +134,7 @@ class Node:
         certain = stored.record is not None or (fetched.everyone and not stored.held)
         if not certain and self.config.when_behind == "refuse":
             raise CannotTellError("the session may exist on a member that cannot be reached; try again")
-        return Loaded(stored.record, certain)
+        return Loaded(stored.record, certain, fetched.everyone)
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1) -> Version | None:
         """Run edits in one transaction and wake the agent; None if nothing was written.

@@ -7,6 +7,7 @@ Replicated Data Types", 2018) built of last-writer-wins and maximum registers (S
 comprehensive study of Convergent and Commutative Replicated Data Types", 2011).
 """
 
+import secrets
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import NewType
@@ -48,6 +49,11 @@ _MAX_SLOT_BYTES = 1049
 _LONGEST = 400 * DAY
 LATEST = 2**57
 """What no instant or stamp reaches: far off, but still a `datetime`, and sums still fit SQLite's integers."""
+
+
+def new_node_id() -> NodeId:
+    """Draw a node id."""
+    return NodeId(secrets.token_bytes(NODE_ID_BYTES))
 
 
 def make_version(stamp: int, node: NodeId) -> Version:

@@ -23,7 +23,7 @@ from canister.record import (
 )
 from canister.replication import messages as m
 from canister.store.base import Member
-from canister.testing.simulation.network import START
+from canister.testing.simulation.schedule import START
 
 NODES = [NodeId(bytes([n]) * 8) for n in (1, 2, 3)]
 """Some node ids; the first is that of the node under attack."""

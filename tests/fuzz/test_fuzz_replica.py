@@ -44,7 +44,7 @@ from canister.store.base import Member, ReplicatedStore, bucket_of
 from canister.store.memory import MemoryStore
 from canister.store.sqlite import SqliteStore
 from canister.testing.clock import ManualClock
-from canister.testing.simulation.network import START
+from canister.testing.simulation.schedule import START
 
 ME, PEER, OTHER = NODES
 CONFIG = Config()

@@ -15,13 +15,15 @@ from canister.edits import Moment
 from canister.life import NEVER, deadline
 from canister.record import Destroy, Record, merge, newest
 from canister.replication import answers, live, pull, replica
+from canister.replication.fetches import Fetches
 from canister.replication.link import Link
 from canister.replication.messages import Root
+from canister.sessions.lookup import Lookup
 from canister.store import transaction
 from canister.store.base import Change, LogEntry
 from canister.store.memory import MemoryStore
 from canister.store.transaction import Row, Transaction
-from canister.testing.simulation import cluster
+from canister.testing.simulation.disks import MemoryDisk
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
@@ -71,13 +73,10 @@ def r4_received_stamps_do_not_move_the_clock() -> AbstractContextManager[Any]:
 def r5_node_id_kept_after_a_roll_back() -> AbstractContextManager[Any]:
     """A node that lost commits goes on under its old id."""
 
-    def roll_back(self: Any, node: Any, old: MemoryStore) -> None:
-        kept = old.last_stamp()
-        self.unsure |= {c.version for c in self.commits if c.node is node and _stamp(c.version) > kept}
-        node.crash()
-        node.store = old.copy(node.clock)
+    def restore(self: MemoryDisk, name: str) -> None:
+        self.store = self._saved[name].copy()
 
-    return patch.object(cluster.Journal, "roll_back", roll_back)
+    return patch.object(MemoryDisk, "restore", restore)
 
 
 def r6_released_row_by_row() -> AbstractContextManager[Any]:
@@ -256,6 +255,37 @@ def r22_a_row_proves_all_before_it() -> AbstractContextManager[Any]:
         return max(found, default=0)
 
     return patch.object(MemoryStore, "heard_of", heard_of)
+
+
+def r6_what_is_held_counts_for_nothing() -> AbstractContextManager[Any]:
+    """A session of which all is held back counts as not here."""
+    load = MemoryStore.load
+    return patch.object(MemoryStore, "load", lambda self, session: load(self, session)._replace(held=False))
+
+
+def r23_absent_though_some_were_not_compared() -> AbstractContextManager[Any]:
+    """A session is called absent, whoever has not been compared with."""
+    return patch.object(MemoryStore, "doubts", lambda self: 0)
+
+
+def r23_expired_here_is_over() -> AbstractContextManager[Any]:
+    """A session that is expired here counts as over, whatever the other members know of it."""
+    return patch.object(Lookup, "_is_over", lambda self, record: True)
+
+
+def r24_all_members_are_those_known_when_asking() -> AbstractContextManager[Any]:
+    """A fetch was answered by everyone if those answered whom the node knew when it asked."""
+    start, settle = Fetches.start, Fetches._settle
+
+    def started(self: Fetches, session: bytes, links: Any, done: Any) -> int:
+        self._asked = self._membership.others()
+        return start(self, session, links, done)
+
+    def settled(self: Fetches, number: int) -> None:
+        with patch.object(self._membership, "others", lambda: self._asked):
+            settle(self, number)
+
+    return _both(patch.object(Fetches, "start", started), patch.object(Fetches, "_settle", settled))
 
 
 PLANTED: list[Plant] = [

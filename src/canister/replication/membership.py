@@ -11,9 +11,12 @@ class Membership:
 
     def __init__(self, stored: Iterable[Member], me: Member, seeds: Iterable[str] = ()) -> None:
         self._members = {member.address: member for member in stored}
+        self._all: list[Member] = []
+        self._others: list[Member] = []
         self._has_seeds = any(seed != me.address for seed in seeds)
         self.address = me.address
         self._state(me)
+        self._sort()
 
     @property
     def me(self) -> Member:
@@ -27,15 +30,17 @@ class Membership:
 
     def all(self) -> list[Member]:
         """Return every entry, tombstones too, in order of address."""
-        return sorted(self._members.values(), key=lambda member: member.address)
+        return list(self._all)
 
     def others(self) -> list[Member]:
         """Return the members other than this node that were not removed."""
-        return [m for m in self.all() if not m.removed and m.address != self.address]
+        return list(self._others)
 
     def merge(self, members: Iterable[Member]) -> bool:
         """Take in another node's list; return whether anything changed."""
         changes = [self._state(member) for member in members]
+        if any(changes):
+            self._sort()
         return any(changes)
 
     def remove(self, address: str) -> bool:
@@ -43,12 +48,16 @@ class Membership:
         member = self._members.get(address)
         if member is None or member.removed or address == self.address:
             return False
-        return self._state(Member(address, member.joined, True, member.version, member.node))
+        return self.merge([Member(address, member.joined, True, member.version, member.node)])
 
     def is_removed(self, member: Member) -> bool:
         """Tell whether a member as it states itself has been removed."""
         known = self._members.get(member.address)
         return known is not None and known.removed and known.joined >= member.joined
+
+    def _sort(self) -> None:
+        self._all = sorted(self._members.values(), key=lambda member: member.address)
+        self._others = [m for m in self._all if not m.removed and m.address != self.address]
 
     def _state(self, member: Member) -> bool:
         known = self._members.get(member.address)

@@ -204,11 +204,19 @@ def decode_message(payload: bytes | bytearray | memoryview) -> Any:
     except (ValueError, RecursionError) as error:  # of msgspec, and of text that is no UTF-8
         raise ProtocolError(f"not a message: {error}") from error
     named = [message.member] if isinstance(message, Hello) else []
-    for member in [*named, *getattr(message, "members", ())]:
-        longest = max(len(member.joined), len(member.version), len(member.node))
-        if len(member.address) > _MAX_ADDRESS or not member.address.isprintable() or longest > _MAX_NAME:
-            raise ProtocolError("a member's address or version has no form that a node gives it")
+    _check_members([*named, *getattr(message, "members", ())])
     return message
+
+
+def _check_members(members: list[Member]) -> None:
+    if not "".join([member.address for member in members]).isprintable() or any(
+        len(member.address) > _MAX_ADDRESS
+        or len(member.joined) > _MAX_NAME
+        or len(member.version) > _MAX_NAME
+        or len(member.node) > _MAX_NAME
+        for member in members
+    ):
+        raise ProtocolError("a member's address or version has no form that a node gives it")
 
 
 def decode_row(row: Row) -> tuple[bytes, Record]:

@@ -362,7 +362,9 @@ class Replica:
             self._count_doubts()
             return
         was_whole = self._is_whole()
-        self.store.merge([], self._trust.credible(pull.claims))
+        claims = self._trust.credible(pull.claims)
+        if claims:
+            self.store.merge([], claims)
         if not was_whole and self._is_whole():
             self._runtime.send(list(self.links), StartOver())
         self._vouch(link)
@@ -402,6 +404,8 @@ class Replica:
 
     def _learn(self, members: Iterable[Member]) -> None:
         members = list(members)
+        if members == self.membership.all():
+            return  # nearly always so, and every comparison brings a list
         if len({m.address for m in [*self.membership.all(), *members]}) > MOST_MEMBERS:
             raise ProtocolError(f"with those it names the cluster has more than {MOST_MEMBERS} members")
         if self.membership.merge(members):

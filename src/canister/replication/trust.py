@@ -37,14 +37,16 @@ class Trust:
         return at > self._clock.now() + self._drift
 
     def credible(self, heard: Mapping[NodeId, int]) -> dict[NodeId, int]:
-        """Return what may be believed as heard.
+        """Return what may be believed as heard, and was not yet.
 
         Nothing ahead of the clock: it would vouch for what is still to be written.
         """
-        believed = {node: stamp for node, stamp in heard.items() if not self.is_future(stamp)}
+        limit = self._clock.now() + self._drift
+        believed = {node: stamp for node, stamp in heard.items() if stamp <= limit}
         if len(believed) > 1:
             with self._store.snapshot() as snapshot:
                 known = snapshot.heard()
+            believed = {node: stamp for node, stamp in believed.items() if stamp > known.get(node, 0)}
             new = [node for node in believed if node not in known]
             for node in new[max(0, _MOST_HEARD - len(known)) :]:
                 del believed[node]

@@ -129,21 +129,20 @@ class Lookup:
             return found
         after = found.lacking if found.verdict is Verdict.BEHIND else (token.issued, *found.lacking)
         try:
-            loaded = self._node.load(token.session, after=after)
+            loaded = self._node.load(token.session, after=after, ask=True)
         except CannotTellError:
             return self._here(token, found.shown)._replace(unheard=found.unheard)  # some may have answered
         self._limits.fetched(token.session, after)
         if loaded.record is not None:
-            judged = self._judge(token, loaded.record, asked=True)
+            judged = self._judge(token, loaded.record, asked=True, everyone=loaded.everyone)
         else:
             judged = Found(token, Verdict.GONE if loaded.certain else Verdict.OPEN)
         return judged._replace(shown=found.shown, unheard=found.unheard)
 
-    def _judge(self, token: Token, record: Record, *, asked: bool = False) -> Found:
-        now = self._node.clock.now()
-        if not is_live(record, now):
-            # Expired here, it may have been touched where this node has not looked lately.
-            over = self._is_over(record) or self._node.store.doubts() == 0
+    def _judge(self, token: Token, record: Record, *, asked: bool = False, everyone: bool = False) -> Found:
+        if not is_live(record, self._node.clock.now()):
+            # Expired here, it may have been in use elsewhere since this node last heard from there.
+            over = everyone or self._is_over(record) or not self._node.is_clustered
             return Found(token, Verdict.GONE if over else Verdict.OPEN)
         secret = secret_status(record, token.slot, now)
         if secret in (SecretStatus.GOOD, SecretStatus.REPLACED):

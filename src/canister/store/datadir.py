@@ -2,11 +2,10 @@
 
 import fcntl
 import os
-import secrets
 import struct
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +21,7 @@ from canister.errors import (
     NewerFormatError,
     StoreError,
 )
-from canister.record import NODE_ID_BYTES, NodeId
+from canister.record import NodeId
 from canister.store.connections import Handle, connect, explain, retrying
 from canister.store.peeking import peek
 
@@ -44,8 +43,12 @@ class DataDir:
         self.wake_socket = self.path / "wake.sock"
         self.wake_flag = self.path / "wake.flag"
 
-    def open(self, config: Config) -> NodeId:
+    def open(self, config: Config, draw: Callable[[], NodeId]) -> NodeId:
         """Make what is missing, refuse what is not ours, and return the node id.
+
+        Args:
+            config: the node's settings.
+            draw: draws a node id where a new one is needed.
 
         Raises:
             StoreError: one of its kinds; nothing that was there has been changed.
@@ -57,7 +60,7 @@ class DataDir:
                 self._create(config)
             self._check_header()
             try:
-                return self._incarnate(config)
+                return self._incarnate(config, draw)
             except apsw.Error as error:
                 raise explain(error, self.database) from error
 
@@ -146,7 +149,7 @@ class DataDir:
         (pages,) = struct.unpack_from(">I", header, _PAGES_AT)
         return bool(self.database.stat().st_size >= pages * (65536 if size == 1 else size))
 
-    def _incarnate(self, config: Config) -> NodeId:
+    def _incarnate(self, config: Config, draw: Callable[[], NodeId]) -> NodeId:
         """Return the node id; a new one where the history may not be the one this id began.
 
         Versions name a commit for ever, so an id must not be used again for another history: not
@@ -176,7 +179,7 @@ class DataDir:
                 now["durability"] = "normal"  # commits of this boot may be unsynced, whoever opens next
             known = meta.get("node")
             if known is None or not same_file or not (same_boot or meta["durability"] == "full"):
-                known = secrets.token_bytes(NODE_ID_BYTES)
+                known = draw()
                 with handle.connection:
                     _set_meta(handle, "node", known)
                     handle.execute("DELETE FROM log WHERE stamp < (SELECT max(stamp) FROM log)")

@@ -1,7 +1,6 @@
 """The reference store: one process, nothing durable. Read this one first."""
 
 import bisect
-import secrets
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from canister.clock import Clock, SystemClock
 from canister.config import Config, Policy
 from canister.errors import StoreError
 from canister.life import NEVER
-from canister.record import NODE_ID_BYTES, NodeId, Record, Version, encode_record, user_of
+from canister.record import NodeId, Record, Version, encode_record, new_node_id, user_of
 from canister.store.base import Edit, Listed, LogEntry, Member, Merged, Stored, bucket_of
 from canister.store.transaction import Row, Scope, Transaction
 
@@ -62,7 +61,7 @@ class MemoryStore:
     def __init__(self, config: Config, clock: Clock | None = None, node: NodeId | None = None) -> None:
         self._config = config
         self._clock = clock or SystemClock()
-        self._node = node or NodeId(secrets.token_bytes(NODE_ID_BYTES))
+        self._node = node or new_node_id()
         drift = Policy.of(config).drift
         self._scope = Scope(self._node, config.cluster.encode(), drift, config.max_session)
         self._lock = threading.RLock()

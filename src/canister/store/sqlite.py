@@ -16,7 +16,7 @@ from canister.edits import LONGEST
 from canister.errors import StoreError
 from canister.forks import watch_forks
 from canister.life import NEVER
-from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, user_of
+from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, new_node_id, user_of
 from canister.store.base import Change, Edit, Listed, LogEntry, Mark, Member, Merged, Stored, bucket_of
 from canister.store.connections import Cursor, Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
@@ -134,15 +134,22 @@ class SqliteStore:
         path: the data directory; made if it does not exist.
         config: the node's settings.
         clock: where the time comes from.
+        draw: draws a node id where the directory has none that may be used again.
 
     Raises:
         StoreError: the directory or the database cannot be used; nothing in it was changed.
     """
 
-    def __init__(self, path: Path, config: Config, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        clock: Clock | None = None,
+        draw: Callable[[], NodeId] = new_node_id,
+    ) -> None:
         self.files = DataDir(path)
         self._clock = clock or SystemClock()
-        self._node = self.files.open(config)
+        self._node = self.files.open(config, draw)
         self._scope = Scope(self._node, config.cluster.encode(), Policy.of(config).drift, config.max_session)
         self._pool = Pool(self.files.database, full=config.durability == "full")
         self._turn = _WriteTurn(self.files.write_lock)

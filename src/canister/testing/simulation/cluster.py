@@ -1,21 +1,28 @@
-"""Simulated nodes: the real replication over a reference store."""
+"""Simulated nodes: the real replication over a real store, on a simulated network."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 from canister.clock import SECOND, next_stamp
 from canister.config import Config, Policy
-from canister.record import NODE_ID_BYTES, NodeId, Record, Version, decode_record, make_version, stamp_of
+from canister.record import NODE_ID_BYTES, NodeId, Record, Version, make_version
 from canister.replication.link import LinkId
 from canister.replication.membership import Membership, introduce
 from canister.replication.replica import Replica
-from canister.store.base import Edit, LogEntry
-from canister.store.memory import MemoryStore
-from canister.testing.simulation.network import Network, Schedule, SimRuntime, deliver
+from canister.store.base import Edit, ReplicatedStore
+from canister.testing.simulation.disks import Disk, MemoryDisk, SqliteDisk
+from canister.testing.simulation.journal import Journal
+from canister.testing.simulation.loop import Loop
+from canister.testing.simulation.network import Network, SimRuntime, deliver
+from canister.testing.simulation.schedule import START, Schedule
+
+SYNCED = "synced"
+"""The saved state that a power cut leaves."""
 
 _TICK = SECOND // 5
 _DIAL = SECOND // 2
+_MOST_SESSIONS = 100_000
 
 
 class SimClock:
@@ -31,34 +38,37 @@ class SimClock:
 
 
 class SimNode:
-    """One node; its store outlives its crashes."""
+    """One node; its disk outlives its crashes."""
 
-    def __init__(self, cluster: "Cluster", address: str) -> None:
+    def __init__(self, cluster: "Cluster", address: str, seeds: Sequence[str]) -> None:
         self.cluster = cluster
         self.network = cluster.network
         self.address = address
+        self.seeds = seeds
         self.clock = SimClock(cluster.schedule)
-        self.store = self.fresh_store()
+        self.disk = cluster.new_disk(address, self.clock)
+        self.disk.save(SYNCED)
+        self.loop = Loop(cluster.schedule, cluster.network.effects, self._written)
         self.replica: Replica | None = None
         self.hung = False
-        self.saved: MemoryStore = self.store.copy()
-        """What a power cut leaves: the store as of the last sync."""
         self._links = 0
         self._life = 0
 
-    def fresh_store(self) -> MemoryStore:
-        """Return an empty store with a new node id."""
-        return MemoryStore(self.cluster.config, self.clock, self.cluster.new_id())
+    @property
+    def store(self) -> ReplicatedStore:
+        """The node's sessions."""
+        return self.disk.store
 
     def boot(self) -> None:
         """Start the node on what its store holds."""
         self._life += 1
         life = self._life
-        stamp = next_stamp(self.store.last_stamp(), self.clock.now())
+        stamp = next_stamp(self._last_stamp(), self.clock.now())
         stored = self.store.members()
         version = make_version(stamp, self.store.node)
-        me = introduce(stored, self.address, self.store.node, version, empty=not self.store.rows)
-        membership = Membership(stored, me, self.cluster.seeds)
+        empty = not self.store.scan(None, 1)
+        me = introduce(stored, self.address, self.store.node, version, empty=empty)
+        membership = Membership(stored, me, self.seeds)
         runtime = SimRuntime(self, self.network)
         random = Random(self.cluster.random.random())
         self.replica = Replica(self.store, membership, self.cluster.config, self.clock, runtime, random)
@@ -67,16 +77,20 @@ class SimNode:
         self._repeat(_DIAL, life, self._dial)
 
     def crash(self) -> None:
-        """Stop at once; the store stays as it is."""
+        """Stop at once; what is committed stays."""
         self.replica = None
         self.hung = False
+        self.loop.reset()
         self.network.drop_all(self)
+        self.disk.kill()
 
     def commit(self, session: bytes, edit: Edit) -> Version | None:
         """Commit as a worker of this node does."""
-        version = self.store.commit([(session, edit)])
+        version = self.loop.run(lambda: self.store.commit([(session, edit)]))
         if version is not None:
-            self.cluster.journal.note(self, version, self.store.entries[-1])
+            with self.store.snapshot() as snapshot:
+                entry = snapshot.log(0)[-1]
+            self.cluster.journal.note(self, version, entry)
             if self.replica is not None and not self.hung:
                 self.cluster.schedule.after(50, self._poll)
         return version
@@ -85,6 +99,15 @@ class SimNode:
         """Return what readers on this node are given."""
         return self.store.load(session).record
 
+    def whole(self, session: bytes) -> bytes | None:
+        """Return all that is here of a session, encoded."""
+        with self.store.snapshot() as snapshot:
+            return snapshot.whole(session)
+
+    def sessions(self) -> list[tuple[bytes, Record]]:
+        """Return all sessions that readers are shown."""
+        return self.store.scan(None, _MOST_SESSIONS)
+
     def draw(self) -> LinkId:
         """Return a number for a new link."""
         self._links += 1
@@ -92,7 +115,7 @@ class SimNode:
 
     def receive(self, number: LinkId, payload: bytes) -> None:
         """A message arrived."""
-        deliver(self, number, payload)
+        self.loop.run(lambda: deliver(self, number, payload))
 
     def lost(self, number: LinkId) -> None:
         """The other end closed a link."""
@@ -106,7 +129,10 @@ class SimNode:
 
     def _poll(self) -> None:
         if self.replica is not None and not self.hung:
-            self.replica.poll()
+            if self.loop.wait:
+                self.cluster.schedule.after(self.loop.wait, self._poll)
+            else:
+                self.loop.run(self.replica.poll)
 
     def _tick(self) -> None:
         if self.replica is not None and not self.hung:
@@ -118,65 +144,33 @@ class SimNode:
         if replica is None or self.hung:
             return
         linked = {link.address for link in replica.links.values()}
-        known = {m.address for m in replica.membership.others()} | set(self.cluster.seeds)
+        known = {m.address for m in replica.membership.others()} | set(self.seeds)
         for address in sorted(known - linked - {self.address}):
             other = self.cluster.nodes.get(address)
             if other is not None:
                 self.network.connect(self, other)
 
     def _repeat(self, period: int, life: int, act: Callable[[], None]) -> None:
+        schedule, random = self.cluster.schedule, self.cluster.random
+
         def again() -> None:
-            if self._life == life and self.replica is not None:
-                act()
-                jitter = self.cluster.random.uniform(0.8, 1.2)
-                self.cluster.schedule.after(int(period * jitter), again)
+            if self._life != life or self.replica is None:
+                return
+            if self.loop.wait:
+                schedule.after(self.loop.wait, again)
+                return
+            self.loop.run(act)
+            schedule.after(int(period * random.uniform(0.8, 1.2)), again)
 
-        self.cluster.schedule.after(int(period * self.cluster.random.random()), again)
+        schedule.after(int(period * random.random()), again)
 
+    def _last_stamp(self) -> int:
+        with self.store.snapshot() as snapshot:
+            return snapshot.last_stamp()
 
-class Commit(NamedTuple):
-    """An acknowledged commit."""
-
-    node: SimNode
-    version: Version
-    rows: list[tuple[bytes, bytes]]
-
-
-class Journal:
-    """Every acknowledged commit, for the checks.
-
-    *unsure* are those that a fault may have taken; *births* and *updates* are the parts of commits
-    that create a session and that write several keys, by session.
-    """
-
-    def __init__(self) -> None:
-        self.commits: list[Commit] = []
-        self.unsure: set[Version] = set()
-        self.births: dict[bytes, Record] = {}
-        self.updates: dict[bytes, list[Record]] = {}
-
-    def note(self, node: SimNode, version: Version, entry: LogEntry) -> None:
-        """Note a commit as it was written."""
-        rows = [(change.session, change.delta) for change in entry.changes if change.delta is not None]
-        self.commits.append(Commit(node, version, rows))
-        for session, encoded in rows:
-            delta = decode_record(encoded)
-            if delta.birth is not None:
-                self.births.setdefault(session, delta)
-            if len(delta.cells) > 1:
-                self.updates.setdefault(session, []).append(delta)
-
-    def power_cut(self, node: SimNode) -> None:
-        """Cut a node's power: what it wrote since its last sync is in doubt."""
-        node.crash()
-        self.roll_back(node, node.saved)
-
-    def roll_back(self, node: SimNode, old: MemoryStore) -> None:
-        """Put an older state in place; it gets a new node id, as any other history does."""
-        kept = old.last_stamp()
-        self.unsure |= {v for n, v, _ in self.commits if n is node and stamp_of(v) > kept}
-        node.crash()
-        node.store = old.copy(node.clock, node.cluster.new_id())
+    def _written(self, after: int) -> tuple[int, int]:
+        with self.store.snapshot() as snapshot:
+            return len(snapshot.log(after)), snapshot.last_stamp()
 
 
 class Cluster:
@@ -186,9 +180,12 @@ class Cluster:
         size: number of nodes.
         seed: decides everything.
         config: settings of all nodes; ``listen`` and ``seeds`` are not used.
+        directory: where the nodes keep SQLite files; None for stores in memory.
     """
 
-    def __init__(self, size: int, seed: int, config: Config | None = None) -> None:
+    def __init__(
+        self, size: int, seed: int, config: Config | None = None, directory: Path | None = None
+    ) -> None:
         self.random = Random(seed)
         self.config = config or Config()
         self.policy = Policy.of(self.config)
@@ -196,21 +193,43 @@ class Cluster:
         self.network = Network(self.schedule, Random(self.random.random()))
         self.journal = Journal()
         self.events: list[str] = []
-        self.seeds = ("n0",)
         self.nodes: dict[str, SimNode] = {}
+        self.away: dict[str, SimNode] = {}
+        """Members that were removed and have not returned."""
+        self._directory = directory
+        self._disks: list[Disk] = []
         for number in range(size):
-            self.add(f"n{number}").boot()
+            self.add(f"n{number}", ("n0",)).boot()
 
     @property
     def running(self) -> list[SimNode]:
         """The nodes that are up and not hung."""
         return [node for node in self.nodes.values() if node.replica is not None and not node.hung]
 
-    def add(self, address: str) -> SimNode:
-        """Add an empty node; it still has to boot."""
-        node = SimNode(self, address)
+    def add(self, address: str, seeds: Sequence[str] | None = None) -> SimNode:
+        """Add an empty node; it still has to boot.
+
+        Args:
+            address: what it is called.
+            seeds: whom it dials at first; everybody by default.
+        """
+        node = SimNode(self, address, tuple(self.nodes) if seeds is None else seeds)
         self.nodes[address] = node
         return node
+
+    def leave(self, node: SimNode) -> None:
+        """A node dies for good; its data is lost."""
+        node.crash()
+        self.away[node.address] = self.nodes.pop(node.address)
+        self.journal.departed(node)
+
+    def come_back(self, node: SimNode) -> None:
+        """A node that left starts again, empty."""
+        node.seeds = tuple(self.nodes)
+        node.disk.erase()
+        node.disk.save(SYNCED)
+        self.nodes[node.address] = self.away.pop(node.address)
+        node.boot()
 
     def run(self, seconds: float) -> None:
         """Let virtual time pass."""
@@ -220,6 +239,21 @@ class Cluster:
         """Return a new node id."""
         return NodeId(self.random.randbytes(NODE_ID_BYTES))
 
+    def new_disk(self, address: str, clock: SimClock) -> Disk:
+        """Return an empty disk for a node."""
+        disk: Disk
+        if self._directory is None:
+            disk = MemoryDisk(self.config, clock, self.new_id)
+        else:
+            disk = SqliteDisk(self._directory / address, self.config, clock, self.new_id)
+        self._disks.append(disk)
+        return disk
+
+    def close(self) -> None:
+        """Release all files."""
+        for disk in self._disks:
+            disk.close()
+
     def digests(self) -> set[bytes]:
         """Return the different digests of all running nodes as of one instant."""
         at = max(node.clock.now() for node in self.nodes.values())
@@ -228,9 +262,9 @@ class Cluster:
     def sync(self, nodes: Iterable[SimNode]) -> None:
         """What is written so far on *nodes* survives a power cut."""
         for node in nodes:
-            node.saved = node.store.copy(node.clock)
+            node.disk.save(SYNCED)
 
     def trace(self, text: str) -> None:
         """Note an event."""
-        at = (self.schedule.now - 1_700_000_000 * SECOND) / SECOND
+        at = (self.schedule.now - START) / SECOND
         self.events.append(f"{at:10.3f} {text}")

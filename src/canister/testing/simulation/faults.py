@@ -1,17 +1,18 @@
 """The faults a scenario can bring about, by name."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from canister.clock import SECOND
-from canister.life import NEVER
-from canister.store.memory import MemoryStore
-from canister.testing.simulation.cluster import Cluster, SimNode
+from canister.testing.simulation.cluster import SYNCED, Cluster, SimNode
+
+_BACKUP = "backup"
 
 FAULTS = (
     "backup", "clock far ahead", "clock skew", "crash", "duplicates", "flap", "forget", "hang", "heal",
-    "join", "link drop", "one-way split", "partial split", "power cut", "restart", "restore", "resume",
-    "slow network", "split", "sweep", "sync",
+    "join", "leave", "link drop", "one-way split", "partial split", "power cut", "restart", "restore",
+    "resume", "return", "slow disk", "slow network", "split", "sweep", "sync",
 )  # fmt: skip
 """The names of all faults."""
 
@@ -22,7 +23,6 @@ class Faults:
     def __init__(self, cluster: Cluster, random: Random) -> None:
         self._cluster = cluster
         self._random = random
-        self._backups: dict[str, MemoryStore] = {}
         self._added = 0
 
     def by_name(self) -> dict[str, Callable[[], None]]:
@@ -47,6 +47,9 @@ class Faults:
             "clock skew": self.skew,
             "clock far ahead": self.far_ahead,
             "join": self.join,
+            "leave": self.leave,
+            "return": self.come_back,
+            "slow disk": self.slow_disk,
             "sweep": self.sweep,
             "forget": self.forget,
         }
@@ -97,8 +100,8 @@ class Faults:
         self._any_running(SimNode.crash)
 
     def power_cut(self) -> None:
-        """Kill a node and lose what it had not synced; a second later it starts again."""
-        self._any_running(self._cluster.journal.power_cut)
+        """Kill a node and lose what it had not synced."""
+        self._any_running(lambda node: self._cluster.journal.roll_back(node, SYNCED))
 
     def restart(self) -> None:
         """Start every node that is down."""
@@ -112,15 +115,13 @@ class Faults:
 
     def back_up(self) -> None:
         """Keep a copy of a node's data."""
-        node = self._any()
-        self._backups[node.address] = node.store.copy(node.clock)
+        self._any().disk.save(_BACKUP)
 
     def restore(self) -> None:
         """Put a node's backup in place of its data: what only it had since is lost."""
         node = self._any()
-        backup = self._backups.get(node.address)
-        if backup is not None and node.replica is not None:
-            self._cluster.journal.roll_back(node, backup)
+        if node.disk.saved(_BACKUP) is not None and node.replica is not None:
+            self._cluster.journal.roll_back(node, _BACKUP)
             node.boot()
 
     def hang(self) -> None:
@@ -148,22 +149,43 @@ class Faults:
             self._added += 1
             self._cluster.add(f"j{self._added}").boot()
 
+    def leave(self) -> None:
+        """Kill a node for good and have another one remove it from the cluster."""
+        running = self._cluster.running
+        if len(running) < 3:
+            return
+        gone, other = self._random.sample(running, 2)
+        replica = other.replica
+        if replica is not None and other.loop.run(lambda: replica.remove_member(gone.address)):
+            self._cluster.leave(gone)
+            self._cluster.network.effects["member removed"] += 1
+
+    def come_back(self) -> None:
+        """Let the members that were removed return with empty data."""
+        for node in list(self._cluster.away.values()):
+            self._cluster.come_back(node)
+            self._cluster.network.effects["member returned"] += 1
+
+    def slow_disk(self) -> None:
+        """Make every write of a node take long, or be fast again."""
+        self._any().loop.latency = self._random.choice((0, SECOND // 50, SECOND // 5))
+
     def sweep(self) -> None:
         """Sweep on every node."""
         for node in self._cluster.running:
             if node.replica is not None:
-                gate = min(node.replica.gate(), NEVER)
-                node.store.sweep(gate, 1000, destroyed=False)
-                node.store.sweep(gate, 1000, destroyed=True)
+                node.loop.run(partial(_sweep, node, node.replica.gate()))
 
     def forget(self) -> None:
         """Drop one node's copy of a session that others have."""
         node = self._any()
-        sessions = sorted(node.store.rows)
+        sessions = sorted(session for session, _ in node.sessions())
         others = [n for n in self._cluster.nodes.values() if n is not node]
-        shared = [s for s in sessions if any(n.store.whole(s) == node.store.whole(s) for n in others)]
-        if shared and node.replica is not None:
-            node.replica.forget(self._random.choice(shared))
+        shared = [s for s in sessions if any(n.whole(s) == node.whole(s) for n in others)]
+        replica = node.replica
+        if shared and replica is not None:
+            session = self._random.choice(shared)
+            node.loop.run(lambda: replica.forget(session))
 
     def _drop_links(self, node: SimNode) -> None:
         for address, number in sorted(self._cluster.network.pipes):
@@ -188,3 +210,9 @@ class Faults:
         running = self._cluster.running
         if len(running) > 1:
             act(self._random.choice(running))
+
+
+def _sweep(node: SimNode, gate: int) -> None:
+    node.store.sweep(gate, 1000, destroyed=False)
+    node.store.sweep(gate, 1000, destroyed=True)
+    node.disk.tidy()

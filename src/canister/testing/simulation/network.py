@@ -1,44 +1,18 @@
-"""Virtual time and the links between simulated nodes."""
+"""The links between simulated nodes."""
 
-import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from canister.clock import SECOND
 from canister.errors import ProtocolError
 from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
 from canister.replication.messages import Live, Message, decode_message, encode_message
+from canister.testing.simulation.schedule import Schedule
 
 if TYPE_CHECKING:
     from canister.testing.simulation.cluster import SimNode
-
-START = 1_700_000_000 * SECOND
-"""Where virtual time begins; any instant would do."""
-
-
-class Schedule:
-    """Events in the order of virtual time."""
-
-    def __init__(self) -> None:
-        self.now = START
-        self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self._count = 0
-
-    def after(self, delay: int, act: Callable[[], None]) -> None:
-        """Run *act* when *delay* microseconds have passed."""
-        self._count += 1
-        heapq.heappush(self._events, (self.now + max(0, delay), self._count, act))
-
-    def run(self, duration: int) -> None:
-        """Let *duration* microseconds pass."""
-        end = self.now + duration
-        while self._events and self._events[0][0] <= end:
-            self.now, _, act = heapq.heappop(self._events)
-            act()
-        self.now = end
 
 
 class Pipe:
@@ -70,7 +44,13 @@ class Pipe:
 
     def _deliver_next(self) -> None:
         # Held up, messages wait in the order they were sent, as they do in the buffers of TCP.
-        if self._queue and not self.target.hung and not self.network.is_cut(self.source, self.target):
+        if not self._queue or self.target.hung or self.network.is_cut(self.source, self.target):
+            return
+        wait = self.target.loop.wait
+        if wait:
+            self.network.effects["waited for a slow disk"] += 1
+            self.network.schedule.after(wait, self._deliver_next)
+        else:
             self.target.receive(self.number, self._queue.popleft())
 
 
@@ -79,7 +59,8 @@ class Network:
 
     def __init__(self, schedule: Schedule, random: Random) -> None:
         self.schedule = schedule
-        self.faults: Counter[str] = Counter()
+        self.effects: Counter[str] = Counter()
+        """What the faults led to, so that a run can show that they did something."""
         self.slowest = 5_000
         self.duplicates = 0.0
         """Share of the live messages that arrive twice."""
@@ -118,14 +99,15 @@ class Network:
             return
         mine, theirs = dialer.replica.hello(), acceptor.replica.hello()
         if dialer.replica.refusal(theirs) or acceptor.replica.refusal(mine):
-            self.faults["refused"] += 1
+            self.effects["link refused"] += 1
             return
         there, back = Pipe(self, dialer, acceptor), Pipe(self, acceptor, dialer)
         there.number, back.number = acceptor.draw(), dialer.draw()
         self.pipes[dialer.address, back.number] = there
         self.pipes[acceptor.address, there.number] = back
-        acceptor.replica.opened(there.number, mine, dialed=False)
-        dialer.replica.opened(back.number, theirs, dialed=True)
+        accepted, dialed = acceptor.replica, dialer.replica
+        acceptor.loop.run(lambda: accepted.opened(there.number, mine, dialed=False))
+        dialer.loop.run(lambda: dialed.opened(back.number, theirs, dialed=True))
 
     def close(self, node: "SimNode", number: LinkId, *, tell: bool) -> None:
         """Close a link; the other end hears of it after a delay, unless the way there is cut."""
@@ -154,11 +136,14 @@ class SimRuntime:
     def send(self, links: Sequence[LinkId], message: Message) -> None:
         """Send on links; encoded, so that what arrives shares nothing with what was sent."""
         payload = encode_message(message)
+        self._node.loop.send(lambda: self._put(links, payload, may_repeat=isinstance(message, Live)))
+
+    def _put(self, links: Sequence[LinkId], payload: bytes, *, may_repeat: bool) -> None:
         for number in links:
             pipe = self._network.pipes.get((self._node.address, number))
             if pipe is not None:
                 pipe.send(payload)
-                if isinstance(message, Live) and self._network.duplicate():
+                if may_repeat and self._network.duplicate():
                     pipe.send(payload)
 
     def healed(self, report: HealReport) -> None:
@@ -183,6 +168,6 @@ def deliver(node: "SimNode", number: LinkId, payload: bytes) -> None:
         node.replica.received(number, decode_message(payload))
     except ProtocolError as error:
         node.trace(f"protocol error: {error}")
-        node.network.faults["protocol error"] += 1
+        node.network.effects["protocol error"] += 1
         node.network.close(node, number, tell=True)
         node.replica.closed(number)

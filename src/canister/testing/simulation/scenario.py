@@ -1,9 +1,12 @@
 """A random run: a workload under faults, then a heal, then the checks."""
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 from canister import edits
 from canister.clock import SECOND
@@ -27,19 +30,26 @@ from canister.testing.simulation.faults import Faults
 
 _TURN = 15 * SECOND
 """How long a node leaves a session alone before it may use it again."""
+_SHARED_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where SQLite files are, so that no time is lost waiting for a disk."""
 _HEAL = 45.0
 """Seconds the cluster is given to become equal after the last fault has ended."""
 
 
 @dataclass
 class Outcome:
-    """What happened in a run: how often each operation, fault and check came about."""
+    """What happened in a run: how often each operation, fault, effect of a fault and check came about.
+
+    *digests* are those of the nodes at the end, which are one if they are equal.
+    """
 
     seed: int
     operations: Counter[str] = field(default_factory=Counter[str])
     faults: Counter[str] = field(default_factory=Counter[str])
+    effects: Counter[str] = field(default_factory=Counter[str])
     checks: Counter[str] = field(default_factory=Counter[str])
     events: list[str] = field(default_factory=list[str])
+    digests: set[bytes] = field(default_factory=set[bytes])
 
 
 class Scenario:
@@ -50,14 +60,22 @@ class Scenario:
         size: number of nodes.
         steps: length of the faulty part.
         without: faults that are drawn and do nothing, to find out which ones matter.
+        directory: where the nodes keep SQLite files; None for stores in memory.
     """
 
-    def __init__(self, seed: int, size: int, steps: int, without: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        seed: int,
+        size: int,
+        steps: int,
+        without: frozenset[str] = frozenset(),
+        directory: Path | None = None,
+    ) -> None:
         self.without = without
         self.random = Random(seed)
         self.outcome = Outcome(seed)
         self.steps = steps
-        self.cluster = Cluster(size, seed, _config(self.random))
+        self.cluster = Cluster(size, seed, _config(self.random), directory)
         self.sessions: list[bytes] = []
         self.destroyed: dict[bytes, Version] = {}
         self.readers: list[Reader] = []
@@ -70,6 +88,7 @@ class Scenario:
             Violation: an invariant does not hold.
         """
         self.outcome.events = self.cluster.events
+        self.outcome.effects = self.cluster.network.effects
         self.cluster.run(3)
         faults = Faults(self.cluster, self.random).by_name()
         for _ in range(self.steps):
@@ -90,6 +109,7 @@ class Scenario:
         self.outcome.checks["quiet"] += check_quiet(self.cluster, seconds=15)
         self.outcome.checks["I11"] += check_stamps(self.cluster)
         self.outcome.checks["I4"] += check_destroyed(self.cluster, self.destroyed)
+        self.outcome.digests = self.cluster.digests()
         return self.outcome
 
     def _heal(self) -> None:
@@ -99,6 +119,7 @@ class Scenario:
         cluster.network.slowest = 5_000
         for node in cluster.nodes.values():
             node.hung = False
+            node.loop.latency = 0
             if node.replica is None:
                 node.boot()
         # Held back until due: as long as the furthest clock was ahead.
@@ -182,18 +203,36 @@ class Scenario:
         self.outcome.checks["whole"] += check_shape(self.cluster)
 
 
-def run_scenario(seed: int, size: int = 3, steps: int = 60) -> Outcome:
+def run_scenario(
+    seed: int,
+    size: int = 3,
+    steps: int = 60,
+    without: frozenset[str] = frozenset(),
+    *,
+    sqlite: bool = False,
+    events: list[str] | None = None,
+) -> Outcome:
     """Run one scenario.
 
     Args:
         seed: decides everything.
         size: number of nodes.
         steps: length of the faulty part.
+        without: faults to leave out.
+        sqlite: keep the sessions in SQLite files.
+        events: takes what happened, also where the run fails.
 
     Raises:
         Violation: an invariant does not hold; the same arguments repeat it.
     """
-    return Scenario(seed, size, steps).run()
+    with TemporaryDirectory(prefix="canister-", dir=_SHARED_MEMORY) if sqlite else nullcontext() as directory:
+        scenario = Scenario(seed, size, steps, without, Path(directory) if directory else None)
+        try:
+            return scenario.run()
+        finally:
+            scenario.cluster.close()
+            if events is not None:
+                events += scenario.cluster.events
 
 
 def _expiry(record: Record | None, moment: edits.Moment, policy: Policy, idle: int) -> Record | None:

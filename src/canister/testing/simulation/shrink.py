@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from canister.testing.simulation.checks import Violation
 from canister.testing.simulation.faults import FAULTS
-from canister.testing.simulation.scenario import Scenario
+from canister.testing.simulation.scenario import run_scenario
+from canister.testing.simulation.soak import Plan
 
 
 class Shrunk(NamedTuple):
@@ -24,33 +25,36 @@ class _Failure(NamedTuple):
     events: list[str]
 
 
-def shrink(seed: int, size: int, steps: int) -> Shrunk | None:
+def shrink(seed: int, plan: Plan) -> Shrunk | None:
     """Return a smaller run that fails as the given one does, None if that one does not fail."""
-    failure = _run(seed, size, steps, frozenset())
+    failure = _run(seed, plan, frozenset())
     if failure is None:
         return None
-    for fewer in range(1, steps):
-        found = _run(seed, size, fewer, frozenset())
+    for fewer in range(1, plan.steps):
+        found = _run(seed, plan._replace(steps=fewer), frozenset())
         if found is not None:
-            failure, steps = found, fewer
+            failure, plan = found, plan._replace(steps=fewer)
             break
     without = frozenset[str]()
     for fault in FAULTS:
-        found = _run(seed, size, steps, without | {fault})
+        found = _run(seed, plan, without | {fault})
         if found is not None:
             failure, without = found, without | {fault}
-    command = f"python -m canister.testing.simulation --replay {seed} --size {size} --steps {steps}"
+    command = "python -m canister.testing.simulation"
+    command += f" --replay {seed} --nodes {plan.size_for(seed)} --steps {plan.steps}"
+    if plan.sqlite:
+        command += " --sqlite"
     if without:
         command += f" --without '{','.join(sorted(without))}'"
     return Shrunk(command, failure.violation, _relevant(failure))
 
 
-def _run(seed: int, size: int, steps: int, without: frozenset[str]) -> _Failure | None:
-    scenario = Scenario(seed, size, steps, without)
+def _run(seed: int, plan: Plan, without: frozenset[str]) -> _Failure | None:
+    events: list[str] = []
     try:
-        scenario.run()
+        run_scenario(seed, plan.size_for(seed), plan.steps, without, sqlite=plan.sqlite, events=events)
     except Violation as violation:
-        return _Failure(violation, scenario.cluster.events)
+        return _Failure(violation, events)
     return None
 
 

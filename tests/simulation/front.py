@@ -1,0 +1,65 @@
+"""The session API's view of a simulated node: the code that decides on absence, on virtual time."""
+
+from typing import Any
+
+from canister import edits
+from canister.codec import encode_value, key_slot
+from canister.freshness import Fetched
+from canister.node import Node
+from canister.record import Slot
+from canister.sessions.keys import KeyRing
+from canister.sessions.lookup import Lookup, Verdict
+from canister.sessions.token import Token, draft
+from canister.testing.simulation import SimNode
+
+RING = KeyRing(["the-quick-brown-fox-jumps-over-the-lazy-dog-0123456789"])
+_STEP = 0.0005
+
+
+class Front(Node):
+    """A `Node` whose store and agent are simulated."""
+
+    def __init__(self, node: SimNode) -> None:
+        self.sim = node
+        self.config = node.cluster.config
+        self.policy = node.cluster.policy
+        self.clock = node.clock
+
+    @property
+    def store(self) -> Any:
+        return self.sim.store
+
+    def _fetch(self, session: bytes) -> Fetched:
+        """Ask the peers as the agent does, and let virtual time pass until they have answered."""
+        replica, cluster = self.sim.replica, self.sim.cluster
+        assert replica is not None
+        found: list[Fetched] = []
+        number = replica.fetches.start(session, list(replica.links), found.append)
+        for _ in range(int(self.config.remote_timeout.total_seconds() / _STEP)):
+            if found:
+                break
+            cluster.run(_STEP)
+        else:
+            replica.fetches.expire(number)
+        return found[0]
+
+
+def log_in(node: SimNode) -> Token:
+    """Create a session as the web layer does and return its token."""
+    new = draft(RING)
+    cells = {key_slot("k"): encode_value(1), Slot(new.slot): encode_value(True)}
+    version = node.commit(new.session, lambda r, m: edits.write(r, m, node.cluster.policy, cells))
+    assert version is not None
+    return new.seal(version)
+
+
+def use(node: SimNode, token: Token) -> None:
+    """Record an access."""
+    node.commit(token.session, lambda r, m: edits.touch(r, m, m.now))
+
+
+def verdict(node: SimNode, token: Token) -> Verdict:
+    """Return what a node says of a token's session after asking whom it can."""
+    lookup = Lookup(Front(node), RING)
+    (found,) = lookup.anywhere(lookup.here([token.text]))
+    return found.verdict
