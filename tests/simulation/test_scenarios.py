@@ -11,8 +11,8 @@ from canister.testing.simulation.soak import Plan, soak
 
 from . import planted
 
-SEEDS = range(120)
-SQLITE_SEEDS = range(4)
+SEEDS = range(100)
+SQLITE_SEEDS = range(3)
 
 
 def test_invariants_hold_under_faults() -> None:

@@ -41,7 +41,7 @@ class Soaked(NamedTuple):
 
 
 def soak(
-    seeds: Sequence[int], plan: Plan, progress: Callable[[int, Failure | None], None] = lambda *_: None
+    seeds: Sequence[int], plan: Plan, progress: Callable[[int, Failure | None], None] | None = None
 ) -> Soaked:
     """Run a scenario for each seed; each one depends on nothing but its seed.
 
@@ -58,7 +58,8 @@ def soak(
                 soaked.failed.append(result)
             else:
                 _add(soaked.total, result)
-            progress(done, result if isinstance(result, Failure) else None)
+            if progress is not None:
+                progress(done, result if isinstance(result, Failure) else None)
     return soaked
 
 
