@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 import struct
-import sys
 from collections.abc import Callable
 
 from canister.agent.tls import Certificate, Credentials, HandshakeError, TlsStream, check_host
@@ -20,8 +19,7 @@ from canister.replication.messages import (
 
 _MAGIC = b"CNST"
 _LENGTH = struct.Struct(">I")
-_TCP_RTO_MAX_MS = 44
-"""Without it a link that outlived a cut stays mute for as long again, at the most."""
+_LINGER = struct.Struct("ii")
 _TLS_HANDSHAKE = 22
 """The first byte of whoever begins to speak TLS."""
 
@@ -42,9 +40,6 @@ class Connection:
         self._reader = reader
         self._credentials = credentials
         self._tls: TlsStream | None = None
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # kernels before 6.15
-                writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, 1000)
         peer = writer.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "unknown"
         self.host: str = peer[0] if peer else "unknown"
@@ -57,6 +52,17 @@ class Connection:
     def write(self, payload: bytes) -> None:
         """Queue a frame."""
         self._write(_LENGTH.pack(len(payload)) + payload)
+
+    def abort(self, *, reset: bool) -> None:
+        """Close at once.
+
+        With *reset* what the peer has not acknowledged is given up, and the peer told in a single
+        packet: the end of the stream would wait behind it where nothing comes from the peer any more.
+        """
+        if reset and not self.writer.is_closing():
+            linger = _LINGER.pack(1, 0)
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
 
     async def read(self, limit: int) -> Message:
         """Return the next message, of a frame of at most *limit* bytes.

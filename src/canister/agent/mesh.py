@@ -33,6 +33,8 @@ _QUEUE = 16 * 1024 * 1024
 """Bytes that may wait for a slow peer before its link is dropped; a comparison repairs the rest."""
 _BACKOFF = (0.1, 1.5)
 """Shortest and longest seconds between two attempts to reach a member."""
+_LOOK = 0.5
+"""Seconds between two looks at whether a link that was dialed is still heard."""
 _LASTING = 5.0
 """Seconds after which a link was more than an attempt; longer than connecting and a handshake."""
 
@@ -130,7 +132,7 @@ class Mesh:
         if connection is None:
             return
         logger.info("link %d to %s closed: %s", link, connection.peer, reason)
-        connection.writer.transport.abort()
+        connection.abort(reset=self.replica.is_silent(link))
         # Told from the loop, so that a replica never hears of a link in the middle of sending on it.
         asyncio.get_running_loop().call_soon(self.replica.closed, link)
 
@@ -200,11 +202,10 @@ class Mesh:
             pause = min(pause * 2, _BACKOFF[1])
 
     def _is_linked(self, address: str) -> bool:
-        address = self._aliases.get(address, address)
-        return any(link.address == address for link in self.replica.links.values())
+        return self.replica.is_linked(self._aliases.get(address, address))
 
     async def _dial_once(self, address: str) -> None:
-        """Connect and stay until the link ends."""
+        """Connect and stay until the link ends or has fallen silent."""
         host, port = parse_address(address)
         try:
             async with asyncio.timeout(_HANDSHAKE) as attempt:
@@ -216,7 +217,16 @@ class Mesh:
             return
         finally:
             self._attempts.pop(address, None)
-        await self._run(Connection(reader, writer, self._credentials), address)
+        if self._is_linked(address):
+            writer.transport.abort()  # the peer was faster, or is heard again
+            return
+        number = await self._open(Connection(reader, writer, self._credentials), address)
+        if number:
+            reading = asyncio.create_task(self._receive(number))
+            self._readers.add(reading)
+            reading.add_done_callback(self._readers.discard)
+            while not reading.done() and self._is_linked(address):
+                await asyncio.wait([reading], timeout=_LOOK)
 
     async def _incoming(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -229,20 +239,23 @@ class Mesh:
                     self._tell(peer[0] if peer else "unknown", "too many connections without a handshake")
                 writer.transport.abort()
             else:
-                await self._run(Connection(reader, writer, self._credentials), None)
+                number = await self._open(Connection(reader, writer, self._credentials), None)
+                if number:
+                    await self._receive(number)
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
             self._readers.discard(task)
 
-    async def _run(self, connection: Connection, dialed: str | None) -> None:
+    async def _open(self, connection: Connection, dialed: str | None) -> LinkId:
+        """Shake hands; return the number of the link that is up, 0 if there is none."""
         number = 0
         name = dialed or connection.host  # its port is another one each time
         self._strangers.add(connection)
         try:
             hello = await self._handshake(connection, dialed)
             if hello is None or self.isolated:
-                return
+                return 0
             self._number += 1
             number = self._number
             self._links[number] = connection
@@ -260,12 +273,12 @@ class Mesh:
                 self.refused[error.kind] += 1
             self._tell(name, _reason(error))
             self.drop(number, _reason(error))
-            return
+            return 0
         finally:
             self._strangers.discard(connection)
             if not number:
                 connection.writer.transport.abort()
-        await self._receive(number, connection, hello.member.address)
+        return number
 
     async def _handshake(self, connection: Connection, dialed: str | None) -> Hello | None:
         async with asyncio.timeout(_HANDSHAKE):
@@ -278,7 +291,10 @@ class Mesh:
         await connection.refuse(f"{hello.member.address} {reason}")
         raise HandshakeError("no member", f"refused: {hello.member.address} {reason}")
 
-    async def _receive(self, number: LinkId, connection: Connection, address: str) -> None:
+    async def _receive(self, number: LinkId) -> None:
+        connection, link = self._links.get(number), self.replica.links.get(number)
+        if connection is None or link is None:
+            return  # it had crossed another one
         reason = "it closed the connection"
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -294,7 +310,7 @@ class Mesh:
         except (CanisterError, OSError, EOFError) as error:  # a full disk ends the link as well
             reason = _reason(error)
             if isinstance(error, CanisterError):
-                self._tell(address, reason)
+                self._tell(link.address, reason)
         finally:
             self.drop(number, reason)
 

@@ -1,10 +1,14 @@
 """One link to one peer: what has been compared on it, and what its live commits may vouch for."""
 
+from canister.clock import SECOND
 from canister.record import NodeId
 from canister.replication.messages import Hello
 from canister.replication.pull import Pull
 
 LinkId = int
+
+_CROSSING = 4 * SECOND
+"""Within it two links that crossed come up: longer than a handshake at each end."""
 
 
 class Link:
@@ -50,15 +54,19 @@ class Link:
         """Tell whether this link stays when another one to the same peer comes up.
 
         Both ends must decide alike: of two links that crossed, the one dialed by the smaller
-        address stays. A link that has fallen silent always yields, and so does one to a former
-        process of the peer.
+        address stays. Any other link yields: nobody dials beside a link but who finds it silent,
+        and the other end may still hear on it. So does one to a former process of the peer.
 
         Args:
             new: the other link.
             address: this node's own.
             silence: microseconds without a message after which a link counts as silent.
         """
-        silent = new.opened - self.last_received > silence
-        if silent or self.dialed == new.dialed or self.incarnation != new.incarnation:
+        crossed = self.dialed != new.dialed and new.opened - self.opened < _CROSSING
+        if not crossed or self.is_silent(new.opened, silence) or self.incarnation != new.incarnation:
             return False
         return self.dialed == (address < self.address)
+
+    def is_silent(self, now: int, silence: int) -> bool:
+        """Tell whether nothing has come for more than *silence* microseconds."""
+        return now - self.last_received > silence

@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     from random import Random
 
 _HEARTBEATS = 8
-"""Heartbeats in one node interval: a peer is given up after missing that many."""
+"""Heartbeats in one node interval: a peer is given up when all but one of them have not come."""
+_SOONEST = SECOND
+"""The least silence after which a link is doubted: TCP makes up for a lost packet meanwhile."""
 _TRIM_AFTER = 5 * SECOND
 _STALLED = 4
 """Node intervals after which a peer that does not go on with a comparison is given up."""
@@ -95,6 +97,7 @@ class Replica:
         self._incarnation = random.randbytes(8)
         self._node_interval = micros(config.node_interval)
         self._beat = self._node_interval // _HEARTBEATS
+        self._silence = max(2 * self._beat, _SOONEST)
         self._digest_interval = micros(config.digest_interval)
         self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
         self._live = LiveFlow(store, clock, runtime)
@@ -165,7 +168,7 @@ class Replica:
         now = self._clock.now()
         link = Link(number, hello, now, dialed=dialed)
         for old in [old for old in self.links.values() if old.address == link.address]:
-            if old.outlives(link, self.membership.address, silence=2 * self._beat):
+            if old.outlives(link, self.membership.address, silence=self._silence):
                 self._runtime.drop(number, "crossed by another link to the same peer")
                 return
             self._close(old.number, "replaced by a new link to the same peer")
@@ -176,6 +179,20 @@ class Replica:
         self._count_doubts()
         self.comparisons.start(link)
         self.acks.opened(link)
+
+    def is_linked(self, address: str) -> bool:
+        """Tell whether a link to a member is up and has not fallen silent.
+
+        One that has is dialed anew beside it: where packets were lost, TCP may stay mute long after
+        they get through again, while a new connection is there at once.
+        """
+        links = [link for link in self.links.values() if link.address == address]
+        return any(not self.is_silent(link.number) for link in links)
+
+    def is_silent(self, number: LinkId) -> bool:
+        """Tell whether a link is up on which the peer has not been heard for about two heartbeats."""
+        link = self.links.get(number)
+        return link is not None and link.is_silent(self._clock.now(), self._silence)
 
     def closed(self, number: LinkId) -> None:
         """A link is gone."""
@@ -209,7 +226,7 @@ class Replica:
         """Do what is due: heartbeats, silent peers, comparisons, upkeep. Call some times a second."""
         now = self._clock.now()
         for link in list(self.links.values()):
-            if now - link.last_received > self._node_interval:
+            if link.is_silent(now, self._node_interval - self._beat):
                 self._close(link.number, f"silent for {(now - link.last_received) / SECOND:.1f} s")
             elif link.pull is not None and now - link.pull.moved > _STALLED * self._node_interval:
                 self._close(link.number, "it does not answer what a comparison asks")

@@ -143,11 +143,10 @@ class SimNode:
         replica = self.replica
         if replica is None or self.hung:
             return
-        linked = {link.address for link in replica.links.values()}
         known = {m.address for m in replica.membership.others()} | set(self.seeds)
-        for address in sorted(known - linked - {self.address}):
+        for address in sorted(known - {self.address}):
             other = self.cluster.nodes.get(address)
-            if other is not None:
+            if other is not None and not replica.is_linked(address):
                 self.network.connect(self, other)
 
     def _repeat(self, period: int, life: int, act: Callable[[], None]) -> None:

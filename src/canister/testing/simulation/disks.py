@@ -13,7 +13,7 @@ import apsw
 from canister.clock import Clock
 from canister.config import Config
 from canister.record import NodeId
-from canister.store.base import ReplicatedStore
+from canister.store.base import ReplicatedStore, bucket_of
 from canister.store.connections import Handle, connect
 from canister.store.memory import MemoryStore
 from canister.store.sqlite import SqliteStore
@@ -39,6 +39,10 @@ class Disk(Protocol):
 
     def saved(self, name: str) -> int | None:
         """Return the last stamp of a saved state, None if there is none of that name."""
+        ...
+
+    def keeps(self, session: bytes, whole: bytes) -> bool:
+        """Tell whether every saved state holds a session as *whole*."""
         ...
 
     def restore(self, name: str) -> None:
@@ -85,6 +89,10 @@ class MemoryDisk:
         """Return the last stamp of a copy."""
         found = self._saved.get(name)
         return None if found is None else found.last_stamp()
+
+    def keeps(self, session: bytes, whole: bytes) -> bool:
+        """Tell whether every copy holds a session as *whole*."""
+        return all(store.whole(session) == whole for store in self._saved.values())
 
     def restore(self, name: str) -> None:
         """Go on with a copy of a copy, under a new node id."""
@@ -145,6 +153,17 @@ class SqliteDisk:
         """Return the last stamp in a copy."""
         found = self._saved.get(name)
         return None if found is None else found[1]
+
+    def keeps(self, session: bytes, whole: bytes) -> bool:
+        """Tell whether every copy holds a session as *whole*."""
+        sql = "SELECT 1 FROM sessions WHERE bucket = ? AND id = ? AND record = ? AND held IS NULL"
+        for copy, _ in self._saved.values():
+            connection = apsw.Connection(str(copy / "canister.db"))
+            found = connection.execute(sql, (bucket_of(session), session, whole)).fetchone()
+            connection.close()
+            if found is None:
+                return False
+        return True
 
     def restore(self, name: str) -> None:
         """Go on with a copy of a copy."""

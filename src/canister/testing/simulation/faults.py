@@ -177,13 +177,15 @@ class Faults:
                 node.loop.run(partial(_sweep, node, node.replica.gate()))
 
     def forget(self) -> None:
-        """Drop one node's copy of a session that others have."""
+        """Drop one node's copy of a session that another has, and keeps whatever happens to it."""
         node = self._any()
         sessions = sorted(session for session, _ in node.sessions())
         others = [n for n in self._cluster.nodes.values() if n is not node]
-        shared = [s for s in sessions if any(n.whole(s) == node.whole(s) for n in others)]
         replica = node.replica
-        if shared and replica is not None:
+        if replica is None:
+            return
+        shared = [s for s in sessions if any(_keeps(n, s, node.whole(s)) for n in others)]
+        if shared:
             session = self._random.choice(shared)
             node.loop.run(lambda: replica.forget(session))
 
@@ -216,3 +218,8 @@ def _sweep(node: SimNode, gate: int) -> None:
     node.store.sweep(gate, 1000, destroyed=False)
     node.store.sweep(gate, 1000, destroyed=True)
     node.disk.tidy()
+
+
+def _keeps(node: SimNode, session: bytes, whole: bytes | None) -> bool:
+    """Tell whether a node has a session so, and keeps it through a power cut and a restore."""
+    return whole is not None and node.whole(session) == whole and node.disk.keeps(session, whole)
