@@ -4,7 +4,9 @@ from collections import Counter
 
 import pytest
 
-from canister.testing.simulation import run_scenario
+from canister import edits
+from canister.codec import encode_id, encode_value, key_slot
+from canister.testing.simulation import Cluster, run_scenario
 from canister.testing.simulation.faults import FAULTS
 from canister.testing.simulation.shrink import shrink
 from canister.testing.simulation.soak import Plan, soak
@@ -66,6 +68,28 @@ def test_every_fault_and_check_comes_about() -> None:
 def test_a_seed_decides_everything() -> None:
     """The same seed gives the same run, event by event."""
     assert run_scenario(7, size=4).events == run_scenario(7, size=4).events
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_link_that_a_cut_left_mute_is_dialed_anew(seed: int) -> None:
+    """All are equal within 2 seconds of the heal, however long TCP would have waited; nobody is given up."""
+    cluster = Cluster(3, seed)
+    first, *others = cluster.nodes.values()
+    cluster.run(3)
+    cluster.network.cut([first], others)
+    cluster.network.cut(others, [first])
+    for node in cluster.nodes.values():
+        cells = {key_slot("k"): encode_value(node.address)}
+        node.commit(
+            encode_id(node.address), lambda r, m, cells=cells: edits.write(r, m, cluster.policy, cells)
+        )
+    cluster.run(5)
+    assert len(cluster.digests()) == 2
+    cluster.network.heal()
+    cluster.run(2)
+    assert len(cluster.digests()) == 1
+    assert not any("silent for" in event for event in cluster.events)
+    assert any("replaced by a new link" in event for event in cluster.events)
 
 
 def test_a_failing_seed_is_shrunk_to_a_command_and_a_short_trace() -> None:

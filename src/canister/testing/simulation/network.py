@@ -26,6 +26,7 @@ class Pipe:
         """The link's number at the target."""
         self._queue: deque[bytes] = deque()
         self._ready_at = 0
+        self._mute = False
 
     def send(self, payload: bytes) -> None:
         """Take a message; it arrives after the delay, behind all that was sent before."""
@@ -34,6 +35,7 @@ class Pipe:
 
     def flow(self) -> None:
         """Put what a cut or a hung target held up on its way again."""
+        self._mute = False
         for _ in self._queue:
             self._schedule()
 
@@ -44,7 +46,9 @@ class Pipe:
 
     def _deliver_next(self) -> None:
         # Held up, messages wait in the order they were sent, as they do in the buffers of TCP.
-        if not self._queue or self.target.hung or self.network.is_cut(self.source, self.target):
+        if self.network.is_cut(self.source, self.target):
+            self._mute = True
+        if not self._queue or self._mute or self.target.hung:
             return
         wait = self.target.loop.wait
         if wait:
@@ -66,6 +70,7 @@ class Network:
         """Share of the live messages that arrive twice."""
         self._random = random
         self._cuts: set[tuple[str, str]] = set()
+        self._cut_at = 0
         self.pipes: dict[tuple[str, LinkId], Pipe] = {}
         """Outgoing pipes by address and number of the sending end."""
 
@@ -83,13 +88,18 @@ class Network:
 
     def cut(self, sources: Sequence["SimNode"], targets: Sequence["SimNode"]) -> None:
         """Stop messages from all *sources* to all *targets*."""
+        self._cut_at = self._cut_at if self._cuts else self.schedule.now
         self._cuts |= {(a.address, b.address) for a in sources for b in targets if a is not b}
 
     def heal(self) -> None:
-        """Let all messages through again."""
+        """Let all messages through again.
+
+        What was held up waits for the next attempt of TCP, at the latest after as long again.
+        """
+        longest = self.schedule.now - self._cut_at if self._cuts else 0
         self._cuts.clear()
         for pipe in list(self.pipes.values()):
-            pipe.flow()
+            self.schedule.after(self._random.randint(0, longest), pipe.flow)
 
     def connect(self, dialer: "SimNode", acceptor: "SimNode") -> None:
         """Dial: exchange hellos and open both ends, unless something forbids it."""
