@@ -195,7 +195,7 @@ FRAMES = {
         frame(msgspec.msgpack.encode([4, [["a\nERROR forged", b"", False, b"", b""]]]))
     ],
     "is not in the digest tree": [frame(encode_message(m.AskDigests(1, now(), 0, [1, 2])))],
-    "a bucket that does not exist": [frame(encode_message(m.AskListing(1, now(), [-1])))],
+    "names a node that is not": [frame(encode_message(m.AskListing(1, now(), 3, [-1])))],
     "length <=": [
         frame(b"\x93\x03\xdd" + struct.pack(">I", 31 * MB) + b"\x90" * (31 * MB) + b"\x00"),
         frame(encode_message(m.AskDigests(1, now(), 0, [0] * 500_000))),
@@ -233,7 +233,7 @@ def test_a_peer_that_asks_without_end(cluster: Cluster, peers: list[Peer]) -> No
     flood = b"".join(
         frame(encode_message(question))
         for at in (now(), 2**56)
-        for question in (m.AskRoot(1, at), m.AskListing(1, at, list(range(64))), m.Fetch(1, b"ss1"))
+        for question in (m.AskRoot(1, at), m.AskListing(1, at, 3, list(range(64))), m.Fetch(1, b"ss1"))
         for _ in range(10)
     )
     sent = threading.Event()

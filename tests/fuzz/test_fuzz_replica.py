@@ -243,14 +243,14 @@ def later_row(name: str, at: int) -> m.Row:
 def asked(victim: Victim, kind: type[Message], number: int = 1) -> SimpleNamespace:
     pull = victim.replica.links[number].pull
     assert pull is not None
-    assert isinstance(pull.question, kind), pull.question
-    return SimpleNamespace(round=pull.round, question=pull.question)
+    assert isinstance(pull.asked[0], kind), pull.asked
+    return SimpleNamespace(round=pull.round, question=pull.asked[0])
 
 
 def equal_root(victim: Victim, claims: dict[NodeId, int], at: int | None = None) -> m.Root:
     """Answer the comparison under way with what the node itself holds."""
     at = victim.clock.now() if at is None else at
-    return m.Root(asked(victim, m.AskRoot).round, at, claims, [], victim.replica.digest(at))
+    return m.Root(asked(victim, m.AskRoot).round, at, claims, [], victim.replica.digest(at), bytes(2048), 0)
 
 
 @pytest.mark.parametrize("ahead", [DRIFT + 1, DAY, 2**56])
@@ -369,7 +369,7 @@ def test_an_answer_that_goes_on_for_ever_ends(victim: Victim) -> None:
         _ask_rows(victim, wanted)
         number = asked(victim, m.AskRows).round
         for _ in range(2):
-            victim.hears(m.Rows(number, list(rows), more=True))
+            victim.hears(m.Rows(number, list(rows), more=True, left=0))
         assert reason in victim.runtime.dropped.pop(1)
         victim.link(1, "n1:1", PEER)
 
@@ -378,17 +378,19 @@ def _ask_rows(victim: Victim, session: bytes) -> None:
     """Lead the comparison under way down to the bucket of a session."""
     now, bucket = victim.clock.now(), bucket_of(session)
     number = asked(victim, m.AskRoot).round
-    victim.hears(m.Root(number, now, {}, [], b"different"))
+    with victim.store.snapshot() as snapshot:
+        tree = DigestTree()
+        tree.build(snapshot, now)
     for level, fan in ((0, 256), (1, 16), (2, 16)):
-        (node,) = asked(victim, m.AskDigests).question.nodes
+        (node,) = asked(victim, m.AskDigests).question.nodes if level else [0]
         below = bucket >> (8, 4, 0)[level]
-        with victim.store.snapshot() as snapshot:
-            tree = DigestTree()
-            tree.build(snapshot, now)
         digests = tree.children(level, node)
         digests[below - node * fan] = b"differs!"
-        victim.hears(m.Digests(number, b"".join(digests)))
-    assert asked(victim, m.AskListing).question.buckets == [bucket]
+        joined = b"".join(digests)
+        many = 10**9  # sessions, so that it goes all the way down
+        root = m.Root(number, now, {}, [], b"different", joined, many)
+        victim.hears(m.Digests(number, joined) if level else root)
+    assert asked(victim, m.AskListing).question.nodes == [bucket]
     victim.hears(m.Listing(number, [b"unknown!"]))
 
 
@@ -469,13 +471,15 @@ def test_links_have_an_end(victim: Victim) -> None:
         m.AskDigests(1, START, 3, [0]),
         m.AskDigests(1, START, 2**63, [0]),
         m.AskDigests(1, START, 2, [4096]),
-        m.AskListing(1, START, [7] * 1000),
-        m.AskListing(1, START, [-1]),
-        m.AskListing(1, START, [2**64 - 1]),
-        m.AskRows(1, START, [(7, [])] * 1000),
-        m.AskRows(1, START, [(65_536, [])]),
+        m.AskListing(1, START, 3, [7] * 1000),
+        m.AskListing(1, START, 3, [-1]),
+        m.AskListing(1, START, 3, [2**64 - 1]),
+        m.AskListing(1, START, 4, [0]),
+        m.AskRows(1, START, 3, [(7, [])] * 1000),
+        m.AskRows(1, START, 3, [(65_536, [])]),
+        m.AskRows(1, START, 1, [(256, [])]),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_a_question_asks_for_each_thing_once(victim: Victim, question: Message) -> None:
     """Asking a thousand times for the same in one frame would make a small question a huge answer."""
@@ -490,6 +494,6 @@ def test_questions_as_of_any_instant_leave_the_digests_right(victim: Victim) -> 
     for at in (0, 2**57 - 1, START, START + 500 * DAY, 1):
         victim.hears(m.AskRoot(1, at))
         victim.hears(m.AskDigests(1, at, 0, [0]))
-        victim.hears(m.AskListing(1, at, [bucket_of(encode_id("s1"))]))
+        victim.hears(m.AskListing(1, at, 3, [bucket_of(encode_id("s1"))]))
         victim.check()
     assert not victim.runtime.dropped

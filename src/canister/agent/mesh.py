@@ -1,6 +1,7 @@
 """Links to the other nodes over TCP: listening, dialing for ever, frames in and out."""
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ logger = logging.getLogger("canister.mesh")
 
 _HANDSHAKE = 2.0
 """Seconds for connecting, and for TLS and the hello."""
+_IMPATIENT, _TURNS = 0.5, 4
+"""Seconds for connecting, in all attempts but each fourth: TCP itself would ask again after one second."""
 _MOST_STRANGERS = 64
 """Connections that may be in their handshake at once."""
 _READ_AHEAD = 256 * 1024
@@ -190,25 +193,27 @@ class Mesh:
             await asyncio.sleep(60)  # it is looked at again as long as it is a member
             return
         pause = _BACKOFF[0]
-        while True:
+        for attempt in itertools.count():
             begun = asyncio.get_running_loop().time()
+            patience = _IMPATIENT if attempt % _TURNS else _HANDSHAKE
             if not self._is_linked(address) and not self.isolated:
-                await self._dial_once(address)
+                await self._dial_once(address, patience)
             spent = asyncio.get_running_loop().time() - begun
             if spent > _LASTING:
                 pause = _BACKOFF[0]
             # An attempt that nobody answered has been a pause by itself.
-            await asyncio.sleep(max(_BACKOFF[0], pause - spent) * self._random.uniform(0.5, 1.0))
+            rest = pause - spent if spent < patience else 0.0
+            await asyncio.sleep(max(_BACKOFF[0], rest) * self._random.uniform(0.5, 1.0))
             pause = min(pause * 2, _BACKOFF[1])
 
     def _is_linked(self, address: str) -> bool:
         return self.replica.is_linked(self._aliases.get(address, address))
 
-    async def _dial_once(self, address: str) -> None:
+    async def _dial_once(self, address: str, patience: float) -> None:
         """Connect and stay until the link ends or has fallen silent."""
         host, port = parse_address(address)
         try:
-            async with asyncio.timeout(_HANDSHAKE) as attempt:
+            async with asyncio.timeout(patience) as attempt:
                 self._attempts[address] = attempt
                 reader, writer = await asyncio.open_connection(host, port, limit=_READ_AHEAD)
         except (OSError, TimeoutError) as error:

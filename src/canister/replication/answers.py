@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from canister.errors import ProtocolError
 from canister.record import NodeId
-from canister.replication.digests import LEAF, LEVELS, SHORT, View
+from canister.replication.digests import FEW, LEAF, LEVELS, SHORT, View
 from canister.replication.messages import (
     AskDigests,
     AskListing,
@@ -17,10 +17,14 @@ from canister.replication.messages import (
     Row,
     Rows,
 )
-from canister.store.base import BUCKETS, Member
+from canister.store.base import Member
 
 _FRAME = 256 * 1024
 """Bytes of rows after which a frame is sent."""
+_ANSWER = 2 * 1024 * 1024
+"""Bytes of rows after which the rest is left to another question: answers wait in the link's queue."""
+_GROWTH = 4
+"""How many times as many sessions may be listed at once as are asked for: there may be more by now."""
 
 
 def answer_root(question: AskRoot, view: View, now: int, node: NodeId, members: list[Member]) -> Root:
@@ -30,7 +34,8 @@ def answer_root(question: AskRoot, view: View, now: int, node: NodeId, members: 
     """
     claims = {node: view.snapshot.last_stamp(), **view.snapshot.heard()}
     at = max(now, question.now)
-    return Root(question.round, at, claims, members, view.root(at))
+    below = b"".join(view.children(at, 0, 0))
+    return Root(question.round, at, claims, members, view.root(at), below, view.size(at))
 
 
 def answer(question: AskDigests | AskListing | AskRows, view: View) -> Iterable[Message]:
@@ -39,18 +44,19 @@ def answer(question: AskDigests | AskListing | AskRows, view: View) -> Iterable[
     Raises:
         ProtocolError: the question names what cannot exist.
     """
+    nodes = [node for node, _ in question.wanted] if isinstance(question, AskRows) else question.nodes
+    if not 0 <= question.level <= LEAF or not _within(nodes, LEVELS[question.level]):
+        raise ProtocolError("a question names a node that is not in the digest tree")
     if isinstance(question, AskDigests):
-        if not 0 <= question.level < LEAF or not _within(question.nodes, LEVELS[question.level]):
-            raise ProtocolError("a question names a node that is not in the digest tree")
+        if question.level == LEAF:
+            raise ProtocolError("a question asks for digests below the digest tree")
         digests = [view.children(question.at, question.level, node) for node in question.nodes]
         return [Digests(question.round, b"".join(d for group in digests for d in group))]
+    if question.level < LEAF and view.size(question.at) > _GROWTH * FEW * LEVELS[question.level]:
+        raise ProtocolError("a question is about too many sessions at once")
     if isinstance(question, AskListing):
-        if not _within(question.buckets, BUCKETS):
-            raise ProtocolError("a question names a bucket that does not exist")
-        return [Listing(question.round, [_short(view, question.at, bucket) for bucket in question.buckets])]
-    if not _within([bucket for bucket, _ in question.wanted], BUCKETS):
-        raise ProtocolError("a question names a bucket that does not exist")
-    return _frames(question.round, _wanted_rows(question, view))
+        return [Listing(question.round, [_short(view, question, node) for node in nodes])]
+    return _frames(question, view)
 
 
 def _within(numbers: Sequence[int], size: int) -> bool:
@@ -58,31 +64,40 @@ def _within(numbers: Sequence[int], size: int) -> bool:
     return len(set(numbers)) == len(numbers) and all(0 <= number < size for number in numbers)
 
 
-def _short(view: View, at: int, bucket: int) -> bytes:
-    return b"".join(listed.digest[:SHORT] for listed in view.listing(at, bucket))
+def _short(view: View, question: AskListing, node: int) -> bytes:
+    listing = view.listing(question.at, question.level, node)
+    return b"".join(listed.digest[:SHORT] for listed in listing)
 
 
-def _wanted_rows(question: AskRows, view: View) -> Iterator[Row]:
-    for bucket, digests in question.wanted:
-        listing = view.listing(question.at, bucket)
-        by_digest = {listed.digest[:SHORT]: listed.session for listed in listing}
-        # A digest that is gone means a session changed since it was listed: which one is not
-        # known here, so the whole bucket goes.
-        known = all(digest in by_digest for digest in digests)
-        sessions = [by_digest[d] for d in digests] if known else [listed.session for listed in listing]
+def _frames(question: AskRows, view: View) -> Iterator[Rows]:
+    frame: list[Row] = []
+    size = sent = 0
+    left = sum(len(digests) for _, digests in question.wanted)
+    for count, sessions in _wanted(question, view):
+        if sent > _ANSWER:
+            break
+        left -= count
         for session in sessions:
             record = view.snapshot.whole(session)
-            if record is not None:
-                yield session, record
+            if record is None:
+                continue
+            if size > _FRAME:
+                yield Rows(question.round, frame, more=True, left=0)
+                frame, size = [], 0
+            frame.append((session, record))
+            size += len(session) + len(record)
+            sent += len(session) + len(record)
+    yield Rows(question.round, frame, more=False, left=left)
 
 
-def _frames(round_number: int, rows: Iterable[Row]) -> Iterator[Rows]:
-    frame: list[Row] = []
-    size = 0
-    for row in rows:
-        if size > _FRAME:
-            yield Rows(round_number, frame, more=True)
-            frame, size = [], 0
-        frame.append(row)
-        size += len(row[0]) + len(row[1])
-    yield Rows(round_number, frame, more=False)
+def _wanted(question: AskRows, view: View) -> Iterator[tuple[int, list[bytes]]]:
+    """Return the sessions to send, and how many of the digests asked for they stand for."""
+    for node, digests in question.wanted:
+        listing = view.listing(question.at, question.level, node)
+        by_digest = {listed.digest[:SHORT]: listed.session for listed in listing}
+        if all(digest in by_digest for digest in digests):
+            yield from ((1, [by_digest[digest]]) for digest in digests)
+        else:
+            # A digest that is gone means a session changed since it was listed: which one is not
+            # known here, so all below the node go.
+            yield len(digests), [listed.session for listed in listing]

@@ -49,25 +49,23 @@ class Comparisons:
         """Begin a comparison on a link; one under way there is given up."""
         self._round += 1
         link.pull = Pull(self._round, self._clock.now())
-        self._runtime.send([link.number], link.pull.question)
+        self._ask(link, link.pull)
 
     def answered(self, link: Link, message: Root | Digests | Listing | Rows) -> Pull | None:
         """Take an answer and ask on; return the comparison once it is complete."""
         pull = link.pull
         if pull is None or message.round != pull.round:
             return None
-        question = pull.question
         with self._view() as view:
             rows = pull.answered(message, view)
         if rows is not None:
             self._take(link, [decode_row(row) for row in rows])
-        if pull.done:
+        if not pull.queued:
             link.pull = None
             link.reconciled_at = pull.at
             link.was_equal = isinstance(message, Root)
             return pull
-        if pull.question is not question:
-            self._runtime.send([link.number], pull.question)
+        self._ask(link, pull)
         return None
 
     def finished(self, link: Link, links: Sequence[Link], members: int) -> HealReport | None:
@@ -76,6 +74,10 @@ class Comparisons:
         if len(equal) == members and members:
             self.heals.last_equal = max(self.heals.last_equal, min(equal))
         return self.heals.healed(link.address, self._clock.now())
+
+    def _ask(self, link: Link, pull: Pull) -> None:
+        for question in pull.ask():
+            self._runtime.send([link.number], question)
 
     def _take(self, link: Link, batch: Batch) -> None:
         self.exchanged += len(batch)

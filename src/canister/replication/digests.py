@@ -12,6 +12,19 @@ LEVELS = (1, 256, 4_096, BUCKETS)
 LEAF = len(LEVELS) - 1
 SHORT = 8
 """Bytes of a digest on the wire below the root: the root confirms the outcome at the next round."""
+FEW = 32
+"""Sessions below a node of the tree that are listed rather than compared further down."""
+
+
+def buckets_of(level: int, node: int) -> range:
+    """Return the buckets below a node of the tree."""
+    width = BUCKETS // LEVELS[level]
+    return range(node * width, (node + 1) * width)
+
+
+def node_of_bucket(level: int, bucket: int) -> int:
+    """Return the node of a level that a bucket is below."""
+    return bucket * LEVELS[level] // BUCKETS
 
 
 class DigestTree:
@@ -25,6 +38,8 @@ class DigestTree:
         self._levels: list[list[int]] = [[0] * size for size in LEVELS]
         self._applied = 0
         self._horizon = 0
+        self.size = 0
+        """How many sessions are in the digests."""
 
     @property
     def applied(self) -> int:
@@ -34,10 +49,11 @@ class DigestTree:
     def build(self, snapshot: Snapshot, at: int) -> None:
         """Begin anew from the stored sessions."""
         self._levels = [[0] * size for size in LEVELS]
+        self.size = 0
         self._applied = snapshot.last_stamp()
         self._horizon = at
         for bucket, digest in snapshot.marks(at, 2**63 - 1):
-            self._toggle(bucket, digest)
+            self._toggle(bucket, digest, 1)
 
     def catch_up(self, snapshot: Snapshot) -> list[LogEntry]:
         """Take in what was logged since; return it."""
@@ -45,8 +61,8 @@ class DigestTree:
         for entry in entries:
             for change in entry.changes:
                 bucket = bucket_of(change.session)
-                self._toggle_mark(bucket, change.before)
-                self._toggle_mark(bucket, change.after)
+                self._toggle_mark(bucket, change.before, -1)
+                self._toggle_mark(bucket, change.after, 1)
             self._applied = entry.stamp
         return entries
 
@@ -56,7 +72,7 @@ class DigestTree:
             return
         low, high = sorted((self._horizon, at))
         for bucket, digest in snapshot.marks(low, high):
-            self._toggle(bucket, digest)
+            self._toggle(bucket, digest, 1 if at == low else -1)
         self._horizon = at
 
     def root(self) -> bytes:
@@ -69,11 +85,12 @@ class DigestTree:
         below = self._levels[level + 1]
         return [below[i].to_bytes(16, "big")[:SHORT] for i in range(node * fan, (node + 1) * fan)]
 
-    def _toggle_mark(self, bucket: int, mark: Mark | None) -> None:
+    def _toggle_mark(self, bucket: int, mark: Mark | None, count: int) -> None:
         if mark is not None and mark.retain > self._horizon:
-            self._toggle(bucket, mark.digest)
+            self._toggle(bucket, mark.digest, count)
 
-    def _toggle(self, bucket: int, digest: bytes) -> None:
+    def _toggle(self, bucket: int, digest: bytes, count: int) -> None:
+        self.size += count
         value = int.from_bytes(digest, "big")
         for level, size in zip(self._levels, LEVELS, strict=True):
             level[bucket * size // BUCKETS] ^= value
@@ -96,6 +113,11 @@ class View:
         self._tree.move(self.snapshot, at)
         return self._tree.children(level, node)
 
-    def listing(self, at: int, bucket: int) -> list[Listed]:
-        """Return the sessions of a bucket that are retained at *at*."""
-        return self.snapshot.listing(bucket, at)
+    def size(self, at: int) -> int:
+        """Return how many sessions are retained at *at*."""
+        self._tree.move(self.snapshot, at)
+        return self._tree.size
+
+    def listing(self, at: int, level: int, node: int) -> list[Listed]:
+        """Return the sessions below a node of the tree that are retained at *at*."""
+        return self.snapshot.listing(buckets_of(level, node), at)

@@ -91,13 +91,19 @@ class AskRoot(Message, frozen=True, tag=5):
 
 
 class Root(Message, frozen=True, tag=6):
-    """The root digest as of *at*, and what the sender had heard before it was taken."""
+    """The root digest as of *at*, and what the sender had heard before it was taken.
+
+    *below* are the digests one level down, shortened to 8 bytes, joined; *size* is the number of
+    sessions in them.
+    """
 
     round: int
     at: _Instant
     claims: _Heard
     members: _Members
     digest: bytes
+    below: bytes
+    size: _Instant
 
 
 class AskDigests(Message, frozen=True, tag=7):
@@ -117,34 +123,40 @@ class Digests(Message, frozen=True, tag=8):
 
 
 class AskListing(Message, frozen=True, tag=9):
-    """Ask for the session digests in the given buckets."""
+    """Ask for the digests of the sessions below the given nodes of the tree."""
 
     round: int
     at: _Instant
-    buckets: _Numbers
+    level: int
+    nodes: _Numbers
 
 
 class Listing(Message, frozen=True, tag=10):
-    """For each bucket asked for its session digests, each shortened to 8 bytes, joined."""
+    """For each node asked for its session digests, each shortened to 8 bytes, joined."""
 
     round: int
-    buckets: Annotated[list[bytes], Meta(max_length=1024)]
+    nodes: Annotated[list[bytes], Meta(max_length=1024)]
 
 
 class AskRows(Message, frozen=True, tag=11):
-    """Ask for the sessions with the given digests, by bucket."""
+    """Ask for the sessions with the given digests, by the node of the tree that they are below."""
 
     round: int
     at: _Instant
+    level: int
     wanted: Annotated[list[_Wanted], Meta(max_length=1024)]
 
 
 class Rows(Message, frozen=True, tag=12):
-    """Whole sessions; *more* tells that another frame follows."""
+    """Whole sessions; *more* tells that another frame follows.
+
+    Without it, *left* is how many of the sessions asked for, the last ones, have to be asked for anew.
+    """
 
     round: int
     rows: _Rows
     more: bool
+    left: int
 
 
 class Fetch(Message, frozen=True, tag=13):

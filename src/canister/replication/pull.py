@@ -1,7 +1,8 @@
 """One comparison with one peer, seen by the side that pulls.
 
-Root, then down the digest tree where it differs, then bucket listings, then the sessions that differ.
-One question is out at a time and the answers arrive in bounded frames, so it may be cut anywhere.
+Root, then down the digest tree where it differs, then listings of what is below the nodes that differ,
+then the sessions that differ. A few questions are out at a time, so that a slow network costs few waits;
+they are answered in order and in bounded frames, so it may be cut anywhere.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Protocol
 
 from canister.errors import ProtocolError
 from canister.record import NodeId
-from canister.replication.digests import LEAF, SHORT
+from canister.replication.digests import FEW, LEAF, LEVELS, SHORT, node_of_bucket
 from canister.replication.messages import (
     AskDigests,
     AskListing,
@@ -25,8 +26,10 @@ from canister.store.base import Listed, bucket_of
 
 Question = AskRoot | AskDigests | AskListing | AskRows
 
+_AT_ONCE = 4
+"""Questions that may be out at a time: with their answers they fit the queue of a link."""
 _NODES_AT_ONCE = 1024
-_BUCKETS_AT_ONCE = 512
+_LISTED_AT_ONCE = 512
 _SESSIONS_AT_ONCE = 512
 
 
@@ -41,8 +44,12 @@ class Holdings(Protocol):
         """Return the shortened digests one level below a node of the tree."""
         ...
 
-    def listing(self, at: int, bucket: int) -> list[Listed]:
-        """Return the sessions of a bucket."""
+    def size(self, at: int) -> int:
+        """Return the number of sessions."""
+        ...
+
+    def listing(self, at: int, level: int, node: int) -> list[Listed]:
+        """Return the sessions below a node of the tree."""
         ...
 
 
@@ -60,20 +67,24 @@ class Pull:
         self._now = now
         self.moved = now
         """When it began or the peer last answered."""
-        self._asked: Question = AskRoot(round_number, now)
-        self._open: list[Question] = []
+        self.asked: list[Question] = []
+        """What is out, in the order in which the answers come."""
+        self._open: list[Question] = [AskRoot(round_number, now)]
+        self._size = 0
         self._got: set[bytes] = set()
-        self.done = False
-
-    @property
-    def question(self) -> Question:
-        """What to ask next."""
-        return self._asked
 
     @property
     def queued(self) -> int:
-        """How many questions are still open."""
-        return 0 if self.done else 1 + len(self._open)
+        """How many questions are still open; none once all is compared."""
+        return len(self.asked) + len(self._open)
+
+    def ask(self) -> list[Question]:
+        """Return the questions to send now."""
+        questions: list[Question] = []
+        while self._open and len(self.asked) < _AT_ONCE:
+            questions.append(self._open.pop())
+            self.asked.append(questions[-1])
+        return questions
 
     def answered(self, answer: Root | Digests | Listing | Rows, mine: Holdings) -> list[Row] | None:
         """Take an answer; return sessions to merge, or None where it brought none.
@@ -82,7 +93,7 @@ class Pull:
             ProtocolError: the answer does not fit the question.
         """
         rows: list[Row] | None = None
-        asked = self._asked
+        asked = self.asked[0] if self.asked else None
         if isinstance(answer, Root) and isinstance(asked, AskRoot):
             self._compare_root(answer, mine)
         elif isinstance(answer, Digests) and isinstance(asked, AskDigests):
@@ -94,71 +105,88 @@ class Pull:
             self._check_rows(asked, answer)
             if answer.more:
                 return rows
+            self._ask_for_rest(asked, answer.left)
             self._got.clear()
         else:
             raise ProtocolError(f"{type(answer).__name__} does not answer {type(asked).__name__}")
-        if self._open:
-            self._asked = self._open.pop()
-        else:
-            self.done = True
+        self.asked.pop(0)
         return rows
 
     def _check_rows(self, asked: AskRows, answer: Rows) -> None:
         """Refuse what makes an answer longer than the buckets asked for: it could go on for ever."""
         sessions = [session for session, _ in answer.rows]
-        buckets = {bucket for bucket, _ in asked.wanted}
+        nodes = {node for node, _ in asked.wanted}
         if answer.more and not sessions:
             raise ProtocolError("an answer goes on with an empty frame")
-        if any(bucket_of(session) not in buckets for session in sessions):
+        if any(node_of_bucket(asked.level, bucket_of(session)) not in nodes for session in sessions):
             raise ProtocolError("an answer holds a session that was not asked for")
         got = len(self._got) + len(sessions)
         self._got.update(sessions)
         if len(self._got) != got:
             raise ProtocolError("an answer holds a session twice")
 
+    def _ask_for_rest(self, asked: AskRows, left: int) -> None:
+        count = sum(len(digests) for _, digests in asked.wanted)
+        if left and not 0 < left < count:
+            raise ProtocolError("an answer leaves more than was asked for, or everything")
+        rest: list[tuple[int, list[bytes]]] = []
+        answered = count - left
+        for node, digests in asked.wanted:
+            if answered < len(digests):
+                rest.append((node, digests[answered:]))
+            answered = max(0, answered - len(digests))
+        if rest:
+            self._open.append(AskRows(self.round, self.at, asked.level, rest))
+
     def _compare_root(self, root: Root, mine: Holdings) -> None:
         self.at = max(root.at, self._now)
         self.claims = root.claims
         if root.digest != mine.root(self.at):
-            self._open.append(AskDigests(self.round, self.at, 0, [0]))
+            # The greater of both, so that it is never more to list than a node really holds.
+            self._size = max(root.size, mine.size(self.at))
+            self._compare(0, [0], root.below, mine)
 
     def _compare_digests(self, asked: AskDigests, answer: Digests, mine: Holdings) -> None:
-        own = [(asked.level, node, mine.children(self.at, asked.level, node)) for node in asked.nodes]
-        if len(answer.digests) != SHORT * sum(len(digests) for _, _, digests in own):
+        self._compare(asked.level, asked.nodes, answer.digests, mine)
+
+    def _compare(self, level: int, nodes: list[int], below: bytes, mine: Holdings) -> None:
+        """Compare the digests one level below nodes, and ask on where they differ."""
+        own = [(node, mine.children(self.at, level, node)) for node in nodes]
+        if len(below) != SHORT * sum(len(digests) for _, digests in own):
             raise ProtocolError("a list of digests has the wrong length")
-        theirs = _cut(answer.digests)
+        theirs = _cut(below)
         differ = [
             node * len(digests) + i
-            for _, node, digests in own
+            for node, digests in own
             for i, digest in enumerate(digests)
             if digest != next(theirs)
         ]
-        level = asked.level + 1
-        size = _BUCKETS_AT_ONCE if level == LEAF else _NODES_AT_ONCE
-        for start in range(0, len(differ), size):
-            nodes = differ[start : start + size]
-            self._open.append(
-                AskListing(self.round, self.at, nodes)
-                if level == LEAF
-                else AskDigests(self.round, self.at, level, nodes)
-            )
+        level += 1
+        if level == LEAF or self._size <= FEW * LEVELS[level]:
+            for start in range(0, len(differ), _LISTED_AT_ONCE):
+                nodes = differ[start : start + _LISTED_AT_ONCE]
+                self._open.append(AskListing(self.round, self.at, level, nodes))
+        else:
+            for start in range(0, len(differ), _NODES_AT_ONCE):
+                nodes = differ[start : start + _NODES_AT_ONCE]
+                self._open.append(AskDigests(self.round, self.at, level, nodes))
 
     def _compare_listing(self, asked: AskListing, answer: Listing, mine: Holdings) -> None:
-        if len(answer.buckets) != len(asked.buckets) or any(len(b) % SHORT for b in answer.buckets):
-            raise ProtocolError("a bucket listing has the wrong length")
+        if len(answer.nodes) != len(asked.nodes) or any(len(digests) % SHORT for digests in answer.nodes):
+            raise ProtocolError("a listing has the wrong length")
         wanted: list[tuple[int, list[bytes]]] = []
         count = 0
-        for bucket, theirs in zip(asked.buckets, answer.buckets, strict=True):
-            own = {listed.digest[:SHORT] for listed in mine.listing(self.at, bucket)}
+        for node, theirs in zip(asked.nodes, answer.nodes, strict=True):
+            own = {listed.digest[:SHORT] for listed in mine.listing(self.at, asked.level, node)}
             lacking = [digest for digest in _cut(theirs) if digest not in own]
             if lacking:
-                wanted.append((bucket, lacking))
+                wanted.append((node, lacking))
                 count += len(lacking)
             if count >= _SESSIONS_AT_ONCE:
-                self._open.append(AskRows(self.round, self.at, wanted))
+                self._open.append(AskRows(self.round, self.at, asked.level, wanted))
                 wanted, count = [], 0
         if wanted:
-            self._open.append(AskRows(self.round, self.at, wanted))
+            self._open.append(AskRows(self.round, self.at, asked.level, wanted))
 
 
 def _cut(digests: bytes) -> Iterator[bytes]:

@@ -61,7 +61,7 @@ class LogEntry(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A session in a bucket listing."""
+    """A session in a listing of buckets."""
 
     session: bytes
     digest: bytes
@@ -112,8 +112,8 @@ class Snapshot(Protocol):
         """Return bucket and digest of the sessions with ``above < retain <= upto``."""
         ...
 
-    def listing(self, bucket: int, at: int) -> list[Listed]:
-        """Return the sessions of a bucket that are still retained at *at*."""
+    def listing(self, buckets: range, at: int) -> list[Listed]:
+        """Return the sessions of neighbouring buckets that are still retained at *at*."""
         ...
 
     def whole(self, session: bytes) -> bytes | None:

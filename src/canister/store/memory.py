@@ -162,8 +162,8 @@ class MemoryStore:
             if above < row.mark.retain <= upto:
                 yield bucket_of(session), row.mark.digest
 
-    def listing(self, bucket: int, at: int) -> list[Listed]:
-        rows = sorted((s, row) for s, row in self.rows.items() if bucket_of(s) == bucket)
+    def listing(self, buckets: range, at: int) -> list[Listed]:
+        rows = sorted((s, row) for s, row in self.rows.items() if bucket_of(s) in buckets)
         return [Listed(session, row.mark.digest) for session, row in rows if row.mark.retain > at]
 
     def whole(self, session: bytes) -> bytes | None:

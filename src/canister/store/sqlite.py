@@ -109,9 +109,10 @@ class SqliteSnapshot:
         sql = "SELECT bucket, digest FROM sessions WHERE retain > ? AND retain <= ?"
         yield from self._execute(sql, (above, upto))
 
-    def listing(self, bucket: int, at: int) -> list[Listed]:
-        sql = "SELECT id, digest FROM sessions WHERE bucket = ? AND retain > ? ORDER BY id"
-        return [Listed(session, digest) for session, digest in self._execute(sql, (bucket, at))]
+    def listing(self, buckets: range, at: int) -> list[Listed]:
+        sql = "SELECT id, digest FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ? ORDER BY id"
+        found = self._execute(sql, (buckets.start, buckets.stop, at))
+        return [Listed(session, digest) for session, digest in found]
 
     def whole(self, session: bytes) -> bytes | None:
         found = self._execute(_LOAD, (bucket_of(session), session)).fetchone()

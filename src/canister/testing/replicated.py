@@ -14,7 +14,7 @@ from canister.record import (
     merge,
     stamp_of,
 )
-from canister.store.base import Change, Listed, Mark, Member, Merged, ReplicatedStore, bucket_of
+from canister.store.base import BUCKETS, Change, Listed, Mark, Member, Merged, ReplicatedStore, bucket_of
 from canister.testing.clock import ManualClock
 from canister.testing.contract import (
     CONFIG,
@@ -181,9 +181,13 @@ class ReplicatedStoreContract(MergingContract):
         assert marks(store, retain[b"s"] - 1, retain[b"s"]) == [(bucket_of(b"s"), digests[b"s"])]
         with store.snapshot() as view:
             bucket = bucket_of(b"s")
-            assert view.listing(bucket, retain[b"s"] - 1) == [Listed(b"s", digests[b"s"])]
-            assert view.listing(bucket, retain[b"s"]) == []
-            assert view.listing(bucket ^ 1, 0) == []
+            assert view.listing(range(bucket, bucket + 1), retain[b"s"] - 1) == [Listed(b"s", digests[b"s"])]
+            assert view.listing(range(bucket, bucket + 1), retain[b"s"]) == []
+            assert view.listing(range(bucket), 0) + view.listing(range(bucket + 1, BUCKETS), 0) == [
+                Listed(b"t", digests[b"t"])
+            ]
+            everything = [Listed(session, digest) for session, digest in sorted(digests.items())]
+            assert view.listing(range(BUCKETS), 0) == everything
             assert view.whole(b"nothing") is None
 
     def test_digests_are_keyed_by_the_cluster(self, another: StoreOpener, clock: ManualClock) -> None:

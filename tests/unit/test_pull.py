@@ -1,0 +1,163 @@
+"""One side of a comparison against the other, without a network between them."""
+
+import pytest
+
+from canister import edits
+from canister.clock import DAY
+from canister.codec import encode_id
+from canister.config import Config, Policy
+from canister.errors import ProtocolError
+from canister.record import KEY, NodeId, Slot
+from canister.replication import answers, pull
+from canister.replication.answers import answer, answer_root
+from canister.replication.digests import DigestTree, View
+from canister.replication.messages import (
+    AskListing,
+    AskRoot,
+    AskRows,
+    Message,
+    Rows,
+    decode_row,
+    encode_message,
+)
+from canister.replication.pull import Pull
+from canister.store.memory import MemoryStore
+from canister.testing.clock import ManualClock
+
+CONFIG = Config(max_value=1024 * 1024)
+POLICY = Policy.of(CONFIG)
+START = 1_700_000_000_000_000
+
+
+class Side:
+    """A store and its digests."""
+
+    def __init__(self, name: bytes) -> None:
+        self.clock = ManualClock(START)
+        self.store = MemoryStore(CONFIG, self.clock, NodeId(name * 8))
+        self.tree = DigestTree()
+        with self.store.snapshot() as snapshot:
+            self.tree.build(snapshot, START)
+
+    def put(self, *names: str, value: bytes = b"\x01") -> None:
+        writes = {Slot(KEY + b"\xa1a"): value}
+        for name in names:
+            self.store.commit([(encode_id(name), lambda r, at: edits.write(r, at, POLICY, writes))])
+
+    def view(self) -> View:
+        with self.store.snapshot() as snapshot:
+            self.tree.catch_up(snapshot)
+            return View(self.tree, snapshot)
+
+    def answers(self, question: pull.Question) -> list[Message]:
+        if isinstance(question, AskRoot):
+            return [answer_root(question, self.view(), START, self.store.node, [])]
+        return list(answer(question, self.view()))
+
+
+def take_all(asker: Side, asked: Side) -> tuple[int, list[int]]:
+    """Pull until nothing is open; return the round trips, and the bytes in each of them."""
+    comparison = Pull(1, START)
+    sizes: list[int] = []
+    while questions := comparison.ask():
+        said = [message for question in questions for message in asked.answers(question)]
+        sizes.append(sum(len(encode_message(message)) for message in said))
+        for message in said:
+            rows = comparison.answered(message, asker.view())
+            asker.store.merge([decode_row(row) for row in rows or ()], {})
+        assert len(sizes) < 1000
+    assert not comparison.queued
+    return len(sizes), sizes
+
+
+def names(kind: str, count: int) -> list[str]:
+    return [f"{kind}-{number}" for number in range(count)]
+
+
+@pytest.fixture
+def sides() -> tuple[Side, Side]:
+    """Two nodes that hold the same 500 sessions."""
+    one, other = Side(b"1"), Side(b"2")
+    one.put(*names("both", 500))
+    take_all(other, one)
+    assert one.view().root(START) == other.view().root(START)
+    return one, other
+
+
+def test_what_is_equal_takes_one_round_trip(sides: tuple[Side, Side]) -> None:
+    """The root tells."""
+    trips, sizes = take_all(*sides)
+    assert trips == 1
+    assert sizes[0] < 2500
+
+
+def test_a_thousand_differences_take_few_round_trips(sides: tuple[Side, Side]) -> None:
+    """On a slow network each costs a wait: root, a listing, rows."""
+    one, other = sides
+    one.put(*names("one", 500))
+    other.put(*names("other", 500))
+    assert take_all(one, other)[0] <= 3
+    assert take_all(other, one)[0] <= 3
+    assert one.view().root(START) == other.view().root(START)
+    assert one.view().size(START) == 1500
+
+
+def test_questions_do_not_wait_for_each_other(sides: tuple[Side, Side]) -> None:
+    """Rows of thousands of sessions are asked for in several questions, sent at once."""
+    one, other = sides
+    other.put(*names("new", 2000))
+    assert take_all(one, other)[0] <= 4
+    assert one.view().root(START) == other.view().root(START)
+
+
+def test_the_size_is_that_of_the_instant(sides: tuple[Side, Side]) -> None:
+    """Whichever way the digests are moved."""
+    one, _ = sides
+    view = one.view()
+    assert [view.size(at) for at in (START, START + 500 * DAY, START, 0)] == [500, 0, 500, 500]
+
+
+def test_among_many_sessions_the_tree_is_walked_down(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing of everything would cost more than the differences are worth."""
+    monkeypatch.setattr(pull, "FEW", 0)
+    one, other = sides
+    other.put("new")
+    trips, sizes = take_all(one, other)
+    assert trips == 5  # root, two levels, a listing, rows
+    assert sum(sizes) < 4000
+    assert one.view().root(START) == other.view().root(START)
+
+
+def test_an_answer_is_bounded_whatever_the_sessions_weigh(sides: tuple[Side, Side]) -> None:
+    """What is over the bound is left to another question, and arrives all the same."""
+    one, other = sides
+    other.put(*names("big", 60), value=b"\xc6\x00\x06\x1a\x80" + bytes(400_000))
+    _, sizes = take_all(one, other)
+    assert sum(sizes) > 24_000_000
+    assert max(sizes) < 12_000_000  # of four answers, less than waits on a link at the most
+    assert one.view().root(START) == other.view().root(START)
+
+
+def test_an_answer_has_to_bring_something(sides: tuple[Side, Side]) -> None:
+    """One that leaves as much as was asked for would be asked for for ever."""
+    one, other = sides
+    other.put("new")
+    comparison = Pull(1, START)
+    while not isinstance((question := comparison.ask()[0]), AskRows):
+        (said,) = other.answers(question)
+        comparison.answered(said, one.view())
+    for left in (1, 2, -1):
+        with pytest.raises(ProtocolError, match="leaves"):
+            comparison.answered(Rows(1, [], more=False, left=left), one.view())
+
+
+def test_a_listing_of_too_much_is_refused(monkeypatch: pytest.MonkeyPatch, sides: tuple[Side, Side]) -> None:
+    """Near the root of a large store there is no end of it; who walks down asks for less."""
+    monkeypatch.setattr(answers, "FEW", 0)
+    one, _ = sides
+    for level in (0, 1, 2):
+        with pytest.raises(ProtocolError, match="too many"):
+            answer(AskListing(1, START, level, [0]), one.view())
+    assert list(answer(AskListing(1, START, 3, [0]), one.view()))
