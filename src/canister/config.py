@@ -60,7 +60,7 @@ class Config:
         plain_tcp: allow links off the loopback without TLS. Everything on the wire can then be read
             and forged: for a private network only.
         cluster: name of the cluster; nodes of another name are refused.
-        node_interval: a peer that is silent for this long is given up. Shorter notices sooner and
+        node_interval: within it a peer that falls silent is given up. Shorter notices sooner and
             mistakes a busy peer for a dead one more often.
         digest_interval: time between two comparisons with each peer. Shorter costs traffic.
         remote_timeout: how long a read waits for peers at the most.

@@ -85,12 +85,19 @@ def assert_not_blocked(during: tuple[float, float], usual: tuple[float, float]) 
 
 
 def await_down(pairs: list[tuple[Node, Node]], since: float, node_interval: float = NODE_INTERVAL) -> float:
-    """Wait until of each pair the first calls the second down; return the seconds that the last one took."""
+    """Wait until of each pair the first calls the second down; return the seconds that the last one took.
+
+    The time for which a node waited for a processor does not count.
+    """
+    waiting = [Waiting(node.process.pid) for node in {watcher.name: watcher for watcher, _ in pairs}.values()]
 
     def noticed() -> bool:
         return all(watcher.states()[lost.address] == "down" for watcher, lost in pairs)
 
-    return wait_until(noticed, since, node_interval, "the silent ones are down")
+    taken = wait_until(noticed, since, 2 * node_interval, "the silent ones are down")
+    busy = max(each.seconds() for each in waiting)
+    assert taken - busy < node_interval, (taken, busy)
+    return taken
 
 
 def await_healed(nodes: list[Node], since: float, deadline: float = HEALED) -> str:

@@ -6,6 +6,8 @@ import pytest
 
 from canister import edits
 from canister.codec import encode_id, encode_value, key_slot
+from canister.record import stamp_of
+from canister.replication.acks import Holders
 from canister.testing.simulation import Cluster, run_scenario
 from canister.testing.simulation.faults import FAULTS
 from canister.testing.simulation.shrink import shrink
@@ -90,6 +92,29 @@ def test_a_link_that_a_cut_left_mute_is_dialed_anew(seed: int) -> None:
     assert len(cluster.digests()) == 1
     assert not any("silent for" in event for event in cluster.events)
     assert any("replaced by a new link" in event for event in cluster.events)
+
+
+def test_a_member_that_is_reached_through_another_acknowledges() -> None:
+    """A write waits for all; the link to one of them is cut, and the third passes on the question."""
+    cluster = Cluster(3, seed=1)
+    first, _, third = cluster.nodes.values()
+    cluster.run(3)
+    cluster.network.cut([first], [third])
+    cluster.network.cut([third], [first])
+    cluster.run(10)
+    cells = {key_slot("k"): encode_value(1)}
+    version = first.commit(encode_id("s"), lambda r, m: edits.write(r, m, cluster.policy, cells))
+    assert version is not None
+    assert first.replica is not None
+    assert [link.address for link in first.replica.links.values()] == ["n1"]
+    told: list[Holders] = []
+    first.replica.await_held(stamp_of(version), "all", told.append)
+    cluster.run(0.1)
+    assert not told
+    assert third.visible(encode_id("s")) is None
+    cluster.run(3)
+    assert [holders.members for holders in told] == [["n0", "n1", "n2"]]
+    assert third.visible(encode_id("s")) is not None
 
 
 def test_a_failing_seed_is_shrunk_to_a_command_and_a_short_trace() -> None:

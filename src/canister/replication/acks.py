@@ -1,11 +1,12 @@
 """Write acknowledgements: which members hold a commit durably, asked for and told."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal, NamedTuple
 
+from canister.errors import ProtocolError
 from canister.replication.link import Link
 from canister.replication.membership import Membership
-from canister.replication.messages import AskHeld, Held
+from canister.replication.messages import MOST_MEMBERS, AskHeld, Held
 from canister.replication.runtime import Runtime
 from canister.store.base import ReplicatedStore
 
@@ -43,7 +44,9 @@ class Acks:
         self._number = 0
         self._waiting: dict[int, _Waiter] = {}
 
-    def wait(self, stamp: int, needed: Needed, links: Iterable[Link], done: Callable[[Holders], None]) -> int:
+    def wait(
+        self, stamp: int, needed: Needed, links: Collection[Link], done: Callable[[Holders], None]
+    ) -> int:
         """Call *done* once as many members as *needed*, this one included, hold all up to *stamp*.
 
         The commits themselves must have been sent. Returns the number that `expire` takes.
@@ -55,37 +58,55 @@ class Acks:
         self._number += 1
         self._waiting[self._number] = _Waiter(stamp, count, done)
         self._settle()
-        self._runtime.send([link.number for link in links], AskHeld(stamp))
+        self._ask(links, links, stamp)
         return self._number
 
-    def opened(self, link: Link) -> None:
+    def opened(self, link: Link, links: Collection[Link]) -> None:
         """A link came up: ask on it what is still waited for."""
         if self._waiting:
-            stamp = max(waiter.stamp for waiter in self._waiting.values())
-            self._runtime.send([link.number], AskHeld(stamp))
+            self._ask([link], links, max(waiter.stamp for waiter in self._waiting.values()))
 
-    def on_ask(self, link: Link, message: AskHeld) -> None:
-        """A peer wants to be told once its commits are held here."""
-        link.asked_held = max(link.asked_held, message.stamp)
+    def on_ask(self, link: Link, message: AskHeld, links: Iterable[Link]) -> None:
+        """A peer wants to be told once commits, of itself or of one that asked it, are held here.
+
+        Raises:
+            ProtocolError: it asks about more nodes than there can be.
+        """
+        if len(link.asked_held) >= MOST_MEMBERS and message.node not in link.asked_held:
+            raise ProtocolError("it asks about the commits of too many nodes")
+        link.asked_held[message.node] = max(message.stamp, link.asked_held.get(message.node, 0))
         self.tell(link)
+        if message.node == link.node:  # else it is passed on already
+            reached = [other.number for other in links if other.address in message.unlinked]
+            self._runtime.send(reached, AskHeld(message.stamp, message.node, []))
 
     def tell(self, link: Link) -> None:
-        """Tell a peer that asked that its commits are here, once they would outlive a power cut."""
-        if link.asked_held and self._store.heard_of(link.node) >= link.asked_held:
-            stamp, link.asked_held = link.asked_held, 0
-            self._store.sync()
-            self._runtime.send([link.number], Held(stamp))
+        """Tell a peer that asked that the commits are here, once they would outlive a power cut."""
+        for node, stamp in list(link.asked_held.items()):
+            if self._store.heard_of(node) >= stamp:
+                del link.asked_held[node]
+                self._store.sync()
+                self._runtime.send([link.number], Held(stamp, node, self._membership.address))
 
-    def on_held(self, link: Link, message: Held) -> None:
-        """A peer holds this node's commits durably."""
-        self._held[link.address] = max(message.stamp, self._held.get(link.address, 0))
-        self._settle()
+    def on_held(self, link: Link, message: Held, links: Iterable[Link]) -> None:
+        """A member holds commits durably: this node's, or those of a peer that it has no link to."""
+        if message.node == self._store.node:
+            self._held[message.holder] = max(message.stamp, self._held.get(message.holder, 0))
+            self._settle()
+        elif message.holder == link.address:
+            self._runtime.send([other.number for other in links if other.node == message.node], message)
 
     def expire(self, number: int) -> None:
         """Answer a waiter with what there is."""
         waiter = self._waiting.pop(number, None)
         if waiter is not None:
             waiter.done(Holders(self._holders(waiter.stamp), waiter.needed))
+
+    def _ask(self, receivers: Iterable[Link], links: Iterable[Link], stamp: int) -> None:
+        linked = {link.address for link in links}
+        unlinked = [m.address for m in self._membership.others() if m.address not in linked]
+        question = AskHeld(stamp, self._store.node, unlinked)
+        self._runtime.send([link.number for link in receivers], question)
 
     def _settle(self) -> None:
         for number, waiter in list(self._waiting.items()):

@@ -34,8 +34,8 @@ class Link:
         """Whether the last comparison found nothing that differed."""
         self.next_pull = now
         self.pull: Pull | None = None
-        self.asked_held = 0
-        """Up to which stamp the peer asked to be told that its commits are held; 0 if it did not."""
+        self.asked_held: dict[NodeId, int] = {}
+        """Of which nodes, and up to which stamp, the peer asked to be told that the commits are held."""
         self.awaited: dict[int, bytes] = {}
         """Sessions asked for because a commit came without the one that created them."""
         self.missing: set[bytes] = set()

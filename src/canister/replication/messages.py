@@ -30,7 +30,9 @@ Row = tuple[Annotated[bytes, Meta(min_length=2)], Annotated[bytes, Meta(min_leng
 
 # What is refused while it is decoded, so that a frame cannot grow many times its size in memory.
 _Instant = Annotated[int, Meta(ge=0, lt=LATEST)]
-_Heard = Annotated[dict[Annotated[NodeId, Meta(max_length=16)], _Instant], Meta(max_length=_MOST)]
+_Node = Annotated[NodeId, Meta(max_length=16)]
+_Address = Annotated[str, Meta(max_length=_MAX_ADDRESS)]
+_Heard = Annotated[dict[_Node, _Instant], Meta(max_length=_MOST)]
 _Rows = Annotated[list[Row], Meta(max_length=_MOST)]
 _Numbers = Annotated[list[int], Meta(max_length=1024)]
 _Wanted = tuple[int, Annotated[list[bytes], Meta(max_length=_MOST)]]
@@ -176,15 +178,22 @@ class Fetched(Message, frozen=True, tag=14):
 
 
 class AskHeld(Message, frozen=True, tag=16):
-    """Ask to be told once the receiver holds all of the sender's commits up to *stamp*, durably."""
+    """Ask to be told once the receiver holds all commits of *node* up to *stamp*, durably.
+
+    *unlinked* are members that *node* has no link to: the receiver asks those it has one to.
+    """
 
     stamp: _Instant
+    node: _Node
+    unlinked: Annotated[list[_Address], Meta(max_length=MOST_MEMBERS)]
 
 
 class Held(Message, frozen=True, tag=17):
-    """The sender holds all of the receiver's commits up to *stamp*, durably."""
+    """A member, the sender or one that told it, holds all commits of *node* up to *stamp*, durably."""
 
     stamp: _Instant
+    node: _Node
+    holder: _Address
 
 
 class StartOver(Message, frozen=True, tag=18):

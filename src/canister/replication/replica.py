@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from random import Random
 
 _HEARTBEATS = 8
-"""Heartbeats in one node interval: a peer is given up when all but one of them have not come."""
+"""Heartbeats in one node interval: a peer is given up after missing six, to be noticed within it."""
 _SOONEST = SECOND
 """The least silence after which a link is doubted: TCP makes up for a lost packet meanwhile."""
 _TRIM_AFTER = 5 * SECOND
@@ -120,8 +120,8 @@ class Replica:
             Rows: self._on_answer,
             Fetch: self._on_fetch,
             Fetched: self._on_fetched,
-            AskHeld: self.acks.on_ask,
-            Held: self.acks.on_held,
+            AskHeld: lambda link, message: self.acks.on_ask(link, message, self.links.values()),
+            Held: lambda link, message: self.acks.on_held(link, message, self.links.values()),
             StartOver: self._on_start_over,
         }
 
@@ -178,7 +178,7 @@ class Replica:
         self._learn(hello.members)
         self._count_doubts()
         self.comparisons.start(link)
-        self.acks.opened(link)
+        self.acks.opened(link, self.links.values())
 
     def is_linked(self, address: str) -> bool:
         """Tell whether a link to a member is up and has not fallen silent.
@@ -226,7 +226,7 @@ class Replica:
         """Do what is due: heartbeats, silent peers, comparisons, upkeep. Call some times a second."""
         now = self._clock.now()
         for link in list(self.links.values()):
-            if link.is_silent(now, self._node_interval - self._beat):
+            if link.is_silent(now, self._node_interval - 2 * self._beat):
                 self._close(link.number, f"silent for {(now - link.last_received) / SECOND:.1f} s")
             elif link.pull is not None and now - link.pull.moved > _STALLED * self._node_interval:
                 self._close(link.number, "it does not answer what a comparison asks")
