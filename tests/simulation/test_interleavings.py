@@ -15,8 +15,8 @@ from . import planted
 AT_LEAST = {
     "same key": 1_000,
     "destroy": 900,
-    "keys": 7_000,
-    "birth": 3_500,
+    "keys": 6_500,
+    "birth": 3_000,
     "too far ahead": 200,
     "destroy ahead": 100,
 }

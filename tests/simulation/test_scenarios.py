@@ -85,7 +85,7 @@ def test_a_link_that_a_cut_left_mute_is_dialed_anew(seed: int) -> None:
         node.commit(
             encode_id(node.address), lambda r, m, cells=cells: edits.write(r, m, cluster.policy, cells)
         )
-    cluster.run(5)
+    cluster.run(4)
     assert len(cluster.digests()) == 2
     cluster.network.heal()
     cluster.run(2)

@@ -1,10 +1,10 @@
 """Write acknowledgements: which members hold a commit durably, asked for and told."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from canister.errors import ProtocolError
-from canister.replication.link import Link
+from canister.replication.link import Link, LinkId
 from canister.replication.membership import Membership
 from canister.replication.messages import MOST_MEMBERS, AskHeld, Held
 from canister.replication.runtime import Runtime
@@ -34,19 +34,25 @@ class Acks:
         membership: whom the node knows; what a removed member said does not count.
         store: the node's sessions.
         runtime: what sends.
+        links: the node's links, as they are at any time.
     """
 
-    def __init__(self, membership: Membership, store: ReplicatedStore, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        store: ReplicatedStore,
+        runtime: Runtime,
+        links: Mapping[LinkId, Link],
+    ) -> None:
         self._membership = membership
         self._store = store
         self._runtime = runtime
+        self._links = links
         self._held: dict[str, int] = {}
         self._number = 0
         self._waiting: dict[int, _Waiter] = {}
 
-    def wait(
-        self, stamp: int, needed: Needed, links: Collection[Link], done: Callable[[Holders], None]
-    ) -> int:
+    def wait(self, stamp: int, needed: Needed, done: Callable[[Holders], None]) -> int:
         """Call *done* once as many members as *needed*, this one included, hold all up to *stamp*.
 
         The commits themselves must have been sent. Returns the number that `expire` takes.
@@ -58,15 +64,15 @@ class Acks:
         self._number += 1
         self._waiting[self._number] = _Waiter(stamp, count, done)
         self._settle()
-        self._ask(links, links, stamp)
+        self._ask(self._links, stamp)
         return self._number
 
-    def opened(self, link: Link, links: Collection[Link]) -> None:
+    def opened(self, link: Link) -> None:
         """A link came up: ask on it what is still waited for."""
         if self._waiting:
-            self._ask([link], links, max(waiter.stamp for waiter in self._waiting.values()))
+            self._ask([link.number], max(waiter.stamp for waiter in self._waiting.values()))
 
-    def on_ask(self, link: Link, message: AskHeld, links: Iterable[Link]) -> None:
+    def on_ask(self, link: Link, message: AskHeld) -> None:
         """A peer wants to be told once commits, of itself or of one that asked it, are held here.
 
         Raises:
@@ -77,7 +83,7 @@ class Acks:
         link.asked_held[message.node] = max(message.stamp, link.asked_held.get(message.node, 0))
         self.tell(link)
         if message.node == link.node:  # else it is passed on already
-            reached = [other.number for other in links if other.address in message.unlinked]
+            reached = [other.number for other in self._links.values() if other.address in message.unlinked]
             self._runtime.send(reached, AskHeld(message.stamp, message.node, []))
 
     def tell(self, link: Link) -> None:
@@ -88,13 +94,14 @@ class Acks:
                 self._store.sync()
                 self._runtime.send([link.number], Held(stamp, node, self._membership.address))
 
-    def on_held(self, link: Link, message: Held, links: Iterable[Link]) -> None:
+    def on_held(self, link: Link, message: Held) -> None:
         """A member holds commits durably: this node's, or those of a peer that it has no link to."""
         if message.node == self._store.node:
             self._held[message.holder] = max(message.stamp, self._held.get(message.holder, 0))
             self._settle()
         elif message.holder == link.address:
-            self._runtime.send([other.number for other in links if other.node == message.node], message)
+            askers = [other.number for other in self._links.values() if other.node == message.node]
+            self._runtime.send(askers, message)
 
     def expire(self, number: int) -> None:
         """Answer a waiter with what there is."""
@@ -102,11 +109,11 @@ class Acks:
         if waiter is not None:
             waiter.done(Holders(self._holders(waiter.stamp), waiter.needed))
 
-    def _ask(self, receivers: Iterable[Link], links: Iterable[Link], stamp: int) -> None:
-        linked = {link.address for link in links}
+    def _ask(self, receivers: Iterable[LinkId], stamp: int) -> None:
+        linked = {link.address for link in self._links.values()}
         unlinked = [m.address for m in self._membership.others() if m.address not in linked]
         question = AskHeld(stamp, self._store.node, unlinked)
-        self._runtime.send([link.number for link in receivers], question)
+        self._runtime.send(list(receivers), question)
 
     def _settle(self) -> None:
         for number, waiter in list(self._waiting.items()):

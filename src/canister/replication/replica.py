@@ -104,7 +104,7 @@ class Replica:
         self._doubts = -1
         self._next_upkeep = 0
         self.comparisons = Comparisons(store, clock, runtime, self._view, self._merge)
-        self.acks = Acks(membership, store, runtime)
+        self.acks = Acks(membership, store, runtime, self.links)
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
         self._handlers: dict[type[Message], Callable[[Link, Any], None]] = {
             Live: self._on_live,
@@ -120,8 +120,8 @@ class Replica:
             Rows: self._on_answer,
             Fetch: self._on_fetch,
             Fetched: self._on_fetched,
-            AskHeld: lambda link, message: self.acks.on_ask(link, message, self.links.values()),
-            Held: lambda link, message: self.acks.on_held(link, message, self.links.values()),
+            AskHeld: self.acks.on_ask,
+            Held: self.acks.on_held,
             StartOver: self._on_start_over,
         }
 
@@ -178,7 +178,7 @@ class Replica:
         self._learn(hello.members)
         self._count_doubts()
         self.comparisons.start(link)
-        self.acks.opened(link, self.links.values())
+        self.acks.opened(link)
 
     def is_linked(self, address: str) -> bool:
         """Tell whether a link to a member is up and has not fallen silent.
@@ -252,7 +252,7 @@ class Replica:
     def await_held(self, stamp: int, needed: Needed, done: Callable[[Holders], None]) -> int:
         """Call *done* once as many members as *needed* hold this node's commits up to *stamp*."""
         self.poll()  # the commit itself goes out before the question about it
-        return self.acks.wait(stamp, needed, self.links.values(), done)
+        return self.acks.wait(stamp, needed, done)
 
     def remove_member(self, address: str) -> bool:
         """Take a member out of the cluster; return whether it was in it."""
