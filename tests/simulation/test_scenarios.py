@@ -34,6 +34,7 @@ def test_sqlite_files_go_the_same_way(seed: int) -> None:
     assert len(sqlite.digests) == 1
     assert sqlite.digests == memory.digests
     assert sqlite.events == memory.events
+    assert (sqlite.checks, sqlite.effects) == (memory.checks, memory.effects)
     assert {"crash", "power cut", "restore", "sync"} & set(sqlite.faults)
 
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from canister.life import NEVER
 from canister.record import NodeId, Record, Version, decode_record, node_of, stamp_of
 from canister.store.base import LogEntry
 
@@ -61,9 +62,15 @@ class Journal:
         self._weigh(node)
 
     def _weigh(self, node: "SimNode") -> None:
-        """Doubt the commits of departed nodes that no node vouches for any more."""
+        """Doubt the commits of departed nodes that no node vouches for any more.
+
+        The same goes for those of a node that has forgotten a session, if whoever else had it is gone.
+        """
         nodes = node.cluster.nodes.values()
+        forgetful = {n.store.node for n in nodes if n.store.heard_of(n.store.node) < NEVER}
         for commit in self.commits:
             origin, stamp = node_of(commit.version), stamp_of(commit.version)
-            if origin in self._departed and not any(n.store.heard_of(origin) >= stamp for n in nodes):
+            if origin not in self._departed | forgetful:
+                continue
+            if not any(n.store.heard_of(origin) >= stamp for n in nodes):
                 self.unsure.add(commit.version)
