@@ -6,10 +6,11 @@ from canister import edits
 from canister.codec import encode_value, key_slot
 from canister.freshness import Fetched
 from canister.node import Node
-from canister.record import Slot
 from canister.sessions.keys import KeyRing
 from canister.sessions.lookup import Lookup, Verdict
+from canister.sessions.renewal import GOOD
 from canister.sessions.token import Token, draft
+from canister.sessions.users import Users
 from canister.testing.simulation import SimNode
 
 RING = KeyRing(["the-quick-brown-fox-jumps-over-the-lazy-dog-0123456789"])
@@ -47,7 +48,7 @@ class Front(Node):
 def log_in(node: SimNode) -> Token:
     """Create a session as the web layer does and return its token."""
     new = draft(RING)
-    cells = {key_slot("k"): encode_value(1), Slot(new.slot): encode_value(True)}
+    cells = {key_slot("k"): encode_value(1), new.slot: GOOD}
     version = node.commit(new.session, lambda r, m: edits.write(r, m, node.cluster.policy, cells))
     assert version is not None
     return new.seal(version)
@@ -60,6 +61,8 @@ def use(node: SimNode, token: Token) -> None:
 
 def verdict(node: SimNode, token: Token) -> Verdict:
     """Return what a node says of a token's session after asking whom it can."""
-    lookup = Lookup(Front(node), RING)
+    front = Front(node)
+    users = Users(front, None, "evict", lambda handle, user: None)
+    lookup = Lookup(front, RING, users)
     (found,) = lookup.anywhere(lookup.here([token.text]))
     return found.verdict

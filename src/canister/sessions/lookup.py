@@ -140,7 +140,8 @@ class Lookup:
         return judged._replace(shown=found.shown, unheard=found.unheard)
 
     def _judge(self, token: Token, record: Record, *, asked: bool = False, everyone: bool = False) -> Found:
-        if not is_live(record, self._node.clock.now()):
+        now = self._node.clock.now()
+        if not is_live(record, now):
             # Expired here, it may have been in use elsewhere since this node last heard from there.
             over = everyone or self._is_over(record) or not self._node.is_clustered
             return Found(token, Verdict.GONE if over else Verdict.OPEN)
