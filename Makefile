@@ -12,7 +12,11 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .PHONY: help test demo lint format types check network soak coverage lock clean
+.PHONY: bench bench-smoke
 SEEDS ?= 20000
+# Names of benchmarks, all by default; BENCH takes further options: make bench ONLY=join BENCH=--large
+ONLY ?=
+BENCH ?=
 
 .NOTPARALLEL:
 
@@ -25,6 +29,7 @@ help:
 	@echo "make check     lint, types and test"
 	@echo "make network   run the tests on three hosts in network namespaces, a cut of a minute included (as root)"
 	@echo "make soak      run SEEDS=20000 simulated clusters and report what happened in them"
+	@echo "make bench     measure everything beside Redis and other rivals; ONLY=name for one benchmark"
 	@echo "make coverage  run the tests and report branch coverage"
 	@echo "make lock      renew requirements/dev.txt"
 	@echo "make clean     remove .venv and everything built"
@@ -55,6 +60,12 @@ network: .venv/.ready
 
 soak: .venv/.ready
 	@$(BIN)/python -m canister.testing.simulation --seeds $(SEEDS)
+
+bench: .venv/.ready
+	@$(BIN)/python -m benchmarks $(foreach name,$(ONLY),--only $(name)) $(BENCH)
+
+bench-smoke: .venv/.ready
+	@$(BIN)/python -m benchmarks --scale 500 --turns 2 $(foreach name,$(ONLY),--only $(name))
 
 coverage: .venv/.ready
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing

@@ -27,6 +27,8 @@ from canister.store.sqlite import SqliteStore
 logger = logging.getLogger("canister.agent")
 
 _TICK = 0.2
+_GATHER = 0.001
+"""Seconds for which the commits of busy writers are gathered."""
 _SWEEP_BATCH = 200
 _MAX_REQUEST = 32 * 1024 * 1024
 """Bytes of a request: the ids of some ten thousand sessions to resync."""
@@ -55,6 +57,7 @@ class Agent:
         self._wake: socket.socket | None = None
         self._askers: set[asyncio.StreamWriter] = set()
         self._flag = WakeFlag(store.files.wake_flag)
+        self._gathering: asyncio.TimerHandle | None = None
         self._fetching: dict[bytes, asyncio.Future[Fetched]] = {}
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -111,6 +114,8 @@ class Agent:
     async def _close(self) -> None:
         if self._control is not None:
             self._control.close()
+        if self._gathering is not None:
+            self._gathering.cancel()
         if self._wake is not None:
             asyncio.get_running_loop().remove_reader(self._wake)
             self._wake.close()
@@ -126,14 +131,25 @@ class Agent:
         with contextlib.suppress(BlockingIOError):
             while self._wake is not None:
                 self._wake.recv(1)
-        self._flag.sleep()
-        self._replica.poll()
+        self._gather()
+
+    def _gather(self) -> None:
+        """Send what was logged; stay awake while more is logged than one commit at a time.
+
+        Writers then wake nobody, and one look at the log serves many of their commits.
+        """
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        if self._config.listen is not None:  # alone, nobody has to hear of a commit at once
+            self._flag.sleep()
+        if self._replica.poll() > 1:
+            self._flag.rouse()
+            self._gathering = asyncio.get_running_loop().call_later(_GATHER, self._gather)
 
     async def _tick(self) -> None:
         while True:
-            if self._config.listen is not None:  # alone, nobody has to hear of a commit at once
-                self._flag.sleep()
-            self._replica.poll()
+            self._gather()
             self._replica.tick()
             self._mesh.dial_missing()
             await asyncio.sleep(_TICK)

@@ -28,11 +28,14 @@ class LiveFlow:
         self._clock = clock
         self._runtime = runtime
 
-    def flow(self, links: Sequence[Link], snapshot: Snapshot) -> None:
-        """Take in what was logged since the last call, and send what was committed here."""
+    def flow(self, links: Sequence[Link], snapshot: Snapshot) -> int:
+        """Take in what was logged since the last call, and send what was committed here.
+
+        Returns how many entries were logged.
+        """
         entries = self.tree.catch_up(snapshot)
         if not entries or not links:
-            return
+            return len(entries)
         commits: list[list[Row]] = []
         size = 0
         for commit in filter(None, map(_own_commit, entries)):
@@ -42,6 +45,7 @@ class LiveFlow:
                 self._send(links, Live(commits, 0))
                 commits, size = [], 0
         self._send(links, Live(commits, self._upto(snapshot)))
+        return len(entries)
 
     def beat(self, links: Sequence[Link], snapshot: Snapshot) -> None:
         """Tell peers that this node is there. The flow must have caught up with the snapshot."""

@@ -217,10 +217,10 @@ class Replica:
         link.last_received = self._clock.now()
         handler(link, message)
 
-    def poll(self) -> None:
-        """Send what was committed on this node since the last call."""
+    def poll(self) -> int:
+        """Send what was committed on this node since the last call; return how much was logged."""
         with self.store.snapshot() as snapshot:
-            self._live.flow(list(self.links.values()), snapshot)
+            return self._live.flow(list(self.links.values()), snapshot)
 
     def tick(self) -> None:
         """Do what is due: heartbeats, silent peers, comparisons, upkeep. Call some times a second."""

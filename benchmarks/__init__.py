@@ -1,0 +1,1 @@
+"""Canister beside what a user would pick instead: ``make bench``."""

@@ -1,0 +1,98 @@
+"""The floor: the statements that a node issues, raw through apsw, and a dict with an encoded value."""
+
+import json
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+from serving import KEY, VALUE, ids, serve, timed, wide
+
+from canister import Canister
+
+_GET = "SELECT record, held FROM sessions WHERE bucket = ? AND id = ?"
+_ROW = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
+_LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
+_PUT = "INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain) VALUES (?, ?, ?, ?, ?, ?)"
+_APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
+_OVERHEAD = 120
+"""Bytes of a record beside its values, and of a log entry beside its commit, in round numbers."""
+
+
+class Floor:
+    """A database as a node makes it, without the node."""
+
+    def __init__(self, path: Path, sessions: int) -> None:
+        Canister(path, agent=False).close()
+        self.connection = apsw.Connection(str(path / "canister.db"))
+        self.execute = self.connection.execute
+        self.execute("PRAGMA wal_autocheckpoint=0")
+        self.execute("PRAGMA synchronous=NORMAL")
+        self.rows = [(zlib.crc32(name.encode()) >> 16, name.encode()) for name in ids(sessions)]
+        self.record = bytes(_OVERHEAD + len(VALUE))
+        self.wide = bytes(_OVERHEAD + sum(map(len, wide().values())))
+        self.stamp = 0
+        self.table = {name: msgspec.msgpack.encode({KEY: VALUE}) for _, name in self.rows}
+
+    def fill(self) -> None:
+        with self.connection:
+            for bucket, name in self.rows:
+                self.execute(_PUT, (bucket, name, self.record, None, bytes(16), time.time_ns() // 1000))
+
+    def fill_wide(self) -> None:
+        with self.connection:
+            for bucket, name in self.rows:
+                self.execute(_PUT, (bucket, b"wide-" + name, self.wide, None, bytes(16), 0))
+
+    def _select(self, keys: list[tuple[int, bytes]], count: int) -> dict[str, float]:
+        execute = self.execute
+        return timed(lambda n: execute(_GET, keys[n % len(keys)]).fetchone(), count)
+
+    def get(self, count: int) -> dict[str, float]:
+        return self._select(self.rows, count)
+
+    def load(self, count: int) -> dict[str, float]:
+        return self._select([(bucket, b"wide-" + name) for bucket, name in self.rows], count)
+
+    def get_unknown(self, count: int) -> dict[str, float]:
+        return self._select([(n & 65_535, b"unknown") for n in range(len(self.rows))], count)
+
+    def put(self, count: int) -> dict[str, float]:
+        return self._put(self.record, count)
+
+    def update(self, count: int) -> dict[str, float]:
+        return self._put(bytes(_OVERHEAD + 3 * len(VALUE)), count)
+
+    def _put(self, record: bytes, count: int) -> dict[str, float]:
+        execute, rows = self.execute, self.rows
+
+        def step(number: int) -> None:
+            bucket, name = rows[number % len(rows)]
+            execute("BEGIN IMMEDIATE")
+            execute(_LAST).fetchone()
+            execute(_ROW, (bucket, name)).fetchone()
+            self.stamp = max(self.stamp + 1, time.time_ns() // 1000)
+            execute(_PUT, (bucket, name, record, None, bytes(16), self.stamp))
+            execute(_APPEND, (self.stamp, record))
+            execute("COMMIT")
+
+        figures = timed(step, count)
+        self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        execute("DELETE FROM log WHERE stamp < ?", (self.stamp,))
+        return figures
+
+    def get_dict(self, count: int) -> dict[str, float]:
+        """A dict and the decoding of what it holds: what no store can beat."""
+        table, names, decode = self.table, [name for _, name in self.rows], msgspec.msgpack.decode
+        return timed(lambda n: decode(table[names[n % len(names)]])[KEY], count)
+
+
+def main(job: dict[str, Any]) -> None:
+    serve(Floor(Path(job["path"]), job["sessions"]))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
