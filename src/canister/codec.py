@@ -8,6 +8,7 @@ encoded by the same rules. There is no way to name a class, so decoding can buil
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -128,6 +129,16 @@ def key_slot(key: object) -> Slot:
         InvalidKeyError: not a ``str``, ``bytes``, ``int`` (a ``bool`` is none) or a tuple of these,
             or more than 1,024 bytes long.
     """
+    return _text_slot(key) if type(key) is str else _slot(key)
+
+
+@lru_cache(maxsize=1024)
+def _text_slot(key: str) -> Slot:
+    """Return the slot of a text; an application has few of them and uses them at every request."""
+    return _slot(key)
+
+
+def _slot(key: object) -> Slot:
     _check_key(key, 0)
     try:
         data = encode_value(key)
@@ -138,8 +149,9 @@ def key_slot(key: object) -> Slot:
     return Slot(KEY + data)
 
 
+@lru_cache(maxsize=1024)
 def slot_key(slot: Slot) -> Any:
-    """Return the application's key that `key_slot` made *slot* of.
+    """Return the application's key that `key_slot` made *slot* of. It cannot be changed, so it is kept.
 
     Raises:
         StoreError: *slot* is not an encoded key.

@@ -51,11 +51,14 @@ def accessed(record: Record) -> int:
 
 def deadline(record: Record) -> int:
     """Return the instant at which readers see the session end. 0 for a destroyed or unborn one."""
-    if record.destroy is not None or record.birth is None:
+    birth, expiry = record.birth, record.expiry
+    if record.destroy is not None or birth is None:
         return 0
-    until = record.expiry.until if record.expiry else None
-    idle_end = accessed(record) + idle_of(record) + interval_of(record)
-    return min(idle_end, hard_end(record), NEVER if until is None else until)
+    end = accessed(record) + idle_of(record) + interval_of(record)
+    hard = birth.born + birth.absolute
+    if hard < end:
+        end = hard
+    return end if expiry is None or expiry.until is None or expiry.until > end else expiry.until
 
 
 def retention(record: Record) -> int:

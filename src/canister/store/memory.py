@@ -31,11 +31,8 @@ class _Undo:
     def delete(self, session: bytes) -> None:
         self._before.setdefault(session, self._store.rows.pop(session))
 
-    def last_stamp(self) -> int:
-        return self._store.entries[-1].stamp if self._store.entries else 0
-
-    def clock_is_off(self) -> bool:
-        return self._store.clock_off
+    def clock(self) -> tuple[int, bool]:
+        return self._store.last_stamp(), self._store.clock_off
 
     def append(self, entry: LogEntry) -> None:
         self._store.entries.append(entry)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import apsw
 import msgspec
@@ -22,6 +23,8 @@ from canister.store.connections import Cursor, Handle, Pool, explain, pending_fr
 from canister.store.datadir import DataDir
 from canister.store.transaction import Row, Scope, Transaction
 
+T = TypeVar("T")
+
 _LOAD = "SELECT record, held FROM sessions WHERE bucket = ? AND id = ?"
 _GET = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
 _PUT = """
@@ -29,8 +32,10 @@ _PUT = """
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 _OF_USER = "SELECT id, record FROM sessions WHERE user = ? ORDER BY bucket, id"
+_CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE bucket = ? AND id = ?"
 _DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
+_CLOCK = "SELECT max(stamp), EXISTS (SELECT 1 FROM meta WHERE key = 'clock_off') FROM log"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _VOUCH = """
     INSERT INTO heard (node, stamp, moved) VALUES (?1, ?2, ?3)
@@ -60,27 +65,37 @@ class _SqliteRows:
     def __init__(self, handle: Handle, node: NodeId) -> None:
         self._execute = handle.execute
         self._node = node
+        self._indexed: dict[bytes, tuple[int, bytes | None]] = {}
+        """Retention and user of the rows read in this transaction that hold nothing back."""
 
     def get(self, session: bytes) -> Row | None:
         found = self._execute(_GET, (bucket_of(session), session)).fetchone()
         if found is None:
             return None
         record, held, digest, retain = found
-        return Row(decode_record(record), None if held is None else decode_record(held), Mark(digest, retain))
+        shown = decode_record(record)
+        if held is None:
+            self._indexed[session] = (retain, user_of(shown))
+        return Row(shown, None if held is None else decode_record(held), Mark(digest, retain))
 
     def put(self, session: bytes, row: Row, encoded: bytes) -> None:
+        digest, retain = row.mark
+        user = user_of(row.record)
+        if row.held is None and self._indexed.get(session) == (retain, user):
+            # Where all indexes stay as they are, a write changes two pages in place of four.
+            self._execute(_CHANGE, (encoded, digest, bucket_of(session), session))
+            return
+        self._indexed.pop(session, None)
         held = None if row.held is None else encode_record(row.held)
-        mark, user = row.mark, user_of(row.record)
-        self._execute(_PUT, (bucket_of(session), session, encoded, held, mark.digest, mark.retain, user))
+        self._execute(_PUT, (bucket_of(session), session, encoded, held, digest, retain, user))
 
     def delete(self, session: bytes) -> None:
+        self._indexed.pop(session, None)
         self._execute(_DELETE, (bucket_of(session), session))
 
-    def last_stamp(self) -> int:
-        return _last_stamp(self._execute)
-
-    def clock_is_off(self) -> bool:
-        return self._execute("SELECT 1 FROM meta WHERE key = 'clock_off'").fetchone() is not None
+    def clock(self) -> tuple[int, bool]:
+        last, off = self._execute(_CLOCK).fetchone()
+        return last or 0, bool(off)
 
     def append(self, entry: LogEntry) -> None:
         self._execute(_APPEND, (entry.stamp, _changes_encoder.encode(entry.changes)))
@@ -160,13 +175,7 @@ class SqliteStore:
         return self._node
 
     def load(self, session: bytes) -> Stored:
-        handle = self._pool.take()
-        try:
-            found = handle.execute(_LOAD, (bucket_of(session), session)).fetchone()
-        except apsw.Error as error:
-            raise explain(error, self.files.database) from error
-        finally:
-            self._pool.give(handle)
+        found = self._one(_LOAD, (bucket_of(session), session))
         if found is None:
             return Stored(None, False)
         record = decode_record(found[0])
@@ -174,8 +183,7 @@ class SqliteStore:
         return Stored(record if shown else None, found[1] is not None)
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
-        with self._write() as handle:
-            return self._transaction(handle).commit(edits)
+        return self._write(lambda handle: self._transaction(handle).commit(edits))
 
     def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Record]]:
         position = (-1, b"") if after is None else (bucket_of(after), after)
@@ -189,8 +197,7 @@ class SqliteStore:
         return [(session, decode_record(record)) for session, record in rows]
 
     def heard_of(self, node: NodeId) -> int:
-        with self._pool.lend() as handle:
-            found = handle.execute("SELECT stamp FROM heard WHERE node = ?", (node,)).fetchone()
+        found = self._one("SELECT stamp FROM heard WHERE node = ?", (node,))
         if found is None:
             return NEVER if node == self._node else 0
         return int(found[0])
@@ -200,16 +207,14 @@ class SqliteStore:
         self._turn.close()
 
     def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
-        with self._write() as handle:
-            return self._transaction(handle).merge(batch, heard)
+        return self._write(lambda handle: self._transaction(handle).merge(batch, heard))
 
     def release(self) -> int:
         with self._pool.lend() as handle:
             held = handle.execute("SELECT id FROM sessions WHERE held IS NOT NULL").fetchall()
         if not held:
             return 0
-        with self._write() as handle:
-            return self._transaction(handle).release(session for (session,) in held)
+        return self._write(lambda handle: self._transaction(handle).release(session for (session,) in held))
 
     def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:
         due: list[bytes] = []
@@ -224,23 +229,30 @@ class SqliteStore:
             position = page[-1]
         if not due:
             return 0
-        with self._write() as handle:
+
+        def drop(handle: Handle) -> int:
             transaction = self._transaction(handle)
             sure = [s for s in due[:limit] if transaction.may_drop(s, gate, destroyed=destroyed)]
             return transaction.drop(sure, expired=not destroyed)
 
+        return self._write(drop)
+
     def forget(self, session: bytes) -> bool:
-        with self._write() as handle:
+        def drop(handle: Handle) -> bool:
             handle.execute("DELETE FROM heard")
             # Not heard of itself until a peer vouches for all it wrote so far.
             handle.execute(_VOUCH, (self._node, 0, _last_stamp(handle.execute)))
             return self._transaction(handle).drop([session]) > 0
 
+        return self._write(drop)
+
     def trim_log(self, before: int) -> None:
-        with self._write() as handle:
+        def trim(handle: Handle) -> None:
             sql = "DELETE FROM log WHERE stamp < min(?, (SELECT max(stamp) FROM log))"
             handle.execute(sql, (before,))
             handle.execute("DELETE FROM heard WHERE moved < ?", (self._clock.now() - LONGEST,))
+
+        self._write(trim)
 
     @contextmanager
     def snapshot(self) -> Generator[SqliteSnapshot, None, None]:
@@ -254,9 +266,12 @@ class SqliteStore:
 
     def save_members(self, members: Iterable[Member]) -> None:
         rows = [(member.address, msgspec.msgpack.encode(member)) for member in members]
-        with self._write() as handle:
+
+        def replace(handle: Handle) -> None:
             handle.execute("DELETE FROM members")
             handle.connection.executemany("INSERT INTO members (address, member) VALUES (?, ?)", rows)
+
+        self._write(replace)
 
     def sync(self) -> None:
         log = self.files.database.with_name("canister.db-wal")
@@ -270,13 +285,12 @@ class SqliteStore:
             raise StoreError(f"{log} cannot be synced: {error.strerror}") from error
 
     def doubts(self) -> int:
-        with self._pool.lend() as handle:
-            found = handle.execute("SELECT value FROM meta WHERE key = 'doubts'").fetchone()
+        found = self._one("SELECT value FROM meta WHERE key = 'doubts'", ())
         return found[0] if found else 0
 
     def set_doubts(self, count: int) -> None:
-        with self._write() as handle:
-            handle.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('doubts', ?)", (count,))
+        sql = "INSERT OR REPLACE INTO meta (key, value) VALUES ('doubts', ?)"
+        self._write(lambda handle: handle.execute(sql, (count,)))
 
     def set_clock_off(self, off: bool) -> None:
         sql = (
@@ -284,8 +298,7 @@ class SqliteStore:
             if off
             else "DELETE FROM meta WHERE key = 'clock_off'"
         )
-        with self._write() as handle:
-            handle.execute(sql)
+        self._write(lambda handle: handle.execute(sql))
 
     def checkpoint_due(self) -> bool:
         """Tell whether so much is in the write-ahead log that it is worth a checkpoint."""
@@ -296,18 +309,34 @@ class SqliteStore:
         with self._pool.lend() as handle:
             handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
-    @contextmanager
-    def _write(self) -> Generator[Handle, None, None]:
-        """Run a block as one transaction, in this writer's turn."""
-        with self._turn, self._pool.lend() as handle:
-            handle.execute("BEGIN IMMEDIATE")
+    def _one(self, sql: str, parameters: tuple[Any, ...]) -> Any:
+        """Return the first row of a query, None if there is none."""
+        handle = self._pool.take()
+        try:
+            return handle.execute(sql, parameters).fetchone()
+        except apsw.Error as error:
+            raise explain(error, self.files.database) from error
+        finally:
+            self._pool.give(handle)
+
+    def _write(self, act: Callable[[Handle], T]) -> T:
+        """Run *act* as one transaction, in this writer's turn; return what it returns."""
+        with self._turn:
+            handle = self._pool.take()
             try:
-                yield handle
-                handle.execute("COMMIT")
-            except BaseException:
-                if handle.connection.in_transaction:
-                    handle.execute("ROLLBACK")
-                raise
+                handle.execute("BEGIN IMMEDIATE")
+                try:
+                    done = act(handle)
+                    handle.execute("COMMIT")
+                except BaseException:
+                    if handle.connection.in_transaction:
+                        handle.execute("ROLLBACK")
+                    raise
+            except apsw.Error as error:
+                raise explain(error, self.files.database) from error
+            finally:
+                self._pool.give(handle)
+            return done
 
     def _transaction(self, handle: Handle) -> Transaction:
         return Transaction(_SqliteRows(handle, self._node), self._scope, self._clock.now())

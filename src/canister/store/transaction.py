@@ -61,12 +61,8 @@ class Rows(Protocol):
         """Delete a row."""
         ...
 
-    def last_stamp(self) -> int:
-        """Return the greatest stamp in the log."""
-        ...
-
-    def clock_is_off(self) -> bool:
-        """Tell whether the agent found this node's clock too far from its peers'."""
+    def clock(self) -> tuple[int, bool]:
+        """Return the greatest stamp in the log, and whether this node's clock is too far from its peers'."""
         ...
 
     def append(self, entry: LogEntry) -> None:
@@ -96,10 +92,12 @@ class Transaction:
         self._now = now
         self._changes: list[Change] = []
         self._held = 0
+        self._is_clock_off = False
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
         """Run the edits under one version and write what they return."""
-        stamp = next_stamp(self._rows.last_stamp(), self._now)
+        last, self._is_clock_off = self._rows.clock()
+        stamp = next_stamp(last, self._now)
         version = make_version(stamp, self._scope.node)
         moment = Moment(version, self._now)
         for session, edit in edits:
@@ -176,7 +174,7 @@ class Transaction:
 
     def _may_write(self, delta: Record) -> bool:
         """Refuse what would carry a wrong time to the peers; a destroy never waits."""
-        if delta.destroy is not None or not self._rows.clock_is_off():
+        if delta.destroy is not None or not self._is_clock_off:
             return True
         if not (delta.cells or delta.clear or delta.expiry or delta.birth):
             return False  # a read goes on; only its access is not recorded
@@ -246,7 +244,7 @@ class Transaction:
     def _log(self, seen: int, back: Iterable[bytes] = ()) -> None:
         """Log what was not committed here. Stamps from peers raise this node's clock with it."""
         if self._changes:
-            stamp = max(seen, next_stamp(self._rows.last_stamp(), self._now))
+            stamp = max(seen, next_stamp(self._rows.clock()[0], self._now))
             for session in back:
                 self._mark_back(session, stamp)
             self._rows.append(LogEntry(stamp, self._changes))
