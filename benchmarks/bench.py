@@ -70,6 +70,10 @@ class Bench:
         job = {"path": str(self.fresh("floor")), "sessions": sessions}
         return self._start("with_floor", job, PYTHON)
 
+    def script(self, script: str, python: Path | str, **job: Any) -> Side:
+        """Start a script of the sides."""
+        return self._start(script, job, python)
+
     def rival(self, name: str, script: str = "", **job: Any) -> Side:
         """Start a rival in its own environment."""
         job.setdefault("path", str(self.fresh(name)))

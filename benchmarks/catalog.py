@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from benchmarks.bench import Bench
 from benchmarks.results import Result
-from benchmarks.suite import clusters, operations, processes
+from benchmarks.suite import clusters, operations, processes, web
 
 BENCHMARKS: dict[str, Callable[[Bench], list[Result]]] = {
     "get": operations.get,
@@ -21,4 +21,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Result]]] = {
     "join": clusters.join,
     "heal": clusters.heal,
     "start": clusters.start,
+    "starlette": web.starlette,
+    "sessions": web.sessions,
+    "flask": web.flask,
 }

@@ -68,7 +68,7 @@ def stopped(bench: Bench) -> list[Result]:
             os.kill(nodes[2].agent.pid, signal.SIGCONT)
         return {"grown": max(grown), "equal": await_equal(nodes)}
 
-    bench.turns = min(bench.turns, 3)  # ten seconds each
+    bench.turns = min(bench.turns, 2)  # half a minute each
     figures = bench.compare({"canister": turn})["canister"]
     return [
         Result(
@@ -91,7 +91,7 @@ def join(bench: Bench) -> list[Result]:
         fill(reader, count)
         idle = reader.do("get_for", seconds=bench.seconds(2))["p99"]
         figures: dict[str, list[float]] = {"seconds": [], "p99": []}
-        for _ in range(min(bench.turns, 3)):
+        for _ in range(min(bench.turns, 2)):
             begun = time.monotonic()
             second = Node(bench, [first])
             reader.begin("get_for", seconds=bench.seconds(3))

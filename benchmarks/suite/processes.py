@@ -37,11 +37,11 @@ def worst(bench: Bench) -> list[Result]:
     ours = [bench.canister(path, sessions=bench.size(_SESSIONS)) for _ in range(_PROCESSES)]
     ours[0].do("fill")
     rate = _together(ours, "put_for", bench.seconds(2)) / 2
-    turns = {"canister": lambda: _paced(ours, bench.size(20_000), rate)}
+    turns = {"canister": lambda: _paced(ours, bench.size(10_000), rate)}
     if bench.has_rivals:
         port = bench.redis_port()
         theirs = [bench.rival("redis", port=port, sessions=bench.size(_SESSIONS)) for _ in range(_PROCESSES)]
-        turns["Redis"] = lambda: _paced(theirs, bench.size(20_000), rate)
+        turns["Redis"] = lambda: _paced(theirs, bench.size(10_000), rate)
     figures = bench.compare(turns)
     rows: list[Result] = []
     for figure, limit in (("p50", ""), ("p999", "5"), ("max", "20")):

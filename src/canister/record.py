@@ -178,7 +178,8 @@ def merge(a: Record, b: Record) -> Record:
 
 def newest(record: Record) -> int:
     """Return the greatest stamp in a record, 0 in an empty one."""
-    return max((stamp_of(version) for version in versions(record)), default=0)
+    found = versions(record)
+    return stamp_of(max(found)) if found else 0
 
 
 def user_of(record: Record) -> bytes | None:
@@ -203,8 +204,10 @@ def check_record(record: Record) -> None:
     Raises:
         ProtocolError: says what is wrong.
     """
-    if any(len(version) != VERSION_BYTES for version in versions(record)):
+    found = versions(record)
+    if any(len(version) != VERSION_BYTES for version in found):
         raise ProtocolError("a version is not 16 bytes long")
+    latest = stamp_of(max(found)) if found else 0
     birth, touch, expiry = record.birth, record.touch, record.expiry
     if touch is not None and touch.access > stamp_of(touch.version):
         raise ProtocolError("a touch is later than its own stamp")
@@ -212,7 +215,7 @@ def check_record(record: Record) -> None:
         raise ProtocolError("a birth holds a duration that is not positive")
     if birth is not None and birth.absolute > _LONGEST:
         raise ProtocolError("a birth holds an absolute lifetime of more than 400 days")
-    times = [record.reach, newest(record), touch.access if touch else 0]
+    times = [record.reach, latest, touch.access if touch else 0]
     times += [record.destroy.keep if record.destroy else 0]
     times += [birth.born, birth.born + birth.absolute + birth.grace] if birth else []
     times += [expiry.idle or 0, expiry.interval] if expiry else []

@@ -82,7 +82,7 @@ def r5_node_id_kept_after_a_roll_back() -> AbstractContextManager[Any]:
 def r6_released_row_by_row() -> AbstractContextManager[Any]:
     """Only the rows that are too far ahead are held, not the session's set."""
 
-    def admit(self: Transaction, session: bytes, row: Row | None, incoming: Record) -> int:
+    def admit(self: Transaction, session: bytes, row: Row | None, incoming: Record, whole: Record) -> int:
         limit = self._now + self._scope.drift
         due = _facts_until(incoming, limit)
         record = merge(row.record if row else Record(), due)
@@ -115,7 +115,7 @@ def r8_destroys_are_held_back() -> AbstractContextManager[Any]:
     """A destroy from a clock too far ahead waits like any other row."""
     original = Transaction._admit
 
-    def admit(self: Any, session: bytes, row: Row | None, incoming: Record) -> int:
+    def admit(self: Any, session: bytes, row: Row | None, incoming: Record, whole: Record) -> int:
         if (
             incoming.destroy is not None
             and newest(incoming) > self._now + self._scope.drift
@@ -123,7 +123,7 @@ def r8_destroys_are_held_back() -> AbstractContextManager[Any]:
         ):
             self._put(session, row, row.record, merge(row.held or Record(), incoming), None)
             return 0
-        return original(self, session, row, incoming)
+        return original(self, session, row, incoming, whole)
 
     return patch.object(Transaction, "_admit", admit)
 

@@ -31,6 +31,8 @@ _AT_ONCE = 4
 _NODES_AT_ONCE = 1024
 _LISTED_AT_ONCE = 512
 _SESSIONS_AT_ONCE = 512
+_NOTHING = bytes(SHORT)
+"""The digest where the peer has no session, and so nothing to pull: a new node has many such places."""
 
 
 class Holdings(Protocol):
@@ -159,7 +161,7 @@ class Pull:
             node * len(digests) + i
             for node, digests in own
             for i, digest in enumerate(digests)
-            if digest != next(theirs)
+            if digest != (there := next(theirs)) and there != _NOTHING
         ]
         level += 1
         if level == LEAF or self._size <= FEW * LEVELS[level]:

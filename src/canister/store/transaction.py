@@ -124,7 +124,7 @@ class Transaction:
             elif whole != known and retention(whole) > self._now:
                 if self._comes_back(known, incoming):
                     back.append(session)
-                seen = max(seen, self._admit(session, row, incoming))
+                seen = max(seen, self._admit(session, row, incoming, whole))
         changed = len(self._changes)
         self._log(seen, back)
         for node, stamp in heard.items() if not doubtful else ():
@@ -193,21 +193,25 @@ class Transaction:
                 "nothing was written"
             )
 
-    def _admit(self, session: bytes, row: Row | None, incoming: Record) -> int:
-        """Merge a peer's record into what is visible or what is held; return its stamp if visible."""
+    def _admit(self, session: bytes, row: Row | None, incoming: Record, whole: Record) -> int:
+        """Merge a peer's record into what is visible or what is held; return its stamp if visible.
+
+        *whole* is what it makes of everything that is known.
+        """
         ahead = newest(incoming)
         record = row.record if row else EMPTY
         held = row.held if row else None
+        merged = whole if held is None else merge(record, incoming)
         if incoming.destroy is not None:
             # A destroy is never held back; it moves the clock only where it is not too far ahead.
-            self._put(session, row, merge(record, incoming), None, None)
+            self._put(session, row, merged, None, None)
             return ahead if ahead <= self._now + self._scope.drift else 0
-        if ahead > self._now + self._scope.drift or merge(record, incoming).birth is None:
+        if ahead > self._now + self._scope.drift or merged.birth is None:
             # Held as a set: shown in parts, a session could have its birth and lack its touch.
             self._put(session, row, record, merge(held or EMPTY, incoming), None)
             self._held += 1
             return 0
-        self._put(session, row, merge(record, incoming), held, None)
+        self._put(session, row, merged, held, None)
         return ahead
 
     def _put(
