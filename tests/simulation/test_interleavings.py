@@ -16,7 +16,7 @@ AT_LEAST = {
     "same key": 1_000,
     "destroy": 900,
     "keys": 6_500,
-    "birth": 3_000,
+    "birth": 2_400,
     "too far ahead": 200,
     "destroy ahead": 100,
 }

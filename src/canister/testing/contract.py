@@ -27,6 +27,7 @@ from canister.life import Status, retention, status
 from canister.record import (
     BACK,
     KEY,
+    USER,
     Cell,
     NodeId,
     Record,
@@ -249,6 +250,25 @@ class StoreContract:
             put(store, session, k=bytes([number]))
         for number, session in enumerate(ids):
             assert values(store, session) == {"k": bytes([number])}
+
+    def test_of_user(self, store: ReplicatedStore, clock: ManualClock) -> None:
+        """Sessions are found by their user, and by nobody else's, whatever else a write changes."""
+
+        def log_in(session: bytes, user: bytes) -> None:
+            store.commit([(session, lambda r, m: edits.write(r, m, POLICY, {USER: user}))])
+
+        def found(user: bytes) -> list[bytes]:
+            return sorted(session for session, _ in store.of_user(user))
+
+        log_in(b"a", b"ann")
+        log_in(b"b", b"ann")
+        put(store, b"c", x=b"1")
+        assert (found(b"ann"), found(b"bob")) == ([b"a", b"b"], [])
+        log_in(b"a", b"bob")
+        assert (found(b"ann"), found(b"bob")) == ([b"b"], [b"a"])
+        store.commit([(b"b", lambda r, m: edits.write(r, m, POLICY, {}, clear=True))])
+        destroy(store, b"a")
+        assert (found(b"ann"), found(b"bob")) == ([], [])
 
     def test_scan(self, store: ReplicatedStore, clock: ManualClock) -> None:
         """Scanning page by page yields every session once: live, expired and destroyed ones."""
