@@ -1,0 +1,208 @@
+"""Sessions for Pyramid: a session factory, and an ``includeme`` that makes it from the settings."""
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
+from typing import Any, Unpack, cast
+
+# Pyramid and zope.interface come without types: what is taken from them is Any.
+from pyramid.interfaces import ISession, ISessionFactory  # type: ignore[import-untyped]
+from pyramid.response import Response  # type: ignore[import-untyped]
+from pyramid.settings import asbool, aslist  # type: ignore[import-untyped]
+from zope.interface import classImplements  # type: ignore[import-untyped]
+
+from canister.canister import Canister
+from canister.clock import SECOND
+from canister.errors import ConfigError
+from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, csrf
+from canister.sessions.outcome import REFUSALS
+from canister.sessions.state import State
+
+logger = logging.getLogger("canister.sessions")
+
+_FLASH = "_f_"
+_PREFIX = "canister."
+
+
+class PyramidSession(Session):
+    """The session of one request, with what Pyramid's ``ISession`` asks for beside the mapping.
+
+    Args:
+        state: what the session manager found.
+        manager: who stores it.
+    """
+
+    __slots__ = ("_manager",)
+
+    def __init__(self, state: State, manager: SessionManager) -> None:
+        super().__init__(state, manager)
+        self._manager = manager
+
+    @property
+    def created(self) -> int:
+        """When the session was created, in seconds since 1970; for one not stored yet, now."""
+        record = self.state.record
+        birth = None if record is None or self.new else record.birth
+        return (birth.born if birth else self._manager.canister.node.clock.now()) // SECOND
+
+    @property
+    def new(self) -> bool:
+        """Whether the session is not stored yet."""
+        return self.state.token is None
+
+    def changed(self) -> None:
+        """Do nothing but count as an access: the commit compares encoded bytes, of nested values too."""
+        self._use()
+
+    def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
+        """Add a message to a queue; messages that two requests of a node add at once are all kept."""
+
+        def add(messages: list[Any]) -> list[Any]:
+            return messages if not allow_duplicate and msg in messages else [*messages, msg]
+
+        self.update_key(_FLASH + queue, add, [])
+
+    def pop_flash(self, queue: str = "") -> list[Any]:
+        """Return the messages of a queue and empty it."""
+        messages: list[Any] = self.pop(_FLASH + queue, [])
+        return messages
+
+    def peek_flash(self, queue: str = "") -> list[Any]:
+        """Return the messages of a queue and leave them there."""
+        messages: list[Any] = self.get(_FLASH + queue, [])
+        return messages
+
+    def new_csrf_token(self) -> str:
+        """Replace what the session's forms carry; return the new text."""
+        self._use()
+        self.state.csrf = self.state.facts[csrf.CSRF] = csrf.new_secret()
+        return self.state.csrf.hex()
+
+    def get_csrf_token(self) -> str:
+        """Return what a form of this session carries, the same text each time.
+
+        It is good until the session goes on under a new id, as at log-in.
+        """
+        self._use()
+        return self.new_csrf_token() if self.state.csrf is None else self.state.csrf.hex()
+
+
+class SessionFactory:
+    """Pyramid's session factory over a canister: for ``config.set_session_factory``.
+
+    The session is loaded at the first use of ``request.session`` and committed in a response callback:
+    when the response is complete, before a byte of it leaves.
+
+    Args:
+        canister: where the sessions are stored.
+        options: the settings of the `SessionManager`.
+    """
+
+    def __init__(self, canister: Canister, **options: Unpack[ManagerOptions]) -> None:
+        self.manager = SessionManager(canister, **options)
+
+    def __call__(self, request: Any) -> PyramidSession:
+        """Return the request's session."""
+        manager = self.manager
+        if manager.cookie.plain_http:
+            manager.cookie.check_host(request.host)
+        cookies = [request.headers.get("Cookie", "")]
+        loaded = manager.load(manager.cookie.values_in(cookies), manager.seen_cookie.values_in(cookies))
+        session = PyramidSession(loaded.state, manager)
+        request.add_response_callback(partial(self._commit, session))
+        return session
+
+    def _commit(self, session: PyramidSession, request: Any, response: Any) -> None:
+        where = f"{request.method} {request.path_info}"
+        try:
+            self.manager.commit(session)
+        except tuple(REFUSALS) as error:
+            _replace(response, refused(error, request))
+        # After a write that is not acknowledged too: it stands, and its cookie has to be known.
+        outcome = session.state.outcome
+        response.headerlist.extend([] if outcome is None else outcome.headers(response.headerlist))
+        finish = partial(self.manager.finish, session, where)
+        chunks: Any = response.app_iter
+        if isinstance(chunks, Generator):  # its code runs later
+            response.app_iter = _watched(cast("Iterator[bytes]", chunks), finish)
+        else:
+            request.add_finished_callback(lambda _: finish())  # pyright: ignore[reportUnknownLambdaType]
+
+
+def includeme(config: Any) -> None:
+    """Set the session factory up: ``config.include("canister.integrations.pyramid")``.
+
+    The setting ``canister`` is an open `Canister`; without it, ``canister.path`` is the data directory, and
+    each ``canister.<name>`` a setting of `canister.config.Config`. ``canister.<name>`` with a name of
+    `ManagerOptions` is one of the session manager, ``canister.cookie`` being a `CookieSettings`, for which
+    ``canister.plain_http = true`` may stand during development.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    settings: Mapping[str, Any] = config.get_settings()
+    given = {name.removeprefix(_PREFIX): settings[name] for name in settings if name.startswith(_PREFIX)}
+    names = [name for name in ManagerOptions.__annotations__ if name in given]
+    options = {name: _FROM_TEXT.get(name, _same)(given.pop(name)) for name in names}
+    if asbool(given.pop("plain_http", False)):
+        options.setdefault("cookie", CookieSettings(plain_http=True))
+    canister = settings.get("canister")
+    if canister is not None and given:
+        raise ConfigError(f"canister is open already: canister.{min(given)} comes too late")
+    if canister is None:
+        if "path" not in given:
+            raise ConfigError("set canister.path to the data directory, or canister to an open Canister")
+        canister = Canister(given.pop("path"), **given)
+    config.set_session_factory(SessionFactory(canister, **cast("ManagerOptions", options)))
+    for kind in REFUSALS:
+        config.add_exception_view(refused, context=kind)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _keys(value: Any) -> list[str]:
+    return cast("list[str]", aslist(value))
+
+
+def _switch(value: Any) -> bool:
+    return bool(asbool(value))
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+_FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
+    "secret_keys": _keys,
+    "acks": _number,
+    "max_sessions": _number,
+    "strict": _switch,
+}
+"""The settings of the session manager that come as text from an .ini file and are no text."""
+
+
+def refused(error: Exception, request: Any) -> Any:
+    """Return the response to a request that nobody else answers: Pyramid's exception view."""
+    logger.warning("%s %s was refused: %s", request.method, request.path_info, error)
+    status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
+    response = Response(f"{reason}: {error}\n", status, content_type="text/plain", charset="utf-8")
+    response.headers.update([("Retry-After", "2"), ("Cache-Control", "no-store")])
+    return response
+
+
+def _replace(response: Any, other: Any) -> None:
+    close = getattr(response.app_iter, "close", None)
+    if close is not None:
+        close()
+    response.status, response.headerlist, response.app_iter = other.status, other.headerlist, other.app_iter
+
+
+def _watched(chunks: Iterator[bytes], finish: Callable[[], None]) -> Iterator[bytes]:
+    yield from chunks
+    finish()
+
+
+classImplements(PyramidSession, ISession)
+classImplements(SessionFactory, ISessionFactory)
