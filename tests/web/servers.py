@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 from tests.integration.cluster import Node, await_equal, await_linked, eventually, free_port
+from tests.web.relay import Relay, running_relay
 
 ROOT = Path(__file__).parents[2]
 APPS = Path(__file__).with_name("apps")
@@ -101,10 +102,11 @@ class Site:
 
     Args:
         servers: the servers.
+        relays: what stands between them.
     """
 
-    def __init__(self, servers: list[Server]) -> None:
-        self.servers = servers
+    def __init__(self, servers: list[Server], relays: list[Relay]) -> None:
+        self._relays = relays
         self.nodes = [server.node for server in servers]
         self.ports = [server.port for server in servers]
 
@@ -119,6 +121,15 @@ class Site:
         self._isolate(on=False)
         await_linked(self.nodes)
         self.await_equal()
+
+    @contextmanager
+    def slow_link(self, delay: float) -> Iterator[None]:
+        """Have everything between the nodes take *delay* seconds longer, each way."""
+        for relay in self._relays:
+            relay.delay = delay
+        yield
+        for relay in self._relays:
+            relay.delay = 0.0
 
     def await_equal(self) -> None:
         """Wait until both nodes hold the same."""
@@ -140,17 +151,21 @@ class Site:
 @contextmanager
 def running_site(directory: Path, module: str, kind: str) -> Iterator[Site]:
     """Yield a site of two linked nodes, and end it."""
-    listen = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    listen = [free_port() for _ in range(2)]
     with ExitStack() as stack:
+        relays = [stack.enter_context(running_relay(port)) for port in listen]
+        addresses = [f"127.0.0.1:{relay.port}" for relay in relays]
         servers: list[Server] = []
-        for name, address in zip("ab", listen, strict=True):
-            seeds = [other for other in listen if other != address]
-            node = Node(name, directory / name, {**SETTINGS, "listen": address, "seeds": seeds})
+        for name, port, address in zip("ab", listen, addresses, strict=True):
+            settings = {**SETTINGS, "listen": f"127.0.0.1:{port}", "advertise": address}
+            seeds = [other for other in addresses if other != address]
+            node = Node(name, directory / name, {**settings, "seeds": seeds})
+            node.address = address
             servers.append(Server(node, module, kind))
             stack.callback(servers[-1].stop)
             stack.callback(node.release)
         for server in servers:
             server.wait_ready()
-        site = Site(servers)
+        site = Site(servers, relays)
         await_linked(site.nodes, 30.0)
         yield site
