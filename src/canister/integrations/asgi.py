@@ -8,7 +8,8 @@ from typing import Any, Protocol, Unpack
 
 from canister.canister import Canister
 from canister.errors import AcknowledgementError, ConfigError
-from canister.sessions import Lease, ManagerOptions, Outcome, Session, SessionManager
+from canister.integrations.streams import Hold
+from canister.sessions import ManagerOptions, Outcome, Session, SessionManager
 from canister.sessions.outcome import REFUSALS
 
 logger = logging.getLogger("canister.sessions")
@@ -20,7 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _RESPONSE = "canister.response"
-_HEADERS_LEAVE = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+HEADERS_LEAVE = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+"""The messages that carry response headers."""
 
 
 class Connection(Protocol):
@@ -69,43 +71,45 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        manager = self.manager
-        cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
-        session = await manager.aopen(cookies, _host(scope))
-        scope["session"] = session
-        response = scope[_RESPONSE] = _Response(manager, scope, session, send)
-        try:
-            await self.app(scope, receive, response.send)
-        except tuple(REFUSALS) as error:
-            if response.begun:
-                raise
-            await response.refuse(error)
-        except asyncio.CancelledError:
-            if not response.over:
-                raise
-            await response.close()
-        finally:
-            response.let_go()
-        if not (response.refused or response.over):
-            session.adopt(scope.get("session"))
-            manager.finish(session, f"{scope['type']} {scope['path']}")
+        await serve(self.manager, self.app, scope, receive, send)
 
 
-def hold_session(connection: Connection, *, keep_alive: bool = False) -> bool:
+async def serve(manager: SessionManager, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Handle one connection of an application; what `SessionMiddleware` does."""
+    if scope["type"] not in ("http", "websocket"):
+        await app(scope, receive, send)
+        return
+    cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
+    session = await manager.aopen(cookies, _host(scope))
+    scope["session"] = session
+    response = scope[_RESPONSE] = _Response(manager, scope, session, send)
+    hold = response.hold
+    try:
+        await app(scope, _released_by(hold, receive), response.send)
+    except tuple(REFUSALS) as error:
+        if response.begun:
+            raise
+        await response.refuse(error)
+    except asyncio.CancelledError:
+        if not hold.over or not hold.settle():
+            raise
+        await response.close()
+    finally:
+        hold.release()
+    if not (response.refused or hold.over):
+        session.adopt(scope.get("session"))
+        manager.finish(session, f"{scope['type']} {scope['path']}")
+
+
+def hold_session(connection: Connection, *, keep_alive: bool = False) -> None:
     """Close this stream within a second of the session's end, on whatever node that is caused.
 
     For server-sent events and long downloads; a WebSocket that was accepted with a stored session is
-    held without it.
+    held without it. A session that is not stored has no end, and holds nothing.
 
     Args:
         connection: the request or WebSocket.
         keep_alive: whether the stream counts as an access for as long as it lasts.
-
-    Returns:
-        False if the session is not stored, so that there is nothing to hold.
 
     Raises:
         ConfigError: `SessionMiddleware` is not in front of the application.
@@ -113,7 +117,7 @@ def hold_session(connection: Connection, *, keep_alive: bool = False) -> bool:
     response = connection.scope.get(_RESPONSE)
     if not isinstance(response, _Response):
         raise ConfigError("add canister.integrations.asgi.SessionMiddleware in front of the application")
-    return response.hold(keep_alive=keep_alive)
+    response.hold.ask(keep_alive=keep_alive)
 
 
 class _Response:
@@ -122,29 +126,38 @@ class _Response:
     def __init__(self, manager: SessionManager, scope: Scope, session: Session, send: Send) -> None:
         self.begun = False
         self.refused = False
-        self.over = False
+        self.hold = Hold(manager, session)
         self._manager = manager
         self._scope = scope
         self._session = session
         self._send = send
-        self._lease: Lease | None = None
+        self._has_length = False
 
     async def send(self, message: Message) -> None:
         """Send what the application sends."""
-        if message["type"] in _HEADERS_LEAVE and not self.begun:
-            self.begun = True  # before the commit: when it fails, the error page goes out as it is
-            self._session.adopt(self._scope.get("session"))
-            try:
-                _add_headers(message, await self._manager.acommit(self._session))
-            except AcknowledgementError as error:
-                # What was written stands: the client is told its cookies, or a log-in would log it out.
-                await self.refuse(error, self._session.state.outcome)
-            except tuple(REFUSALS) as error:
-                await self.refuse(error)
-            if message["type"] == "websocket.accept" and not self.refused:
-                self.hold(keep_alive=False)
-        if not self.refused:
-            await self._send(message)
+        begins = message["type"] in HEADERS_LEAVE and not self.begun
+        if begins:
+            await self._begin(message)
+        if self.refused:
+            return
+        await self._send(message)
+        if begins:
+            self.hold.committed(always=message["type"] == "websocket.accept")
+        elif _is_last(message):
+            self.hold.release()  # what runs in the background is no stream
+
+    async def _begin(self, message: Message) -> None:
+        """Commit, now that the headers leave."""
+        self.begun = True  # before the commit: when it fails, the error page goes out as it is
+        self._session.adopt(self._scope.get("session"))
+        self._has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers") or ())
+        try:
+            _add_headers(message, await self._manager.acommit(self._session))
+        except AcknowledgementError as error:
+            # What was written stands: the client is told its cookies, or a log-in would log it out.
+            await self.refuse(error, self._session.state.outcome)
+        except tuple(REFUSALS) as error:
+            await self.refuse(error)
 
     async def refuse(self, error: Exception, outcome: Outcome | None = None) -> None:
         """Answer with an error in place of what the application sends."""
@@ -162,40 +175,32 @@ class _Response:
         await self._send(start)
         await self._send({"type": "http.response.body", "body": f"{reason}: {error}\n".encode()})
 
-    def hold(self, *, keep_alive: bool) -> bool:
-        """Cancel the connection's task when the session is over; see `hold_session`."""
-        self.let_go()
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None  # a coroutine of asyncio runs in one
-
-        def end() -> None:
-            if self._lease is not None:
-                self.over = True
-                task.cancel()
-
-        def ended() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
-                loop.call_soon_threadsafe(end)
-
-        self._lease = self._manager.hold(self._session, ended, keep_alive=keep_alive)
-        return self._lease is not None
-
-    def let_go(self) -> None:
-        """Give the lease up."""
-        if self._lease is not None:
-            self._lease.close()
-            self._lease = None
-
     async def close(self) -> None:
         """End the stream of a session that is over; the client is to ask anew."""
-        task = asyncio.current_task()
-        assert task is not None  # as in `hold`
-        task.uncancel()
         logger.info("%s %s ends with its session", self._scope["type"], self._scope["path"])
-        if self._scope["type"] == "websocket":
-            await self._send({"type": "websocket.close", "code": 1008, "reason": "the session is over"})
-        elif self.begun:
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        with contextlib.suppress(OSError):  # the client is gone
+            if self._scope["type"] == "websocket":
+                await self._send({"type": "websocket.close", "code": 1008, "reason": "the session is over"})
+            elif not self._has_length:  # or the server cuts the connection: the client must see it is short
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _is_last(message: Message) -> bool:
+    if message["type"] in ("http.response.body", "websocket.http.response.body"):
+        return not message.get("more_body", False)
+    return bool(message["type"] == "websocket.close")
+
+
+def _released_by(hold: Hold, receive: Receive) -> Receive:
+    """Return *receive*, which gives the hold up when the client has gone."""
+
+    async def receiving() -> Message:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            hold.release()
+        return message
+
+    return receiving
 
 
 def _add_headers(message: Message, outcome: Outcome) -> None:

@@ -1,0 +1,74 @@
+"""Ending a connection that goes on, such as a WebSocket, when its session is over."""
+
+import asyncio
+import contextlib
+
+from canister.sessions import Lease, Session, SessionManager
+
+
+class Hold:
+    """A connection's hold on its session: cancels the connection's task once the session is over.
+
+    To be made in that task, and taken only when the session is committed: before, it may still get
+    another id.
+
+    Args:
+        manager: the session's manager.
+        session: the session.
+
+    Attributes:
+        over: whether the session was found to be over, and the task cancelled for it.
+    """
+
+    def __init__(self, manager: SessionManager, session: Session) -> None:
+        self.over = False
+        self._manager = manager
+        self._session = session
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._asked = self._keep_alive = self._committed = self._released = False
+        self._lease: Lease | None = None
+
+    def ask(self, *, keep_alive: bool) -> None:
+        """Take the hold, as soon as the session is committed.
+
+        Args:
+            keep_alive: whether the stream counts as an access for as long as it lasts.
+        """
+        self._asked, self._keep_alive = True, keep_alive
+        if self._committed:
+            self._take()
+
+    def committed(self, *, always: bool = False) -> None:
+        """Take the hold if it was asked for; with *always* also if it was not."""
+        self._committed = True
+        if self._asked or always:
+            self._take()
+
+    def release(self) -> None:
+        """Give the hold up for good: the stream has ended by itself."""
+        self._released = True
+        self._let_go()
+
+    def settle(self) -> bool:
+        """Take the cancellation back; return whether nobody else has cancelled the task as well."""
+        return self._task is not None and self._task.uncancel() == 0
+
+    def _take(self) -> None:
+        self._let_go()
+        if not (self._released or self.over):
+            self._lease = self._manager.hold(self._session, self._ended, keep_alive=self._keep_alive)
+
+    def _let_go(self) -> None:
+        if self._lease is not None:
+            self._lease.close()
+            self._lease = None
+
+    def _ended(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if self._lease is not None and self._task is not None:
+            self._lease, self.over = None, True
+            self._task.cancel()
