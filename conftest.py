@@ -18,6 +18,7 @@ PARSERS = (PythonCodeBlockParser(), SkipParser())
 def enter_directory(namespace: dict[str, Any]) -> None:
     directory = TemporaryDirectory(prefix="canister-docs-")
     namespace["_page"] = (Path.cwd(), directory)
+    namespace["__name__"] = __name__  # frameworks look for the module of a function
     os.chdir(directory.name)
 
 

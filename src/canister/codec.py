@@ -5,10 +5,11 @@ past 64 bits, the types of `datetime`, ``Decimal``, ``UUID``) becomes an extensi
 encoded by the same rules. There is no way to name a class, so decoding can build nothing else.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -20,8 +21,10 @@ from canister.errors import InputError, InvalidIdError, InvalidKeyError, Invalid
 from canister.record import KEY, Slot
 
 _USER_RECORD = b"u"
+_ENTRY = b"e"
 
 MAX_ID_BYTES = 512
+_DIGEST_BYTES = 32
 MAX_KEY_BYTES = 1024
 MAX_DEPTH = 64
 """How deep a value may nest; decoding then stays far from the recursion limit."""
@@ -112,9 +115,43 @@ def user_record_id(user: bytes) -> bytes:
     return _USER_RECORD + user
 
 
+def entry_id(namespaces: Sequence[str], key: str) -> bytes:
+    """Return where the store keeps an entry: what belongs to no session.
+
+    Args:
+        namespaces: the entry's namespace and its parents, the outermost first.
+        key: the entry's key, of any length.
+
+    Raises:
+        InvalidIdError: a name is empty or holds a NUL, or the names are too long.
+    """
+    prefix, name = entry_prefix(namespaces) + b"\0", key.encode("utf-8", "surrogatepass")
+    if len(prefix) > MAX_ID_BYTES - _DIGEST_BYTES:
+        raise InvalidIdError(f"the names {tuple(namespaces)!r} are too long for an id")
+    if len(prefix) + 1 + len(name) <= MAX_ID_BYTES:
+        return prefix + b"=" + name
+    return prefix + b"#" + blake2b(name, digest_size=_DIGEST_BYTES).digest()
+
+
+def entry_prefix(namespaces: Sequence[str]) -> bytes:
+    """Return what the ids of all entries of a namespace, and of the namespaces in it, begin with.
+
+    Raises:
+        InvalidIdError: a name is empty or holds a NUL.
+    """
+    if not all(name and "\0" not in name for name in namespaces):
+        raise InvalidIdError(f"a namespace's name is a text without NUL, not one of {tuple(namespaces)!r}")
+    return _ENTRY + b"".join(name.encode() + b"\0" for name in namespaces)
+
+
 def is_session_id(data: bytes) -> bool:
-    """Tell whether an encoded id is a session's, not that of a user's record."""
-    return data[:1] != _USER_RECORD
+    """Tell whether an encoded id is a session's, not that of a user's record or of an entry."""
+    return data[:1] not in (_USER_RECORD, _ENTRY)
+
+
+def is_user_record_id(data: bytes) -> bool:
+    """Tell whether an encoded id is that of a user's record."""
+    return data[:1] == _USER_RECORD
 
 
 def decode_id(data: bytes) -> str | bytes:

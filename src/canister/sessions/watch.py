@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from canister.clock import to_datetime
-from canister.codec import decode_id, is_session_id
+from canister.codec import decode_id, is_session_id, is_user_record_id
 from canister.errors import CanisterError
 from canister.forks import watch_forks
 from canister.life import deadline, is_live
@@ -110,7 +110,7 @@ class Watch:
                 self._tell(change)
         changed = {change.session for change in changes.sessions}
         # A user's record may end sessions that did not change themselves.
-        everything = changes.missed or not all(map(is_session_id, changed))
+        everything = changes.missed or any(map(is_user_record_id, changed))
         now = self._node.clock.now()
         with self._lock:
             leases = [lease for held in self._leases.values() for lease in held]
