@@ -168,6 +168,18 @@ def load_config(
     Raises:
         ConfigError: an unknown name or an impossible value; the message names it and where it stood.
     """
+    merged = stated_settings(arguments, environ, file)
+    preset = preset_named(merged.get("preset"))
+    merged |= {name: parse_duration(text) for name, text in preset.items() if name not in merged}
+    return Config(**merged)
+
+
+def stated_settings(
+    arguments: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> dict[str, Any]:
+    """Return the settings for which somebody gave a value; takes and raises what `load_config` does."""
     environ = os.environ if environ is None else environ
     merged: dict[str, Any] = {}
     sources = (
@@ -178,9 +190,7 @@ def load_config(
     for source, values in sources:
         for name, value in values.items():
             merged[name] = _convert(name, value, source)
-    preset = preset_named(merged.get("preset"))
-    merged |= {name: parse_duration(text) for name, text in preset.items() if name not in merged}
-    return Config(**merged)
+    return merged
 
 
 def parse_duration(value: object, name: str = "duration") -> timedelta:

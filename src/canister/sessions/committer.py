@@ -6,7 +6,7 @@ from typing import Any
 
 from canister.codec import encode_user
 from canister.edits import Moment
-from canister.errors import CannotTellError, SessionError, TooManySessionsError
+from canister.errors import CannotTellError, InputError, SessionError, TooManySessionsError
 from canister.freshness import covers, newest, stamp_for
 from canister.node import Needed, Node
 from canister.record import Record, Slot, Version, stamp_of
@@ -70,12 +70,26 @@ class Committer:
         user = state.identity.user if state.logging_in and state.identity is not None else None
         if state.logging_in and state.identity is not None:
             changes = self._logging_in(state, state.identity, changes)
-        stores = changes.any or state.retired is not None  # recording an access is not waited for
+        stores = (
+            changes.any or state.wanted or state.retired is not None
+        )  # recording an access is not waited for
         state.written = version = self._write(session, changes)
         if user is not None:
             self._keep_cap(session, user)
         if version is not None and stores and self._acks != 1:
             self._node.await_held(version, self._acks)
+
+    def is_due(self, session: Session) -> bool:
+        """Tell whether `store` would write; see `SessionManager.is_due`."""
+        state = session.state
+        try:
+            if session.changes().any or state.retired is not None or state.wanted:
+                return True
+        except InputError:
+            return True
+        if state.token is None or not state.read or state.passive:
+            return False
+        return is_touch_due(state.record, self._node.clock.now()) or self._is_old(state.token)
 
     def deliver(self, session: Session) -> Outcome:
         """Return what to tell the client, now that the response headers leave."""
@@ -91,7 +105,7 @@ class Committer:
             return self._succeed(session, state.retired, changes)
         if state.token is not None:
             return self._update(session, state.token, changes)
-        if changes.any:
+        if changes.any or state.wanted:
             return self._create(session, changes)
         if state.stale:
             state.cookie = self._cookie.end()
@@ -110,6 +124,8 @@ class Committer:
 
     def _update(self, session: Session, token: Token, changes: Changes) -> Version | None:
         state = session.state
+        if state.resend and state.outcome is None:
+            state.cookie, state.resend = self._keep(state, token), False
         due = not state.passive and is_touch_due(state.record, self._node.clock.now())
         renewal = self._due_renewal(state, token)
         if renewal is not None:
@@ -126,11 +142,11 @@ class Committer:
         follower = renewal.token() if renewal is not None else None
         session.committed(follower or token, changes)
         if follower is not None:
-            state.cookie = self._cookie.keep(follower.text)
+            state.cookie = self._keep(state, follower)
             self._happened(EventKind.RENEWED, token.handle, state)
-        elif due and self._cookie.max_age is not None:
+        elif due and state.max_age is not None:
             # A cookie that outlives the browser is kept as long as the session is used.
-            state.cookie = self._cookie.keep(token.text)
+            state.cookie = self._keep(state, token)
         if due and state.identity is not None:
             self._users.keep_cap(state.identity.user)
         return version
@@ -141,18 +157,24 @@ class Committer:
             return None  # the headers have left: no cookie can follow them
         if state.replaced:
             follower = successor_of(token, self._keys, state.record)
-            state.cookie = self._cookie.keep(follower.text) if follower is not None and state.seen else None
+            state.cookie = self._keep(state, follower) if follower is not None and state.seen else None
             return None
-        age = self._node.clock.now() - stamp_of(token.issued)
-        due = self._renewal is not None and age >= self._renewal and state.read and not state.passive
+        due = self._is_old(token) and state.read and not state.passive
         return Renewal(token, self._keys, self._window) if due or state.renew else None
+
+    def _is_old(self, token: Token) -> bool:
+        age = self._node.clock.now() - stamp_of(token.issued)
+        return self._renewal is not None and age >= self._renewal
+
+    def _keep(self, state: State, token: Token) -> str:
+        return self._cookie.lasting(state.max_age).keep(token.text)
 
     def _succeed(self, session: Session, retired: Token, changes: Changes) -> Version | None:
         state = session.state
         if state.carry and state.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
         succession = Succession(self._node.policy, changes, carry=state.carry)
-        if not (state.carry or changes.any):
+        if not (state.carry or changes.any or state.wanted):
             version = self._node.commit([(retired.session, succession.destroy)])
             session.committed(None, changes)
             state.cookie = self._cookie.end()
@@ -173,7 +195,7 @@ class Committer:
         state.shown = state.lacking = ()
         state.served, state.behind, state.replaced = (token.issued,), False, False
         state.record = None  # what was loaded is another session's
-        state.cookie = self._cookie.keep(token.text)
+        state.cookie = self._keep(state, token)
         self._happened(EventKind.CREATED, token.handle, state)
         return token.issued
 
@@ -213,7 +235,7 @@ class Committer:
         if state.served == state.shown or (covers(state.shown, state.served) and not state.restamp):
             return None
         state.shown, state.restamp = state.served, False
-        return self._seen_cookie.keep(stamp.seal(state.served, token))
+        return self._seen_cookie.lasting(state.max_age).keep(stamp.seal(state.served, token))
 
 
 def _check_headers(state: State) -> None:

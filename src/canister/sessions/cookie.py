@@ -79,6 +79,10 @@ class CookieSettings:
         """Return the same attributes for the cookie that holds the stamp."""
         return replace(self, name=self.seen, seen=self.name)
 
+    def lasting(self, max_age: timedelta | None) -> "CookieSettings":
+        """Return the same attributes with another *max_age*."""
+        return self if max_age == self.max_age else replace(self, max_age=max_age)
+
     def values_in(self, headers: Iterable[str]) -> list[str]:
         """Return every value that the Cookie headers hold under the cookie's name, in their order.
 

@@ -172,6 +172,12 @@ class SessionManager:
             found = await asyncio.to_thread(self._lookup.anywhere, found)
         return self._session(found, carries_stamp=bool(stamps))
 
+    def load_here(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session | None:
+        """Do what `load` does, without waiting: None where a peer would have to be asked."""
+        stamps = self._stamps(seen_values)
+        found = self._lookup.here(cookie_values, stamps)
+        return None if _needs_peers(found) else self._session(found, carries_stamp=bool(stamps))
+
     def store(self, session: Session) -> None:
         """Store what was changed; the client is told at `commit`. What `Session.commit` calls.
 
@@ -183,7 +189,7 @@ class SessionManager:
 
     async def astore(self, session: Session) -> None:
         """Do what `store` does; the event loop goes on while disk or members are waited for."""
-        if self._may_wait(session):
+        if self.may_wait(session):
             await asyncio.to_thread(self.store, session)
         else:
             self.store(session)  # some 50 us; a hop to a thread costs more
@@ -217,9 +223,21 @@ class SessionManager:
 
     async def acommit(self, session: Session) -> Outcome:
         """Do what `commit` does; the event loop goes on while disk or members are waited for."""
-        if self._may_wait(session):
+        if self.may_wait(session):
             return await asyncio.to_thread(self.commit, session)
         return self.commit(session)
+
+    def is_due(self, session: Session) -> bool:
+        """Tell whether a commit now would write: a change, an access or a renewal."""
+        return self._committer.is_due(session)
+
+    def discard(self, session: Session) -> Outcome:
+        """Store nothing more of what the request changed; return what to tell the client.
+
+        That is what the application itself has stored before. For requests that failed.
+        """
+        session.state.failed = True
+        return self._committer.deliver(session)
 
     def destroy(self, session: Session) -> Outcome:
         """Destroy the session now; return what to tell the client."""
@@ -275,7 +293,8 @@ class SessionManager:
         token = session.state.token
         return None if token is None else self._watch.hold(token.session, on_end, keep_alive=keep_alive)
 
-    def _may_wait(self, session: Session) -> bool:
+    def may_wait(self, session: Session) -> bool:
+        """Tell whether a commit may have to wait for disk or members."""
         return self.canister.config.durability == "full" or (self._acks != 1 and session.state.seen)
 
     def _stamps(self, values: Sequence[str]) -> Sequence[str]:
@@ -285,6 +304,7 @@ class SessionManager:
     def _session(self, found: list[Found], *, carries_stamp: bool) -> Session:
         state = self._chooser.choose(found)
         state.carries_stamp = carries_stamp
+        state.max_age = self.cookie.max_age
         log_refusals(found)
         for one in found if self.events else ():
             if isinstance(one.token, Refusal):

@@ -54,6 +54,10 @@ class SessionData(dict[Any, Any]):
         """Let nothing that this request reads count as an access: for pages that poll by themselves."""
         self.state.passive = True
 
+    def mark_active(self) -> None:
+        """Let the request count as an access, whatever it reads."""
+        self.state.read = True
+
     def peek(self, key: object, default: Any = None) -> Any:
         """Return the value of *key*, or *default*, without counting as an access."""
         self._check()
@@ -178,6 +182,7 @@ class SessionData(dict[Any, Any]):
         state.token = token
         state.doubt = state.retired = state.refusal = None
         state.carry = state.cleared = state.stale = state.read = state.renew = state.logging_in = False
+        state.wanted = state.resend = False
 
     def _fill(self) -> None:
         """Take the keys from the record, or be a session that is refused."""
@@ -229,7 +234,7 @@ class SessionData(dict[Any, Any]):
 
     def _drop_pending(self) -> None:
         state = self.state
-        state.identity, state.logging_in = None, False
+        state.identity, state.logging_in, state.wanted = None, False, False
         state.updates, state.counts, state.increments, state.times = {}, {}, {}, None
 
 

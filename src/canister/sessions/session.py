@@ -187,6 +187,20 @@ class Session(SessionData):
         self._use()
         self.state.times = own_times(idle, until)
 
+    def set_cookie_age(self, age: timedelta | None) -> None:
+        """Let the browser keep the cookie for *age*, None: until it is closed; the commit sends it.
+
+        It is not stored: what keeps the cookie alive in later requests has to say it there, too.
+        """
+        self._use()
+        self.state.resend = self.state.resend or age != self.state.max_age
+        self.state.max_age = age
+
+    def ensure_stored(self) -> None:
+        """Let the commit store the session even if it holds nothing."""
+        self.mark_accessed()
+        self.state.wanted = self.state.token is None
+
     def commit(self) -> None:
         """Store now what was changed; once the response headers have left, the only way to.
 

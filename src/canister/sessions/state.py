@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -104,6 +105,7 @@ class State:
         base: the encoded values as stored.
         identity: who is logged in, stored or about to be.
         logging_in: whether the commit stores *identity*.
+        wanted: whether the commit stores the session even if it holds nothing.
         csrf: the secret that the session's forms carry.
         facts: metadata the commit stores.
         updates: keys that functions change, by slot.
@@ -120,6 +122,8 @@ class State:
         restamp: whether that stamp is to be replaced even if it covers what was served.
         carries_stamp: whether the client carries a stamp, good or not.
         served: what it has seen after this request; None until something was written.
+        max_age: how long the browser keeps the cookie; None: until it is closed.
+        resend: whether the commit sends the cookie whatever else it does.
         cookie: the Set-Cookie value that the client has yet to get.
         written: the version of the last commit, None if there was none.
         failed: whether the commit raised, so that nothing of the request is stored any more.
@@ -139,6 +143,7 @@ class State:
     base: dict[Slot, bytes] = field(default_factory=dict[Slot, bytes])
     identity: Identity | None = None
     logging_in: bool = False
+    wanted: bool = False
     csrf: bytes | None = None
     facts: dict[Slot, bytes | None] = field(default_factory=dict[Slot, bytes | None])
     updates: dict[Slot, Update] = field(default_factory=dict[Slot, Update])
@@ -155,6 +160,8 @@ class State:
     restamp: bool = False
     carries_stamp: bool = False
     served: Stamp | None = None
+    max_age: timedelta | None = None
+    resend: bool = False
     cookie: str | None = None
     written: Version | None = None
     failed: bool = False
