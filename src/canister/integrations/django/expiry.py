@@ -1,0 +1,49 @@
+"""Django's expiry of a session as the session's own times, and as the age of its cookie."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
+from django.utils import timezone
+
+from canister.clock import to_datetime
+from canister.life import hard_end
+from canister.sessions import Session, SessionManager
+
+_KEY = "_session_expiry"
+"""Where Django keeps what ``set_expiry`` was given: seconds, an ISO date, or nothing."""
+_SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(days=400)
+
+
+def times(session: Session, manager: SessionManager) -> tuple[timedelta | None, datetime | None]:
+    """Return idle timeout and end of a session, None for the default.
+
+    Neither goes past the session's absolute lifetime: it ends then in any case.
+    """
+    value = _value(session)
+    now = to_datetime(manager.canister.node.clock.now())
+    absolute = manager.canister.config.absolute_lifetime
+    if isinstance(value, str):
+        until = datetime.fromisoformat(value)
+        until = timezone.make_aware(until) if timezone.is_naive(until) else until
+        record = session.state.record if session.state.token is not None else None
+        return None, min(until.astimezone(UTC), to_datetime(hard_end(record)) if record else now + absolute)
+    if not value:
+        return None, None
+    idle = timedelta(seconds=value)
+    return (min(idle, absolute), None) if idle > timedelta(0) else (None, now + idle)
+
+
+def cookie_age(store: SessionBase, session: Session) -> timedelta | None:
+    """Return how long the browser keeps the session's cookie; None: until it is closed."""
+    value = _value(session)
+    if value == 0 if value is not None else settings.SESSION_EXPIRE_AT_BROWSER_CLOSE:
+        return None
+    age = timedelta(seconds=store.get_expiry_age(expiry=value))
+    return min(max(age, _SHORTEST), _LONGEST)
+
+
+def _value(session: Session) -> Any:
+    data: dict[Any, Any] = session
+    return dict[Any, Any].get(data, _KEY)  # looking at it is no access

@@ -1,0 +1,10 @@
+from typing import Any
+
+from . import global_settings as global_settings
+
+class LazySettings:
+    configured: bool
+    def is_overridden(self, setting: str) -> bool: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+settings: LazySettings

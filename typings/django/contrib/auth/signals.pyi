@@ -1,0 +1,3 @@
+from django.dispatch import Signal
+
+user_logged_in: Signal

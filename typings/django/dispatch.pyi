@@ -1,0 +1,5 @@
+from collections.abc import Callable
+from typing import Any
+
+class Signal:
+    def connect(self, receiver: Callable[..., Any], *, dispatch_uid: str) -> None: ...

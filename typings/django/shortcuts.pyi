@@ -1,0 +1,3 @@
+from typing import Any
+
+def get_object_or_404(model: Any, **filters: Any) -> Any: ...
