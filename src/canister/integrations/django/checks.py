@@ -40,9 +40,8 @@ def check_settings(app_configs: Sequence[Any] | None = None, **_: Any) -> list[C
 
 _REPLACE = f"Put {MIDDLEWARE} in the place of {_DJANGOS}."
 _LACKS = (
-    "Django's SessionMiddleware sends the session cookie: it has none of our defaults, such as a __Host- name, "
-    "and a client that goes from node to node may see what is older "
-    "than what it has seen."
+    "Django's SessionMiddleware sends the session cookie: it has none of our defaults (a __Host- name, say), "
+    "and a client that goes from node to node may see what is older than what it has seen."
 )
 _VALUES = "Values of the types that canister.codec lists are stored as they are; remove the setting."
 
