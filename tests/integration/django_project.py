@@ -1,5 +1,6 @@
 """A Django project in one module: import it before anything of Django that needs settings."""
 
+import socket
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -68,6 +69,14 @@ from django.middleware.csrf import get_token  # noqa: E402
 from django.urls import include, path  # noqa: E402
 
 call_command("migrate", verbosity=0)
+
+
+def cut_off_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings of a node whose only other member cannot be reached."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{one.getsockname()[1]}"
+    return {"path": directory, "listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
 
 
 def untouched(request: HttpRequest) -> HttpResponse:

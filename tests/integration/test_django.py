@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 # First the project, which configures Django.
-from tests.integration.django_project import KEY, MIDDLEWARE
+from tests.integration.django_project import KEY, MIDDLEWARE, cut_off_settings
 
 # isort: split
 
@@ -36,10 +35,6 @@ from canister.testing.clock import ManualClock
 pytestmark = pytest.mark.integration
 
 NAME = "__Host-id"
-DJANGOS = [
-    "django.contrib.sessions.middleware.SessionMiddleware" if "Session" in name else name
-    for name in MIDDLEWARE
-]
 
 
 @pytest.fixture
@@ -59,12 +54,8 @@ def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
 
 @pytest.fixture
 def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[dict[str, Any]]:
-    """Make the project a node whose only other member cannot be reached; return its settings."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{one.getsockname()[1]}"
-    own = {"listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
-    own["path"] = str(tmp_path / "cut-off")
+    """Make the project a node that cannot tell; return its settings."""
+    own = cut_off_settings(tmp_path / "cut-off")
     with override_settings(CANISTER=own):
         assert session_manager().canister.node.store.doubts() > 0
         yield own
@@ -624,4 +615,3 @@ def test_django_itself_tells_what_holds() -> None:
     assert CookieSettings().name == settings.SESSION_COOKIE_NAME
     assert settings.SESSION_COOKIE_SECURE is True
     assert settings.SESSION_EXPIRE_AT_BROWSER_CLOSE is True
-    assert DJANGOS[0].startswith("django.")

@@ -20,7 +20,7 @@ from canister.canister import Canister
 from canister.config import Config, load_config, stated_settings
 from canister.errors import ConfigError
 from canister.sessions import CookieSettings, ManagerOptions, SessionManager
-from canister.sessions.keys import VARIABLE
+from canister.sessions.keys import VARIABLE, KeyRing
 
 ENGINE = "canister.integrations.django"
 MIDDLEWARE = f"{ENGINE}.SessionMiddleware"
@@ -58,7 +58,6 @@ class _Process:
         self.manager: SessionManager | None = None
         self.record_client = False
         self.owns_cookie = False
-        self.told: set[tuple[str, object]] = set()
 
 
 _process = _Process()
@@ -121,11 +120,6 @@ def read_settings() -> Settings:
     return Settings(str(path), given, options, record_client)
 
 
-def is_stated(name: str) -> bool:
-    """Tell whether the project gives a setting a value of its own."""
-    return settings.is_overridden(name) and (name, getattr(settings, name)) not in _process.told
-
-
 def tell_settings() -> None:
     """Let Django's settings say what holds where the project does not, for whoever reads them.
 
@@ -144,9 +138,8 @@ def tell_settings() -> None:
             _CLOSES: cookie.max_age is None,
         }
     for name, value in values.items():
-        if not is_stated(name):
-            _process.told.add((name, value))
-            setattr(settings, name, value)
+        if not settings.is_overridden(name):
+            _set_default(name, value)
 
 
 def tell_settings_early() -> None:
@@ -165,9 +158,21 @@ def problems() -> list[str]:
     try:
         found = read_settings()
         load_config(found.canister)
+        keys = found.options.get("secret_keys")
+        if keys is not None:
+            KeyRing([keys] if isinstance(keys, str) else keys)
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def _set_default(name: str, value: object) -> None:
+    """Change what a setting is where nobody states it; what overrides it in a test still does."""
+    holder = settings._wrapped
+    while hasattr(holder, "default_settings"):
+        holder = holder.default_settings
+    setattr(holder, name, value)
+    settings.__dict__.pop(name, None)  # Django keeps what was asked for
 
 
 def _open() -> SessionManager:
@@ -188,7 +193,7 @@ def _open() -> SessionManager:
 def _config(given: dict[str, Any]) -> Config:
     """Complete the canister's settings with ``SESSION_COOKIE_AGE``, and return what comes of them."""
     stated = stated_settings(given)
-    if is_stated(_AGE):
+    if settings.is_overridden(_AGE):
         if "session_timeout" in given:
             raise ConfigError(f"{_AGE} and CANISTER['session_timeout'] are both the idle timeout; set one")
         given["session_timeout"] = timedelta(seconds=settings.SESSION_COOKIE_AGE)
@@ -197,22 +202,23 @@ def _config(given: dict[str, Any]) -> Config:
     try:
         return load_config(given)
     except ConfigError as error:
-        raise ConfigError(f"{error} (session_timeout is {_AGE})") from error
+        hint = f" (session_timeout is {_AGE})" if "session_timeout" in str(error) else ""
+        raise ConfigError(f"{error}{hint}") from error
 
 
 def _cookie(*, any_host: bool) -> CookieSettings:
-    plain = is_stated(f"{_COOKIE}SECURE") and not settings.SESSION_COOKIE_SECURE
+    plain = settings.is_overridden(f"{_COOKIE}SECURE") and not settings.SESSION_COOKIE_SECURE
     path, domain = settings.SESSION_COOKIE_PATH, settings.SESSION_COOKIE_DOMAIN or None
-    name = settings.SESSION_COOKIE_NAME if is_stated(f"{_COOKIE}NAME") else ""
+    name = settings.SESSION_COOKIE_NAME if settings.is_overridden(f"{_COOKIE}NAME") else ""
     if not (name or plain) and (path != "/" or domain is not None):
         name = "__Secure-id"
-    stated = is_stated(f"{_COOKIE}SAMESITE")
+    stated = settings.is_overridden(f"{_COOKIE}SAMESITE")
     return CookieSettings(
         name=name,
         samesite=cast("Any", str(settings.SESSION_COOKIE_SAMESITE).lower() if stated else "lax"),
         path=path,
         domain=domain,
-        httponly=settings.SESSION_COOKIE_HTTPONLY if is_stated(f"{_COOKIE}HTTPONLY") else True,
+        httponly=settings.SESSION_COOKIE_HTTPONLY if settings.is_overridden(f"{_COOKIE}HTTPONLY") else True,
         plain_http=plain,
         any_host=any_host,
     )
@@ -220,7 +226,11 @@ def _cookie(*, any_host: bool) -> CookieSettings:
 
 def _max_age(config: Config) -> timedelta | None:
     """Return how long browsers keep the cookie: until they are closed, unless the project says otherwise."""
-    closes = settings.SESSION_EXPIRE_AT_BROWSER_CLOSE if is_stated(_CLOSES) else not is_stated(_AGE)
+    closes = (
+        settings.SESSION_EXPIRE_AT_BROWSER_CLOSE
+        if settings.is_overridden(_CLOSES)
+        else not settings.is_overridden(_AGE)
+    )
     return None if closes else config.session_timeout
 
 

@@ -232,12 +232,14 @@ class SessionStore(SessionBase):
     def _saving(self, session: Session, must_create: bool) -> Generator[Session]:
         if must_create and session.state.token is not None:
             raise CreateError("the session is stored already")
+        before = session.state.wanted
         session.ensure_stored()
         try:
             yield session
         except (SessionDestroyedError, SessionEndedError) as error:
             raise UpdateError(str(error)) from error
         finally:
+            session.state.wanted = session.state.wanted and before  # what failed asks for nothing more
             self.note_key(session)
 
     def _cycle(self, session: Session) -> None:
