@@ -254,6 +254,37 @@ def test_a_persistent_cookie_is_sent_again_when_the_session_is_touched(
     assert sent_again == [False, True, False, True]
 
 
+def test_a_session_may_have_its_cookie_kept_for_another_time(manager: SessionManager) -> None:
+    session = manager.load([])
+    session["a"] = 1
+    session.state.max_age = timedelta(hours=1)
+    set_cookie = manager.commit(session).set_cookie
+    assert set_cookie is not None
+    assert set_cookie.endswith("; Max-Age=3600")
+    session = manager.load([sent(set_cookie)])
+    session["a"] = 2
+    session.state.resend = True
+    set_again = manager.commit(session).set_cookie
+    assert set_again == set_cookie.removesuffix("; Max-Age=3600")
+
+
+def test_a_persistent_cookie_that_is_sent_again_holds_the_renewed_token(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    settings = CookieSettings(max_age=timedelta(days=7))
+    with Canister(tmp_path / "data", agent=False, clock=clock, renewal_timeout="1m") as canister:
+        manager = SessionManager(canister, secret_keys=KEY, cookie=settings)
+        cookie = create(manager, a=1)
+        clock.advance(2 * MINUTE)
+        session = manager.load([cookie])
+        session["a"] = 2
+        renewed = sent(manager.commit(session).set_cookie)
+        clock.advance(2 * MINUTE)
+        late = manager.load([cookie])
+        assert late["a"] == 2
+        assert sent(manager.commit(late).set_cookie) == renewed != cookie
+
+
 # Tokens that are no good.
 
 

@@ -144,7 +144,7 @@ class Committer:
         if follower is not None:
             state.cookie = self._keep(state, follower)
             self._happened(EventKind.RENEWED, token.handle, state)
-        elif due and state.max_age is not None:
+        elif state.cookie is None and due and state.max_age is not None:
             # A cookie that outlives the browser is kept as long as the session is used.
             state.cookie = self._keep(state, token)
         if due and state.identity is not None:
@@ -157,7 +157,8 @@ class Committer:
             return None  # the headers have left: no cookie can follow them
         if state.replaced:
             follower = successor_of(token, self._keys, state.record)
-            state.cookie = self._keep(state, follower) if follower is not None and state.seen else None
+            if follower is not None and state.seen:
+                state.cookie = self._keep(state, follower)
             return None
         due = self._is_old(token) and state.read and not state.passive
         return Renewal(token, self._keys, self._window) if due or state.renew else None

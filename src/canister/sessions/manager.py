@@ -79,10 +79,13 @@ class SessionManager:
 
     Attributes:
         users: a user's sessions: list them, end one, end all.
+        session_class: what a request's session is made of; an adapter may put its framework's own here.
 
     Raises:
         ConfigError: a setting cannot work.
     """
+
+    session_class: type[Session] = Session
 
     def __init__(
         self,
@@ -311,13 +314,15 @@ class SessionManager:
                 self._tell(EventKind.UNKNOWN_TOKEN, None, None)
             elif one.secret is SecretStatus.RETIRED:
                 self._tell(EventKind.RETIRED_TOKEN_USED, one.token.handle, None)
-        return Session(state, self)
+        return self.session_class(state, self)
 
     def _moved(self, session: Session, entered: tuple[Token, Record] | None) -> Session:
         if entered is None:
             return session
         token, record = entered
-        return Session(State(token=token, record=record, cookie=self.cookie.keep(token.text)), self)
+        state = State(token=token, record=record, cookie=self.cookie.keep(token.text))
+        state.max_age = self.cookie.max_age
+        return self.session_class(state, self)
 
     def _ended(self, handle: str, user: Any) -> None:
         logger.info("session %s was %s", handle, EventKind.DESTROYED)

@@ -1,0 +1,137 @@
+"""Sessions for Flask: ``CanisterSessions(app, canister=canister)``, and ``flask.session`` is stored here."""
+
+import logging
+from typing import Any, Unpack, cast
+
+from flask import Flask, Request, Response, current_app, request
+from flask.sessions import SessionInterface, SessionMixin
+
+from canister.canister import Canister
+from canister.errors import CanisterError
+from canister.integrations import flask_login
+from canister.integrations.flask_parts import (
+    EXTENSION,
+    REFUSAL_HEADERS,
+    FlaskSession,
+    manager_for,
+    refusal_of,
+)
+from canister.sessions import ManagerOptions, Outcome, SessionManager
+from canister.sessions.outcome import REFUSALS
+
+logger = logging.getLogger("canister.sessions")
+
+_SESSION = "canister.session"
+
+
+class CanisterSessions:
+    """Stores the sessions of Flask applications.
+
+    Args:
+        app: the application; None to call `init_app` later.
+        canister: where the sessions are stored; None: ``CANISTER_PATH`` in the application's
+            configuration says where, and ``CANISTER_...`` whatever else `Canister` takes.
+        options: the settings of the `SessionManager`; they too may stand in the configuration.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        canister: Canister | None = None,
+        **options: Unpack[ManagerOptions],
+    ) -> None:
+        self._canister = canister
+        self._options = options
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Store the sessions of one application.
+
+        Raises:
+            ConfigError: a setting is wrong.
+        """
+        manager = manager_for(app.config, self._canister, self._options)
+        app.extensions[EXTENSION] = manager
+        app.session_interface = CanisterSessionInterface(manager)
+        app.teardown_request(app.session_interface.finish)
+        for kind in REFUSALS:
+            app.error_handler_spec[None][None].setdefault(kind, _refuse)
+        flask_login.connect(app)
+
+    @property
+    def manager(self) -> SessionManager:
+        """The session manager of the current application."""
+        return cast("SessionManager", current_app.extensions[EXTENSION])
+
+
+class CanisterSessionInterface(SessionInterface):
+    """What Flask calls to open and save a session.
+
+    Args:
+        manager: loads and commits.
+    """
+
+    def __init__(self, manager: SessionManager) -> None:
+        self.manager = manager
+
+    def get_cookie_name(self, app: Flask) -> str:
+        """Return the name of the session cookie."""
+        return self.manager.cookie.name
+
+    def open_session(self, app: Flask, request: Request) -> SessionMixin:
+        """Return the session that the request's cookies name, or a new one."""
+        manager = self.manager
+        if manager.cookie.plain_http:
+            manager.cookie.check_host(request.headers.get("Host", ""))
+        cookies = request.headers.getlist("Cookie")
+        session = cast(
+            "FlaskSession",
+            manager.load(manager.cookie.values_in(cookies), manager.seen_cookie.values_in(cookies)),
+        )
+        session.lifetime = min(app.permanent_session_lifetime, manager.canister.config.absolute_lifetime)
+        request.environ[_SESSION] = session
+        return cast("SessionMixin", session)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Commit the session; what the client has to be told goes into the response's headers."""
+        own = cast("FlaskSession | None", session)
+        if own is None or own.saved:  # it could not be opened, or this is the page of what failed here
+            return
+        own.saved = True
+        own.settle(app.config)
+        try:
+            outcome: Outcome | None = self.manager.commit(own)
+        except tuple(REFUSALS) as error:
+            _replace(response, app.make_response(app.handle_user_exception(error)))
+            outcome = own.state.outcome  # what was written stands if there is one
+        for name, value in outcome.headers(response.headers) if outcome is not None else ():
+            response.headers.add(name, value)
+
+    def regenerate(self, session: SessionMixin) -> None:
+        """Go on under a new id, as `Session.regenerate` does; the name Flask-Session gave it."""
+        cast("FlaskSession", session).regenerate()
+
+    def finish(self, _error: BaseException | None) -> None:
+        """Say so if the session was changed after it had been saved; Flask calls it at a request's end."""
+        session: FlaskSession | None = request.environ.get(_SESSION)
+        if session is not None and session.saved:
+            self.manager.finish(session, f"{request.method} {request.path}")
+
+
+def _refuse(error: CanisterError) -> Response:
+    """Answer what the application has no handler for, with its page for the status if it has one."""
+    logger.warning("%s %s was refused: %s", request.method, request.path, error)
+    response = current_app.make_response(current_app.handle_http_exception(refusal_of(error)))
+    response.headers.update(REFUSAL_HEADERS)
+    return response
+
+
+def _replace(response: Response, other: Response) -> None:
+    """Put another response in the place of one that the framework is about to send."""
+    close: Any = getattr(response.response, "close", None)
+    if close is not None:
+        response.call_on_close(close)
+    response.response, response.direct_passthrough = other.response, other.direct_passthrough
+    response.status, response.headers = other.status, other.headers

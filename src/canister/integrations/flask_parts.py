@@ -1,0 +1,215 @@
+"""What Flask and Quart have in common: the session object, and what their configuration means here."""
+
+import atexit
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, cast
+
+from werkzeug.exceptions import HTTPException, default_exceptions
+
+from canister.canister import Canister
+from canister.clock import micros
+from canister.codec import encode_value, key_slot
+from canister.edits import Times
+from canister.errors import ConfigError
+from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, SessionStatus
+from canister.sessions.keys import VARIABLE
+from canister.sessions.outcome import REFUSALS
+from canister.sessions.session import Keeper
+from canister.sessions.state import Changes, State
+
+EXTENSION = "canister"
+"""Where an application keeps its session manager among its extensions."""
+
+_PREFIX = "CANISTER_"
+_INSECURE = "CANISTER_INSECURE_COOKIES"
+_DEFAULT_NAME = "session"
+_PERMANENT = "_permanent"
+_SLOT, _TRUE = key_slot(_PERMANENT), encode_value(True)
+
+
+class FlaskSession(Session):
+    """Flask's ``session``: a `Session` with the attributes of Flask's own.
+
+    Attributes:
+        lifetime: idle time and cookie age of the session while it is `permanent`.
+        saved: whether the framework has asked for it to be saved.
+    """
+
+    __slots__ = ("_max_age", "_unwanted", "lifetime", "saved")
+
+    def __init__(self, state: State | None = None, keeper: Keeper | None = None) -> None:
+        super().__init__(state, keeper)
+        self.lifetime = timedelta(0)
+        self.saved = False
+        self._max_age = self.state.max_age
+        self._unwanted: Changes | None = None
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the session outlives the browser, for PERMANENT_SESSION_LIFETIME after its last use."""
+        return bool(self.get(_PERMANENT, False))
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        self[_PERMANENT] = bool(value)
+
+    @property
+    def new(self) -> bool:
+        """Whether the client came without a session; not so where this node cannot tell."""
+        return self.status is SessionStatus.NEW and self.state.doubt is None
+
+    @property
+    def accessed(self) -> bool:
+        """Whether the response depends on the session."""
+        return self.state.seen
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        if value:  # Flask says so; that it was not used is nobody's to say
+            self.mark_accessed()
+
+    @property
+    def modified(self) -> bool:
+        """Whether there is anything to save; nested values count.
+
+        Setting it is never needed to have something saved. False: what was changed so far is not to be
+        saved, unless there are more changes.
+        """
+        changes = self.changes()
+        return self.state.retired is not None or (changes.any and changes != self._unwanted)
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._use()
+        self._unwanted = None if value else self.changes()
+
+    def settle(self, config: Mapping[str, Any]) -> None:
+        """Do what Flask does before it saves.
+
+        Args:
+            config: SESSION_REFRESH_EACH_REQUEST says whether each request is an access of a permanent
+                session, or only one that changes it.
+        """
+        state = self.state
+        if self._unwanted is not None and not self.modified:
+            state.facts, state.times, state.cleared = {}, None, False
+            self._fill()
+        if state.token is not None and self._is_permanent():
+            if config["SESSION_REFRESH_EACH_REQUEST"]:
+                state.read = True
+            elif not self.modified:
+                state.passive = True
+
+    def changes(self, most: int | None = None) -> Changes:
+        """Return what a commit has to write: the session's times and its cookie's follow `permanent`."""
+        changes = super().changes(most)
+        state = self.state
+        if state.refusal is not None:
+            return changes
+        permanent, before = self._is_permanent(), state.base.get(_SLOT) == _TRUE
+        state.max_age = self.lifetime if permanent else self._max_age
+        if not changes.any or permanent == before:
+            return changes
+        if state.token is None and not state.carry and changes == Changes({_SLOT: _TRUE}):
+            return Changes({})  # a session that holds nothing else is none
+        state.resend = True
+        return changes if changes.times is not None else changes._replace(times=self._times(permanent))
+
+    def _is_permanent(self) -> bool:
+        return bool(dict[str, object].get(self, _PERMANENT))  # past our methods: it is no access
+
+    def _times(self, permanent: bool) -> Times:
+        record = self.state.record
+        until = record.expiry.until if record is not None and record.expiry is not None else None
+        if not permanent:
+            return Times(None, until)
+        idle = micros(self.lifetime)
+        if record is not None and record.birth is not None:
+            idle = min(idle, record.birth.absolute)
+        return Times(idle, until)
+
+
+def manager_for(
+    config: Mapping[str, Any], canister: Canister | None, options: ManagerOptions
+) -> SessionManager:
+    """Return the session manager of an application.
+
+    Args:
+        config: the application's configuration.
+        canister: where the sessions are stored; None: one is opened as the configuration says.
+        options: settings of the session manager, which go before the configuration's.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    given = {key: value for key, value in config.items() if key.startswith(_PREFIX) and key != _INSECURE}
+    own = {_PREFIX + name.upper(): name for name in ManagerOptions.__annotations__ if name != "cookie"}
+    chosen: dict[str, Any] = {name: given.pop(key) for key, name in own.items() if key in given}
+    chosen = {"secret_keys": _secret_keys(config)} | chosen | options
+    chosen.setdefault("cookie", None)
+    chosen["cookie"] = chosen["cookie"] or cookie_settings(config)
+    manager = SessionManager(_find(canister, given), **cast("ManagerOptions", chosen))
+    manager.session_class = FlaskSession
+    return manager
+
+
+def cookie_settings(config: Mapping[str, Any]) -> CookieSettings:
+    """Return the cookie that Flask's configuration asks for.
+
+    Flask's defaults cannot be told from a choice: unless CANISTER_INSECURE_COOKIES is set, the name
+    "session", no Secure and no SameSite mean the safe ones.
+
+    Raises:
+        ConfigError: browsers would refuse it, or it would be unsafe.
+    """
+    if config.get("SESSION_COOKIE_PARTITIONED"):
+        raise ConfigError("SESSION_COOKIE_PARTITIONED is not supported: the session cookie is first-party")
+    insecure = bool(config.get(_INSECURE, False))
+    domain = (config["SESSION_COOKIE_DOMAIN"] or "").lstrip(".") or None
+    path = config["SESSION_COOKIE_PATH"] or config["APPLICATION_ROOT"]
+    name = config["SESSION_COOKIE_NAME"]
+    if name == _DEFAULT_NAME and not insecure:
+        name = "" if domain is None and path == "/" else "__Secure-id"
+    return CookieSettings(
+        name=name,
+        samesite=cast("Any", (config["SESSION_COOKIE_SAMESITE"] or "Lax").lower()),
+        path=path,
+        domain=domain,
+        httponly=bool(config["SESSION_COOKIE_HTTPONLY"]),
+        plain_http=insecure and not config["SESSION_COOKIE_SECURE"],
+    )
+
+
+def refusal_of(error: Exception) -> HTTPException:
+    """Return what a request is answered that an error of `REFUSALS` ended."""
+    status = next(REFUSALS[kind][0] for kind in REFUSALS if isinstance(error, kind))
+    return default_exceptions[status](description=str(error))
+
+
+REFUSAL_HEADERS = {"Retry-After": "2", "Cache-Control": "no-store"}
+"""What goes with it, whatever page the application shows."""
+
+
+def _secret_keys(config: Mapping[str, Any]) -> list[str] | None:
+    """Return SECRET_KEY and its fallbacks, None where there is something more specific or nothing."""
+    if VARIABLE in os.environ or not config["SECRET_KEY"]:
+        return None
+    keys: list[str | bytes] = [config["SECRET_KEY"], *(config["SECRET_KEY_FALLBACKS"] or ())]
+    return [key if isinstance(key, str) else key.decode("utf-8", "backslashreplace") for key in keys]
+
+
+def _find(canister: Canister | None, given: Mapping[str, Any]) -> Canister:
+    """Return the canister that was passed, or open the one that the configuration describes."""
+    if canister is not None:
+        if given:
+            raise ConfigError(f"{', '.join(sorted(given))}: no effect, as the canister was opened elsewhere")
+        return canister
+    settings = {key.removeprefix(_PREFIX).lower(): value for key, value in given.items()}
+    path = settings.pop("path", None)
+    if path is None:
+        raise ConfigError("pass canister=..., or set CANISTER_PATH in the application's configuration")
+    opened = Canister(path, **settings)
+    atexit.register(opened.close)
+    return opened
