@@ -83,7 +83,7 @@ LATE = Record(birth=Birth(make_version(2**56, NODE), 2**56, 400 * DAY, 1, 1, 2**
         (Record(destroy=Destroy(make_version(2**63, NODE), NOW)), "out of range"),
         (Record(destroy=Destroy(V, 2**57)), "out of range"),
         (Record(cells={Slot(KEY + b"\x01"): Cell(make_version(2**62, NODE), None)}), "out of range"),
-        (Record(cells={Slot(KEY + b"x" * 1025): Cell(V, None)}), "name space"),
+        (Record(cells={Slot(KEY + b"x" * 1049): Cell(V, None)}), "name space"),
         (Record(clear=Version(b"\xff" * 16)), "out of range"),
         (Record(expiry=Expiry(V, -1, 0, None)), "out of range"),
         (Record(expiry=Expiry(V, 2**63 - 1, 0, None)), "out of range"),

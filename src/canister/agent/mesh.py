@@ -12,7 +12,7 @@ from canister.agent.connection import Connection
 from canister.agent.tls import Credentials, HandshakeError
 from canister.clock import SECOND
 from canister.config import Config, check_address
-from canister.errors import CanisterError, ConfigError, ListenError, ProtocolError
+from canister.errors import CanisterError, ConfigError, ListenError, ProtocolError, StoreError
 from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
 from canister.replication.messages import MAX_FRAME, Hello, Message, Refused, encode_message
@@ -137,7 +137,13 @@ class Mesh:
         logger.info("link %d to %s closed: %s", link, connection.peer, reason)
         connection.abort(reset=self.replica.is_silent(link))
         # Told from the loop, so that a replica never hears of a link in the middle of sending on it.
-        asyncio.get_running_loop().call_soon(self.replica.closed, link)
+        asyncio.get_running_loop().call_soon(self._closed, link)
+
+    def _closed(self, link: LinkId) -> None:
+        try:
+            self.replica.closed(link)
+        except StoreError as error:  # what could not be written is, at the next tick
+            logger.warning("the end of link %d is not written down yet: %s", link, error)
 
     def healed(self, report: HealReport) -> None:
         """Log what a heal did, in one line."""

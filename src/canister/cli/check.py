@@ -98,7 +98,7 @@ def _row(finding: Finding) -> list[str]:
 COMMANDS = (
     Command(
         "check",
-        "check an application's settings against OWASP, ASVS, NIST and RFC 6265bis",
+        "check an application against OWASP, ASVS, NIST, RFC 6265bis",
         _declare,
         _run,
         datadir=False,

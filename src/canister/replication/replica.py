@@ -239,6 +239,7 @@ class Replica:
                 self._live.beat(due, snapshot)
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
+            self._count_doubts()  # where it could not be written when it changed
             self.store.release()
             self._trust.check_clock([link.clock_offset for link in self.links.values()])
             self.store.trim_log(min(self._live.tree.applied, now - _TRIM_AFTER))
