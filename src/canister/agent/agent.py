@@ -66,8 +66,8 @@ class Agent:
         Raises:
             ListenError: the configured address cannot be listened on.
         """
-        self._replica.start()
         try:
+            self._replica.start()
             await self._mesh.start(self._replica)
             await self._open_sockets()
             started()
