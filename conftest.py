@@ -5,6 +5,7 @@ out by ``<!--- skip: next -->`` on the line above it.
 """
 
 import os
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
+_this = sys.modules[__name__]
 PARSERS = (PythonCodeBlockParser(), SkipParser())
 
 
 def enter_directory(namespace: dict[str, Any]) -> None:
     directory = TemporaryDirectory(prefix="canister-docs-")
+    # pytest drops it when it loads another conftest.py, and some frameworks ask which module calls them.
+    sys.modules.setdefault(__name__, _this)
     namespace["_page"] = (Path.cwd(), directory)
     namespace["__name__"] = __name__  # frameworks look for the module of a function
     os.chdir(directory.name)

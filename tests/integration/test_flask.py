@@ -527,29 +527,38 @@ def test_a_handler_that_was_there_before_stays(canister: Canister) -> None:
 
 def test_a_refused_stream_is_closed(cut_off: Canister, clock: ManualClock) -> None:
     app = make_app(cut_off)
-    closed: list[bool] = []
+
+    class Body:
+        closed = False
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["never"])
+
+        def close(self) -> None:
+            self.closed = True
+
+    body = Body()
 
     @app.get("/stream")
     def stream() -> Response:
-        def body() -> Iterator[str]:
-            try:
-                yield "never"
-            finally:
-                closed.append(True)
-
-        chunks = body()
         session["a"] = 1
-        response = Response(chunks)
-        next(chunks)  # it has begun, as one that holds a file has
-        return response
+        return Response(body)
 
     client = client_of(app)
     client.set_cookie(NAME, token_of_elsewhere(clock))
-    response = client.get("/stream")
-    assert response.status_code == 503
-    assert "never" not in response.text
-    response.close()
-    assert closed == [True]
+    with client.get("/stream") as response:
+        assert response.status_code == 503
+        assert "never" not in response.text
+    assert body.closed
+
+
+def test_a_session_that_cannot_be_told_is_not_called_new(cut_off: Canister, clock: ManualClock) -> None:
+    app = make_app(cut_off)
+    app.add_url_rule("/new", view_func=lambda: str(session.new))
+    client = client_of(app)
+    assert client.get("/new").text == "True"
+    client.set_cookie(NAME, token_of_elsewhere(clock))
+    assert client.get("/new").text == "False"
 
 
 def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: Canister) -> None:

@@ -11,6 +11,7 @@ import pytest
 from quart import Quart, Response, flash, get_flashed_messages, jsonify, request, session, websocket
 from quart.helpers import stream_with_context
 from quart.testing import WebsocketResponseError
+from quart.testing.connections import WebsocketDisconnectError
 
 from canister import Canister, CannotTellError, SessionError
 from canister.integrations.quart import CanisterSessions
@@ -265,7 +266,7 @@ def test_the_manager_of_the_current_application(canister: Canister) -> None:
 def test_what_cannot_be_stored_is_a_500_and_is_committed_once(
     canister: Canister, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = make_app(canister)
+    app = make_app(canister, PROPAGATE_EXCEPTIONS=False)
 
     @app.get("/bad")
     async def bad() -> str:
@@ -403,8 +404,8 @@ def test_what_a_websocket_changes_later_is_stored_at_its_end(canister: Canister)
         session["b"] = 2
 
     async def talk(connection: Any) -> None:
-        with pytest.raises(Exception, match="1000"):
-            await connection.receive()
+        with pytest.raises(WebsocketDisconnectError, match="1000"):
+            await asyncio.wait_for(connection.receive(), 10)
 
     through_websocket(app, handler, talk, client.token)
     assert client.data() == {"a": 1, "b": 2}
@@ -421,7 +422,7 @@ def test_a_websocket_ends_with_its_session(canister: Canister) -> None:
 
     async def talk(connection: Any) -> None:
         canister.destroy(await connection.receive())
-        with pytest.raises(Exception, match="1008"):
+        with pytest.raises(WebsocketDisconnectError, match="1008"):
             await asyncio.wait_for(connection.receive(), 10)
 
     through_websocket(app, handler, talk, client.token)

@@ -83,13 +83,8 @@ class CanisterSessionInterface(SessionInterface):
     def open_session(self, app: Flask, request: Request) -> SessionMixin:
         """Return the session that the request's cookies name, or a new one."""
         manager = self.manager
-        if manager.cookie.plain_http:
-            manager.cookie.check_host(request.headers.get("Host", ""))
-        cookies = request.headers.getlist("Cookie")
-        session = cast(
-            "FlaskSession",
-            manager.load(manager.cookie.values_in(cookies), manager.seen_cookie.values_in(cookies)),
-        )
+        headers = request.headers
+        session = cast("FlaskSession", manager.open(headers.getlist("Cookie"), headers.get("Host", "")))
         session.lifetime = min(app.permanent_session_lifetime, manager.canister.config.absolute_lifetime)
         request.environ[_SESSION] = session
         return cast("SessionMixin", session)

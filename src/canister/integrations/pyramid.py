@@ -104,10 +104,7 @@ class SessionFactory:
     def __call__(self, request: Any) -> PyramidSession:
         """Return the request's session."""
         manager = self.manager
-        if manager.cookie.plain_http:
-            manager.cookie.check_host(request.host)
-        cookies = [request.headers.get("Cookie", "")]
-        loaded = manager.load(manager.cookie.values_in(cookies), manager.seen_cookie.values_in(cookies))
+        loaded = manager.open([request.headers.get("Cookie", "")], request.host)
         session = PyramidSession(loaded.state, manager)
         request.add_response_callback(partial(self._commit, session))
         return session

@@ -91,12 +91,9 @@ class CanisterSessionInterface(SessionInterface):
     async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> SessionMixin:
         """Return the session that the cookies of a request or WebSocket name, or a new one."""
         manager = self.manager
-        if manager.cookie.plain_http:
-            manager.cookie.check_host(request.headers.get("Host", ""))
-        cookies = request.headers.getlist("Cookie")
+        headers = request.headers
         session = cast(
-            "FlaskSession",
-            await manager.aload(manager.cookie.values_in(cookies), manager.seen_cookie.values_in(cookies)),
+            "FlaskSession", await manager.aopen(headers.getlist("Cookie"), headers.get("Host", ""))
         )
         session.lifetime = min(app.permanent_session_lifetime, manager.canister.config.absolute_lifetime)
         scope = cast("dict[str, object]", request.scope)

@@ -58,9 +58,7 @@ class SessionMiddleware:
         """Handle one request."""
         manager = self.manager
         cookies = [environ.get("HTTP_COOKIE", "")]
-        if manager.cookie.plain_http:
-            manager.cookie.check_host(environ.get("HTTP_HOST") or environ["SERVER_NAME"])
-        session = manager.load(manager.cookie.values_in(cookies), manager.seen_cookie.values_in(cookies))
+        session = manager.open(cookies, environ.get("HTTP_HOST") or environ["SERVER_NAME"])
         environ[_SESSION] = session
         response = _Response(manager, environ, session, start_response)
         try:

@@ -48,7 +48,7 @@ class SessionMiddleware(DjangoMiddleware):
         if self.async_mode:
             return self.__acall__(request)
         manager = session_manager()
-        self._begin(request, manager.load(*_cookies(request)))
+        self._begin(request, manager.open(*_asked(request)))
         response = _answer(request, self.get_response(request))
         session, outcome = _session(request), None
         if session is not None:
@@ -61,7 +61,7 @@ class SessionMiddleware(DjangoMiddleware):
     async def __acall__(self, request: HttpRequest) -> HttpResponse:
         """Handle one request in an event loop."""
         manager = session_manager()
-        self._begin(request, await manager.aload(*_cookies(request)))
+        self._begin(request, await manager.aopen(*_asked(request)))
         response = _answer(request, await self.get_response(request))
         session, outcome = _session(request), None
         if session is not None:
@@ -76,10 +76,7 @@ class SessionMiddleware(DjangoMiddleware):
         return _refuse(request, exception) if isinstance(exception, _REFUSALS) else None
 
     def _begin(self, request: HttpRequest, session: Session) -> None:
-        cookie = session_manager().cookie
-        if cookie.plain_http:
-            cookie.check_host(request.META.get("HTTP_HOST") or request.META["SERVER_NAME"])
-        values, _ = _cookies(request)
+        values = session_manager().cookie.values_in(_asked(request)[0])
         request.session = self.SessionStore(values[0] if values else None)
         request.session.adopt(session)
 
@@ -88,9 +85,9 @@ class _Refusal(HttpResponse):
     """Says why the session could not be used."""
 
 
-def _cookies(request: HttpRequest) -> tuple[list[str], list[str]]:
-    manager, headers = session_manager(), [request.META.get("HTTP_COOKIE", "")]
-    return manager.cookie.values_in(headers), manager.seen_cookie.values_in(headers)
+def _asked(request: HttpRequest) -> tuple[list[str], str]:
+    """Return the Cookie headers and the host of a request."""
+    return [request.META.get("HTTP_COOKIE", "")], request.META.get("HTTP_HOST") or request.META["SERVER_NAME"]
 
 
 def _session(request: HttpRequest) -> Session | None:
