@@ -22,7 +22,7 @@ def enter_directory(namespace: dict[str, Any]) -> None:
     # pytest drops it when it loads another conftest.py, and some frameworks ask which module calls them.
     sys.modules.setdefault(__name__, _this)
     namespace["_page"] = (Path.cwd(), directory)
-    namespace["__name__"] = __name__  # frameworks look for the module of a function
+    namespace["__name__"] = "builtins"  # frameworks look for the module of a function
     os.chdir(directory.name)
 
 

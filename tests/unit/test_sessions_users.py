@@ -300,3 +300,20 @@ def test_a_subscriber_that_raises_breaks_nothing(
     manager.events.subscribe(fail)
     assert user_of(manager, log_in(manager)) == "ann"
     assert "a subscriber failed on the event created" in caplog.text
+
+
+def test_a_session_that_supersedes_another_destroys_it_and_carries_nothing_over(
+    manager: SessionManager, canister: Canister
+) -> None:
+    cookie = log_in(manager, "ann")
+    old = manager.load([cookie])
+    session = manager.load([])
+    session["a"] = 1
+    session.supersede(old)
+    fresh = cookie_of(manager, session)
+    assert (dict(manager.load([fresh])), user_of(manager, fresh)) == ({"a": 1}, None)
+    assert canister.record_status(str(old.handle)).status == "destroyed"
+    empty = manager.load([])
+    empty.supersede(manager.load([fresh]))
+    assert manager.commit(empty).set_cookie == manager.cookie.end()
+    assert list(canister.all_sessions()) == []

@@ -126,7 +126,7 @@ class _Response:
     def __init__(self, manager: SessionManager, scope: Scope, session: Session, send: Send) -> None:
         self.begun = False
         self.refused = False
-        self.hold = Hold(manager, session)
+        self.hold = Hold(manager)
         self._manager = manager
         self._scope = scope
         self._session = session
@@ -142,7 +142,7 @@ class _Response:
             return
         await self._send(message)
         if begins:
-            self.hold.committed(always=message["type"] == "websocket.accept")
+            self.hold.committed(self._session, always=message["type"] == "websocket.accept")
         elif _is_last(message):
             self.hold.release()  # what runs in the background is no stream
 

@@ -14,19 +14,18 @@ class Hold:
 
     Args:
         manager: the session's manager.
-        session: the session.
 
     Attributes:
         over: whether the session was found to be over, and the task cancelled for it.
     """
 
-    def __init__(self, manager: SessionManager, session: Session) -> None:
+    def __init__(self, manager: SessionManager) -> None:
         self.over = False
         self._manager = manager
-        self._session = session
+        self._session: Session | None = None
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._asked = self._keep_alive = self._committed = self._released = False
+        self._asked = self._keep_alive = self._released = False
         self._lease: Lease | None = None
 
     def ask(self, *, keep_alive: bool) -> None:
@@ -36,14 +35,13 @@ class Hold:
             keep_alive: whether the stream counts as an access for as long as it lasts.
         """
         self._asked, self._keep_alive = True, keep_alive
-        if self._committed:
-            self._take()
+        self._take()
 
-    def committed(self, *, always: bool = False) -> None:
-        """Take the hold if it was asked for; with *always* also if it was not."""
-        self._committed = True
-        if self._asked or always:
-            self._take()
+    def committed(self, session: Session, *, always: bool = False) -> None:
+        """Take the hold on a session if it was asked for; with *always* also if it was not."""
+        self._session = session
+        self._asked = self._asked or always
+        self._take()
 
     def release(self) -> None:
         """Give the hold up for good: the stream has ended by itself."""
@@ -55,9 +53,10 @@ class Hold:
         return self._task is not None and self._task.uncancel() == 0
 
     def _take(self) -> None:
+        if self._session is None or not self._asked or self._released or self.over:
+            return
         self._let_go()
-        if not (self._released or self.over):
-            self._lease = self._manager.hold(self._session, self._ended, keep_alive=self._keep_alive)
+        self._lease = self._manager.hold(self._session, self._ended, keep_alive=self._keep_alive)
 
     def _let_go(self) -> None:
         if self._lease is not None:

@@ -162,6 +162,15 @@ class Session(SessionData):
             self.state.carry = True
         self._retire()
 
+    def supersede(self, other: "Session") -> None:
+        """Take the place of *other*, which the commit destroys; nothing of it is carried over.
+
+        For frameworks whose handlers ask for a new session; this one must not be stored yet.
+        """
+        self.mark_accessed()
+        self.state.retired = self.state.retired or other.state.token or other.state.doubt
+        self.state.stale = self.state.stale or other.state.stale
+
     def renew(self) -> None:
         """Go on under the same id with a new secret; the commit sends it."""
         self._use()
