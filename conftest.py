@@ -4,7 +4,9 @@ The blocks of one page share one namespace and one temporary working directory. 
 out by ``<!--- skip: next -->`` on the line above it.
 """
 
+import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +14,7 @@ from typing import Any
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.sybil import SybilCollection
 
 _this = sys.modules[__name__]
 PARSERS = (PythonCodeBlockParser(), SkipParser())
@@ -32,6 +35,24 @@ def leave_directory(namespace: dict[str, Any]) -> None:
     directory.cleanup()
 
 
+def enter_with_redis(namespace: dict[str, Any]) -> None:
+    """Start the server that REDIS_URL names on the page about Redis."""
+    from tests.redis_servers import running_redis
+
+    enter_directory(namespace)
+    namespace["_servers"] = stack = contextlib.ExitStack()
+    namespace["redis_url"] = ""
+    if shutil.which("redis-server") or os.environ.get("CI"):
+        server = stack.enter_context(running_redis(Path.cwd()))
+        namespace["redis_url"] = os.environ["REDIS_URL"] = server.url
+        stack.callback(os.environ.pop, "REDIS_URL")
+
+
+def leave_with_redis(namespace: dict[str, Any]) -> None:
+    namespace["_servers"].close()
+    leave_directory(namespace)
+
+
 readme = Sybil(
     PARSERS,
     pattern="README.md",
@@ -43,8 +64,16 @@ docs = Sybil(
     PARSERS,
     path="docs",
     pattern="*.md",
+    exclude="howto/redis.md",
     setup=enter_directory,
     teardown=leave_directory,
 )
+redis = Sybil(
+    PARSERS,
+    path="docs/howto",
+    pattern="redis.md",
+    setup=enter_with_redis,
+    teardown=leave_with_redis,
+)
 
-pytest_collect_file = (readme + docs).pytest()
+pytest_collect_file = SybilCollection([readme, docs, redis]).pytest()

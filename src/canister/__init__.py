@@ -1,6 +1,6 @@
 """Canister: distributed sessions for Python web applications, a full copy on every node."""
 
-from canister.canister import Canister, RecordStatus, SessionInfo
+from canister.canister import Canister
 from canister.config import Config
 from canister.default import (
     all_sessions,
@@ -55,11 +55,13 @@ from canister.errors import (
     SessionLockedError,
     StoreBusyError,
     StoreError,
+    StoreUnavailableError,
     TooLargeError,
     TooManySessionsError,
 )
 from canister.life import Status
 from canister.node import MemberState
+from canister.views import RecordStatus, SessionInfo
 
 __version__ = "0.1.0"
 
@@ -93,6 +95,7 @@ __all__ = [
     "Status",
     "StoreBusyError",
     "StoreError",
+    "StoreUnavailableError",
     "TooLargeError",
     "TooManySessionsError",
     "all_sessions",

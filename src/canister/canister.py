@@ -1,80 +1,68 @@
-"""The verbs of the library over one node."""
+"""The verbs of the library over one engine."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from canister import edits
-from canister.clock import Clock, SystemClock, to_datetime
-from canister.codec import decode_id, decode_value, encode_id, encode_value, is_session_id, key_slot, slot_key
+from canister.clock import Clock, to_datetime
+from canister.codec import decode_id, encode_id, encode_value, is_session_id, key_slot
 from canister.config import load_config
 from canister.edits import Moment, Writes
 from canister.errors import ConfigError, InputError, StoreError, TooLargeError
 from canister.freshness import decode_stamp, encode_stamp, stamp_for
-from canister.life import Status, accessed, deadline, interval_of, is_live, status, updated
+from canister.life import Status, accessed, interval_of, is_live, status, updated
 from canister.node import MemberState, Needed, Node
-from canister.record import KEY, Record, Slot, Version, stamp_of
+from canister.opening import open_engine
+from canister.record import Record, Version
 from canister.store.base import Edit
+from canister.views import RecordStatus, SessionInfo, data_of, info_of, status_of, value_of, when
 
 logger = logging.getLogger("canister")
 
 SessionId = str | bytes
 
 
-class SessionInfo(NamedTuple):
-    """A live session's data and times (aware UTC datetimes)."""
-
-    data: dict[Any, Any]
-    created: datetime
-    accessed: datetime
-    updated: datetime | None
-    cleared: datetime | None
-    ends: datetime
-    """When it ends unless it is accessed again before."""
-
-
-class RecordStatus(NamedTuple):
-    """What this node holds of an id: its status and the times it knows (aware UTC datetimes)."""
-
-    status: Status
-    created: datetime | None
-    accessed: datetime | None
-    updated: datetime | None
-    deleted: datetime | None
-
-
 class Canister:
     """A distributed session store: every node holds all sessions, any node takes writes.
 
-    Safe to share between threads; may be opened before a fork and used after it.
+    With a URL of Redis or Valkey the servers hold them instead. Safe to share between threads; may be
+    opened before a fork and used after it.
 
     Args:
-        path_or_url: the data directory of this node; processes that share it are one node.
+        path_or_url: the data directory of this node; processes that share it are one node. Or a URL:
+            ``redis://``, ``rediss://``, ``redis+sentinel://`` or ``redis+cluster://``.
         agent: whether this process may run the node's agent; False for short-lived tools.
-        clock: where the time comes from.
+        clock: where the time comes from; this machine or the servers by default.
         settings: the fields of `canister.config.Config`.
 
     Raises:
         ConfigError: a setting is wrong.
-        StoreError: the data directory cannot be used.
+        StoreError: the data directory or the servers cannot be used.
         ListenError: ``listen`` is taken by another program.
     """
 
     def __init__(
         self, path_or_url: str | Path, *, agent: bool = True, clock: Clock | None = None, **settings: Any
     ) -> None:
-        if "://" in str(path_or_url):
-            raise ConfigError(
-                f"{path_or_url} is a URL; this release stores sessions in a data directory only"
-            )
-        config = load_config(settings)
-        self._clock = clock or SystemClock()
-        self.node = Node(Path(path_or_url), config, self._clock, may_run_agent=agent)
-        self.config = config
-        self._policy = self.node.policy
+        self.config = load_config(settings)
+        self.engine = open_engine(path_or_url, self.config, clock, may_run_agent=agent)
+        self._clock = self.engine.clock
+        self._policy = self.engine.policy
+
+    @property
+    def node(self) -> Node:
+        """The node of a data directory, for tools that manage it.
+
+        Raises:
+            ConfigError: the sessions are on servers.
+        """
+        if not isinstance(self.engine, Node):
+            raise ConfigError(f"{self.engine.store} is no data directory; this is for nodes that replicate")
+        return self.engine
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +74,7 @@ class Canister:
 
     def close(self) -> None:
         """Stop the agent if it runs here, and release the data directory."""
-        self.node.close()
+        self.engine.close()
 
     def put(self, id: SessionId, key: object, value: object, *, acks: Needed = 1) -> Any:
         """Store *value* under *key*; return the previous value or None.
@@ -109,7 +97,7 @@ class Canister:
         """
         slot = key_slot(key)
         before = self._write(encode_id(id), {slot: self._encode(key, value)}, acks)
-        return _value(before, slot, None)
+        return value_of(before, slot, None)
 
     def update(self, id: SessionId, mapping: Mapping[Any, object], *, acks: Needed = 1) -> None:
         """Store all items of *mapping* in one transaction, seen whole on every node.
@@ -135,8 +123,8 @@ class Canister:
                 return None
             return edits.write(record, moment, self._policy, {slot: None})
 
-        self.node.commit([(session, edit)])
-        return _value(before, slot, None)
+        self.engine.commit([(session, edit)])
+        return value_of(before, slot, None)
 
     def get(
         self,
@@ -163,11 +151,11 @@ class Canister:
         record = self._live(session, local=local, after=after)
         if record is not None and not local:
             self._touch_by_reading(session, record)
-        return _value(record, slot, default)
+        return value_of(record, slot, default)
 
     def peek(self, id: SessionId, key: object, default: Any = None) -> Any:
         """Return the value of *key*, or *default*, without counting as an access."""
-        return _value(self._live(encode_id(id)), key_slot(key), default)
+        return value_of(self._live(encode_id(id)), key_slot(key), default)
 
     def get_data(self, id: SessionId, *, local: bool = False, after: str | None = None) -> dict[Any, Any]:
         """Return all keys and values, empty if there is no such session; no access is counted.
@@ -175,21 +163,11 @@ class Canister:
         Raises:
             CannotTellError: nobody who could answer as new as *after* was reached.
         """
-        return _data(self._live(encode_id(id), local=local, after=after))
+        return data_of(self._live(encode_id(id), local=local, after=after))
 
     def session_info(self, id: SessionId) -> SessionInfo | None:
         """Return data and times of a live session, None if there is none."""
-        record = self._live(encode_id(id))
-        if record is None or record.birth is None:
-            return None
-        return SessionInfo(
-            data=_data(record),
-            created=to_datetime(record.birth.born),
-            accessed=to_datetime(accessed(record)),
-            updated=_when(updated(record)),
-            cleared=_when(stamp_of(record.clear)) if record.clear else None,
-            ends=to_datetime(deadline(record)),
-        )
+        return info_of(self._live(encode_id(id)))
 
     def set_expiry(
         self, id: SessionId, idle: timedelta | str | None = None, until: datetime | None = None
@@ -210,7 +188,7 @@ class Canister:
 
     def version(self, id: SessionId) -> str | None:
         """Return what to pass as ``after=`` to read at least this state anywhere; None if unknown."""
-        record = self.node.store.load(encode_id(id)).record
+        record = self.engine.store.load(encode_id(id)).record
         if record is None or status(record, self._clock.now()) is Status.UNKNOWN:
             return None
         return encode_stamp(stamp_for(record))
@@ -233,7 +211,7 @@ class Canister:
 
     def forget(self, id: SessionId) -> bool:
         """Drop this node's copy only; the next comparison with the peers brings it back."""
-        return self.node.forget(encode_id(id))
+        return self.engine.forget(encode_id(id))
 
     def touch(self, id: SessionId, when: datetime | None = None, *, local: bool = False) -> bool:
         """Record an access, at most once per touch interval; return whether the session is live.
@@ -263,7 +241,7 @@ class Canister:
     def last_update_time(self, id: SessionId) -> datetime | None:
         """Return when a key was last written or removed, or all were cleared; None if never or not live."""
         record = self._live(encode_id(id))
-        return _when(updated(record)) if record else None
+        return when(updated(record)) if record else None
 
     def deleted_time(self, id: SessionId) -> datetime | None:
         """Return when the session was destroyed, or cleared with nothing written since; else None."""
@@ -271,40 +249,30 @@ class Canister:
 
     def record_status(self, id: SessionId) -> RecordStatus:
         """Return what this node holds of an id, asking nobody."""
-        record = self.node.store.load(encode_id(id)).record
-        kind = status(record, self._clock.now())
-        if record is None or kind is Status.UNKNOWN:
-            return RecordStatus(Status.UNKNOWN, None, None, None, None)
-        deleted = None
-        if record.destroy is not None:
-            deleted = to_datetime(stamp_of(record.destroy.version))
-        elif kind is Status.CLEARED and record.clear is not None:
-            deleted = to_datetime(stamp_of(record.clear))
-        created = to_datetime(record.birth.born) if record.birth else None
-        return RecordStatus(kind, created, _when(accessed(record)), _when(updated(record)), deleted)
+        return status_of(self.engine.store.load(encode_id(id)).record, self._clock.now())
 
     def all_sessions(self) -> Iterator[SessionId]:
         """Yield the ids of the live sessions on this node; the whole list is never held."""
-        for session, record in self._scan():
+        for session, record in self._sessions():
             if status(record, self._clock.now()) is Status.LIVE:
                 yield decode_id(session)
 
     def num_local_sessions(self) -> int:
         """Return how many live sessions this node holds."""
         now = self._clock.now()
-        return sum(status(record, now) is Status.LIVE for _, record in self._scan())
+        return sum(status(record, now) is Status.LIVE for _, record in self._sessions())
 
     def clear_untouched_sessions(self) -> int:
         """Drop the data of expired sessions past their grace period now; return how many."""
-        return self.node.sweep(destroyed=False)
+        return self.engine.sweep(destroyed=False)
 
     def delete_deleted_sessions(self) -> int:
         """Drop the tombstones that have nothing left to hide now; return how many."""
-        return self.node.sweep(destroyed=True)
+        return self.engine.sweep(destroyed=True)
 
     def members(self) -> list[MemberState]:
         """Return all members with state, address, lag and clock offset; this node comes first."""
-        return self.node.members()
+        return self.engine.members()
 
     def resync(self, ids: Iterable[SessionId] | None = None) -> None:
         """Compare with all peers now; with *ids*, fetch just these sessions from all peers.
@@ -314,7 +282,7 @@ class Canister:
         """
         if isinstance(ids, (str, bytes)):
             raise InputError(f"ids must be several session ids, not {ids!r}; pass [{ids!r}]")
-        self.node.resync(None if ids is None else [encode_id(id) for id in ids])
+        self.engine.resync(None if ids is None else [encode_id(id) for id in ids])
 
     def is_resyncing(self) -> bool:
         """Tell whether a comparison with a peer is under way."""
@@ -322,7 +290,7 @@ class Canister:
 
     def num_queued(self) -> int:
         """Return how many comparisons and sessions are still to be exchanged with peers."""
-        return self.node.num_queued()
+        return self.engine.num_queued()
 
     def _encode(self, key: object, value: object) -> bytes:
         data = encode_value(value, key)
@@ -342,21 +310,22 @@ class Canister:
             before = record if is_live(record, moment.now) else None
             return edits.write(record, moment, self._policy, writes)
 
-        self.node.commit([(session, edit)], acks)
+        self.engine.commit([(session, edit)], acks)
         return before
 
     def _commit(self, id: SessionId, edit: Edit, acks: Needed = 1) -> Version | None:
-        return self.node.commit([(encode_id(id), edit)], acks)
+        return self.engine.commit([(encode_id(id), edit)], acks)
 
     def _live(self, session: bytes, *, local: bool = False, after: str | None = None) -> Record | None:
         stamp = decode_stamp(after) if after is not None else ()
-        record = self.node.load(session, local=local, after=stamp).record
+        record = self.engine.load(session, local=local, after=stamp).record
         return record if is_live(record, self._clock.now()) else None
 
     def _touch_if_due(self, session: bytes, record: Record, when: int | None = None) -> None:
         access = self._clock.now() if when is None else when
         if access >= accessed(record) + max(1, interval_of(record)):
-            self.node.commit([(session, lambda r, m: edits.touch(r, m, min(access, m.now)))])
+            touch: tuple[bytes, Edit] = (session, lambda r, m: edits.touch(r, m, min(access, m.now)))
+            self.engine.commit([touch], known={session: record})
 
     def _touch_by_reading(self, session: bytes, record: Record) -> None:
         try:
@@ -365,22 +334,6 @@ class Canister:
             # What was read is right; that the access is not recorded may end the session early.
             logger.warning("an access could not be recorded: %s", error)
 
-    def _scan(self) -> Iterator[tuple[bytes, Record]]:
-        after: bytes | None = None
-        while page := self.node.store.scan(after, 500):
-            yield from (found for found in page if is_session_id(found[0]))
-            after = page[-1][0]
-
-
-def _value(record: Record | None, slot: Slot, default: Any) -> Any:
-    cell = record.cells.get(slot) if record else None
-    return default if cell is None or cell.value is None else decode_value(cell.value)
-
-
-def _data(record: Record | None) -> dict[Any, Any]:
-    cells = record.cells.items() if record else ()
-    return {slot_key(s): decode_value(c.value) for s, c in cells if s[0] == KEY[0] and c.value is not None}
-
-
-def _when(at: int) -> datetime | None:
-    return to_datetime(at) if at else None
+    def _sessions(self) -> Iterator[tuple[bytes, Record]]:
+        """Yield what the store holds but for the records of users."""
+        return (found for found in self.engine.store.scan() if is_session_id(found[0]))

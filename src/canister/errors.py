@@ -16,12 +16,13 @@
     │   └── TooManySessionsError
     ├── AcknowledgementError    fewer members than asked for hold the write yet; it stands here
     ├── CannotTellError         this node may be behind and nobody could be asked
-    ├── StoreError              the local database cannot do its work
+    ├── StoreError              the database cannot do its work
     │   ├── ForeignDatabaseError
     │   ├── NewerFormatError
     │   ├── CorruptDatabaseError
     │   ├── DiskFullError
-    │   └── StoreBusyError
+    │   ├── StoreBusyError
+    │   └── StoreUnavailableError
     ├── ClockError              this node's clock is too far from its peers'
     ├── ForkError               the store was in use while the process forked
     ├── AgentError              the node's agent did not answer
@@ -88,21 +89,28 @@ class AcknowledgementError(CanisterError):
     """Fewer members than asked for hold the write durably; it stands here and still spreads.
 
     Attributes:
-        holders: addresses of the members that hold it.
+        holders: addresses of the members that hold it, as far as they are known by name.
         needed: how many were asked for.
+        held: how many hold it.
+        version: the version of the write.
     """
 
-    def __init__(self, holders: list[str], needed: int) -> None:
-        super().__init__(
-            f"{len(holders)} of the {needed} members asked for hold the write ({', '.join(holders)}); "
-            "it stands on this node and spreads as the others come back"
-        )
+    def __init__(
+        self, holders: list[str], needed: int, version: bytes, *, replicas: int | None = None
+    ) -> None:
         self.holders = holders
         self.needed = needed
+        self.version = version
+        self.held = len(holders) + (replicas or 0)
+        names = ", ".join(holders) if replicas is None else f"{', '.join(holders)} with {replicas} replicas"
+        super().__init__(
+            f"{self.held} of the {needed} members asked for hold the write ({names}); it stands on "
+            f"{'this node' if replicas is None else 'the master'} and spreads as the others come back"
+        )
 
 
 class StoreError(CanisterError):
-    """The local database refused or failed; the operation was rolled back."""
+    """The database refused or failed; the operation was rolled back."""
 
 
 class ForeignDatabaseError(StoreError):
@@ -122,7 +130,11 @@ class DiskFullError(StoreError):
 
 
 class StoreBusyError(StoreError):
-    """Another program holds the database locked."""
+    """Another program holds the database locked, or others kept writing first."""
+
+
+class StoreUnavailableError(StoreError):
+    """No server answered within ``remote_timeout``; whether a write was stored is not known."""
 
 
 class ClockError(CanisterError):

@@ -4,7 +4,6 @@ import atexit
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from canister.agent import control
 from canister.agent.control import AgentClient, Heals, MemberState, Status
@@ -12,12 +11,12 @@ from canister.agent.thread import AgentThread
 from canister.agent.wake import Waker
 from canister.clock import SECOND, Clock
 from canister.config import Config, Policy
-from canister.errors import AcknowledgementError, AgentError, CannotTellError, InputError
+from canister.engine import Changes, Loaded, check_acks
+from canister.errors import AcknowledgementError, AgentError, CannotTellError
 from canister.freshness import Fetched, Stamp, missing
 from canister.life import NEVER
-from canister.record import Record, Version, stamp_of
-from canister.replication.acks import Needed
-from canister.store.base import Change, Edit
+from canister.record import Version, stamp_of
+from canister.store.base import Edit, Known, Needed
 from canister.store.sqlite import SqliteStore
 
 __all__ = ["Changes", "Heals", "Loaded", "MemberState", "Needed", "Node", "Status", "check_acks"]
@@ -25,44 +24,10 @@ __all__ = ["Changes", "Heals", "Loaded", "MemberState", "Needed", "Node", "Statu
 _SWEEP_BATCH = 200
 
 
-def check_acks(acks: object) -> None:
-    """Refuse what cannot say how many members must hold a commit.
-
-    Raises:
-        InputError: says what can.
-    """
-    if acks not in ("majority", "all") and not (type(acks) is int and acks >= 1):
-        raise InputError(f"acks is a number from 1, 'majority' or 'all', not {acks!r}")
-
-
-class Loaded(NamedTuple):
-    """A session as read: its record, and whether this node can tell that this is all there is.
-
-    *certain* False with a record means that there may be newer state elsewhere; without one, that
-    the session may exist elsewhere. *everyone* tells whether all members were asked and have answered.
-    """
-
-    record: Record | None
-    certain: bool
-    everyone: bool = False
-
-
-class Changes(NamedTuple):
-    """What was written to a node's store since a stamp: by whom, does not matter.
-
-    Attributes:
-        sessions: the changes, in order.
-        upto: the stamp of the last one.
-        missed: whether there may have been others, too long ago to be told.
-    """
-
-    sessions: list[Change]
-    upto: int
-    missed: bool
-
-
 class Node:
     """A data directory with its agent; the processes that share the directory are one node.
+
+    The `canister.engine.Engine` of data directories.
 
     Args:
         path: the data directory.
@@ -70,6 +35,8 @@ class Node:
         clock: where the time comes from.
         may_run_agent: whether this process stands as a candidate for running the agent.
     """
+
+    waits = False
 
     def __init__(self, path: Path, config: Config, clock: Clock, *, may_run_agent: bool) -> None:
         self.config = config
@@ -95,6 +62,11 @@ class Node:
         if self.config.listen is not None or self.store.doubts() > 0:
             return True
         return any(not member.removed and member.node != self.store.node for member in self.store.members())
+
+    @property
+    def key_directory(self) -> Path:
+        """The data directory: a secret key in it is for the processes that share it."""
+        return self.store.files.path
 
     def close(self) -> None:
         """Stop the agent if it runs here, and release the data directory."""
@@ -136,19 +108,22 @@ class Node:
             raise CannotTellError("the session may exist on a member that cannot be reached; try again")
         return Loaded(stored.record, certain, fetched.everyone)
 
-    def commit(self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1) -> Version | None:
+    def commit(
+        self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1, known: Known | None = None
+    ) -> Version | None:
         """Run edits in one transaction and wake the agent; None if nothing was written.
 
         Args:
             edits: what to run, by encoded session id.
             acks: how many members, this one included, must hold the commit before this returns: a
                 number, ``"majority"`` or ``"all"``.
+            known: sessions as the caller has just loaded them.
 
         Raises:
             AcknowledgementError: fewer hold it within ``remote_timeout``; here it stands.
         """
         check_acks(acks)
-        version = self.store.commit(edits)
+        version = self.store.commit(edits, known)
         if version is not None and self._waker is not None:
             self._waker.wake()
             if acks != 1:
@@ -165,7 +140,7 @@ class Node:
         request = control.AwaitHeld(stamp_of(version), acks, timeout)
         reply = self._client.ask(request, control.HeldReply, timeout)
         if len(reply.members) < reply.needed:
-            raise AcknowledgementError(reply.members, reply.needed)
+            raise AcknowledgementError(reply.members, reply.needed, version)
 
     def last_stamp(self) -> int:
         """Return the stamp of the last transaction."""

@@ -574,9 +574,9 @@ def test_clearsessions_sweeps(client: Client, canister: Canister, clock: ManualC
     assert canister.num_local_sessions() == 0
     with canister.node.store.snapshot() as snapshot:
         before = snapshot.last_stamp()
-    assert canister.node.store.scan(None, 10)
+    assert canister.node.store.scan()
     call_command("clearsessions")
-    assert canister.node.store.scan(None, 10) == []
+    assert canister.node.store.scan() == []
     assert before
 
 

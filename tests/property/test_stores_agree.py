@@ -1,11 +1,15 @@
+import secrets
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tests.records import B, slot
+from tests.redis_servers import running_redis
 
 from canister import edits
 from canister.clock import DAY, SECOND
@@ -15,6 +19,7 @@ from canister.errors import CanisterError
 from canister.record import Record, make_version, merge
 from canister.store.base import BUCKETS, ReplicatedStore, bucket_of
 from canister.store.memory import MemoryStore
+from canister.store.redis import RedisStore
 from canister.store.sqlite import SqliteStore
 from canister.testing.clock import ManualClock
 
@@ -32,39 +37,38 @@ sessions = st.sampled_from(SESSIONS)
 times = st.sampled_from([-MINUTE, 0, 1, MINUTE, 2 * MINUTE, 30 * MINUTE, 2 * 60 * MINUTE, 31 * DAY])
 offsets = st.sampled_from([-MINUTE, 0, MINUTE, MINUTE + 1, 5 * MINUTE])
 names = st.sampled_from(["x", "y", "z"])
+flags = st.tuples(st.booleans(), st.booleans())
 contents = st.sampled_from([None, b"1", b"2" * 300])
 
 
-class StoresAgree(RuleBasedStateMachine):
-    """The default store does exactly what the simple reference store does."""
+class Verbs(RuleBasedStateMachine):
+    """A store does exactly what the simple reference store does, in what every store can do."""
+
+    store: Any
+    memory: MemoryStore
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = tempfile.TemporaryDirectory(dir=MEMORY)
         self.clock = ManualClock(START)
-        self.sqlite = SqliteStore(Path(self.directory.name), CONFIG, self.clock)
-        self.memory = MemoryStore(CONFIG, self.clock, self.sqlite.node)
-        self.peers: dict[bytes, Record] = {}
-
-    def teardown(self) -> None:
-        self.sqlite.close()
-        self.directory.cleanup()
 
     def both(self, act: Any) -> None:
         """Do the same on both stores; they answer alike or raise alike."""
-        assert outcome(act, self.sqlite) == outcome(act, self.memory)
+        assert outcome(act, self.store) == outcome(act, self.memory)
 
     @rule(by=times)
     def wait(self, by: int) -> None:
         if self.clock.now() < START + 390 * DAY:  # later, what was heard is forgotten
             self.clock.advance(by)
 
-    @rule(session=sessions, other=sessions, name=names, content=contents, clear=st.booleans())
-    def write(self, session: bytes, other: bytes, name: str, content: Any, clear: bool) -> None:
+    @rule(session=sessions, other=sessions, name=names, content=contents, flags=flags)
+    def write(self, session: bytes, other: bytes, name: str, content: Any, flags: tuple[bool, bool]) -> None:
+        clear, known = flags
+
         def edit(record: Record | None, moment: Moment) -> Record:
             return edits.write(record, moment, POLICY, {slot(name): content}, clear=clear)
 
-        self.both(lambda store: store.commit([(session, edit), (other, edit)]))
+        old = {session: self.memory.load(session).record} if known else None
+        self.both(lambda store: store.commit([(session, edit), (other, edit)], old))
 
     @rule(session=sessions)
     def touch(self, session: bytes) -> None:
@@ -82,6 +86,29 @@ class StoresAgree(RuleBasedStateMachine):
     @rule(session=sessions)
     def destroy(self, session: bytes) -> None:
         self.both(lambda s: s.commit([(session, lambda r, m: edits.destroy(r, m, POLICY))]))
+
+    @invariant()
+    def stores_are_equal(self) -> None:
+        self.both(self.everything)
+
+    def everything(self, store: Any) -> list[Any]:
+        """Return all that a store answers to any question."""
+        return [*(store.load(session) for session in SESSIONS), *sorted(store.scan())]
+
+
+class StoresAgree(Verbs):
+    """The default store does exactly what the simple reference store does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory(dir=MEMORY)
+        self.store = SqliteStore(Path(self.directory.name), CONFIG, self.clock)
+        self.memory = MemoryStore(CONFIG, self.clock, self.store.node)
+        self.peers: dict[bytes, Record] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.directory.cleanup()
 
     @rule(session=sessions, offset=offsets, name=names, content=contents, part=st.booleans())
     def arrive(self, session: bytes, offset: int, name: str, content: Any, part: bool) -> None:
@@ -124,9 +151,34 @@ class StoresAgree(RuleBasedStateMachine):
     def set_clock_off(self, off: bool) -> None:
         self.both(lambda store: store.set_clock_off(off))
 
-    @invariant()
-    def stores_are_equal(self) -> None:
-        self.both(everything)
+    def everything(self, store: ReplicatedStore) -> list[Any]:
+        """Return all that a store answers to any question."""
+        found = super().everything(store)
+        found += [store.heard_of(B), store.heard_of(store.node)]
+        with store.snapshot() as view:
+            found += [view.last_stamp(), view.heard(), sorted(view.marks(0, FOREVER))]
+            # The order within a sweep or a release is the store's own affair.
+            found += [(entry.stamp, sorted(entry.changes, key=repr)) for entry in view.log(0)]
+            for session in SESSIONS:
+                bucket = bucket_of(session)
+                assert 0 <= bucket < BUCKETS
+                found += [view.whole(session), view.listing(range(bucket, BUCKETS), 0)]
+        return found
+
+
+class RedisAgrees(Verbs):
+    """The store on Redis does exactly what the simple reference store does."""
+
+    url: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = replace(CONFIG, cluster=secrets.token_hex(8))
+        self.store = RedisStore(self.url, config, self.clock)
+        self.memory = MemoryStore(CONFIG, self.clock, self.store.node)
+
+    def teardown(self) -> None:
+        self.store.close()
 
 
 def outcome(act: Any, store: ReplicatedStore) -> Any:
@@ -136,21 +188,12 @@ def outcome(act: Any, store: ReplicatedStore) -> Any:
         return type(error), str(error)
 
 
-def everything(store: ReplicatedStore) -> list[Any]:
-    """Return all that a store answers to any question."""
-    found: list[Any] = [store.load(session) for session in SESSIONS]
-    found += [store.scan(None, 10), store.scan(SESSIONS[0], 2)]
-    found += [store.heard_of(B), store.heard_of(store.node)]
-    with store.snapshot() as view:
-        found += [view.last_stamp(), view.heard(), sorted(view.marks(0, FOREVER))]
-        # The order within a sweep or a release is the store's own affair.
-        found += [(entry.stamp, sorted(entry.changes, key=repr)) for entry in view.log(0)]
-        for session in SESSIONS:
-            bucket = bucket_of(session)
-            assert 0 <= bucket < BUCKETS
-            found += [view.whole(session), view.listing(range(bucket, BUCKETS), 0)]
-    return found
-
-
 TestStoresAgree = StoresAgree.TestCase
 TestStoresAgree.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.integration
+def test_redis_agrees(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server:
+        RedisAgrees.url = server.url
+        run_state_machine_as_test(RedisAgrees, settings=TestStoresAgree.settings)

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import tests.integration.django_project  # noqa: F401 - Django's modules need settings to be imported
 
 import canister
 

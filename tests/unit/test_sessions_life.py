@@ -152,13 +152,13 @@ def test_two_nodes_that_renew_at_once_agree(
     settings = {"renewal_timeout": "10m", "renewal_window": "2m"}
     with open_canister(tmp_path / "other", clock, **settings) as canister:
         other = SessionManager(canister, secret_keys=KEY)
-        canister.node.store.merge(renewing.canister.node.store.scan(None, 9), {})
+        canister.node.store.merge(renewing.canister.node.store.scan(), {})
         clock.advance(10 * MINUTE)
         here, there = use(renewing, cookie), use(other, cookie)
         assert here is not None
         assert there is not None
-        canister.node.store.merge(renewing.canister.node.store.scan(None, 9), {})
-        renewing.canister.node.store.merge(canister.node.store.scan(None, 9), {})
+        canister.node.store.merge(renewing.canister.node.store.scan(), {})
+        renewing.canister.node.store.merge(canister.node.store.scan(), {})
         for manager in (renewing, other):
             assert [manager.load([one]).get("a") for one in (here, there, cookie)] == [1, 1, 1]
             assert secrets_of(manager.load([here])) == 2

@@ -66,7 +66,7 @@ def request(manager: SessionManager, headers: list[str]) -> tuple[Any, str | Non
 
 def exchange(a: SessionManager, b: SessionManager) -> None:
     for source, target in ((a, b), (b, a)):
-        target.canister.node.store.merge(source.canister.node.store.scan(None, 9), {})
+        target.canister.node.store.merge(source.canister.node.store.scan(), {})
 
 
 def test_a_session_moves_in_with_its_data_and_its_user(

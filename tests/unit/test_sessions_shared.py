@@ -41,7 +41,7 @@ def create(manager: SessionManager, **values: Any) -> str:
 def exchange(a: SessionManager, b: SessionManager) -> None:
     """Give each of two nodes what the other holds."""
     for source, target in ((a, b), (b, a)):
-        target.canister.node.store.merge(source.canister.node.store.scan(None, 9), {})
+        target.canister.node.store.merge(source.canister.node.store.scan(), {})
 
 
 def test_update_key_runs_again_on_what_another_request_stored(manager: SessionManager) -> None:

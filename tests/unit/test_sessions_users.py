@@ -169,7 +169,7 @@ def test_end_all_but_the_present_one(manager: SessionManager) -> None:
 
 def carry(source: Canister, target: Canister) -> None:
     """Give all that one node holds to another."""
-    batch = source.node.store.scan(None, 1000)
+    batch = source.node.store.scan()
     target.node.store.merge(batch, {})
 
 

@@ -112,7 +112,7 @@ def test_a_lease_ends_when_the_user_is_logged_out_everywhere(
     hold(watch, session, ended)
     with Canister(tmp_path / "other", agent=False, clock=clock) as canister:
         SessionManager(canister, secret_keys=KEY).users.end_all("ann")
-        manager.canister.node.store.merge(canister.node.store.scan(None, 9), {})
+        manager.canister.node.store.merge(canister.node.store.scan(), {})
     watch.look()
     assert ended == [session.handle]
 

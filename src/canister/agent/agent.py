@@ -19,9 +19,10 @@ from canister.config import Config
 from canister.errors import CanisterError, StoreError
 from canister.freshness import Fetched
 from canister.record import make_version
-from canister.replication.acks import Holders, Needed
+from canister.replication.acks import Holders
 from canister.replication.membership import Membership, introduce
 from canister.replication.replica import Replica
+from canister.store.base import Needed
 from canister.store.sqlite import SqliteStore
 
 logger = logging.getLogger("canister.agent")
@@ -92,7 +93,7 @@ class Agent:
             last = snapshot.last_stamp()
         address = self._config.address or "local"
         version = make_version(next_stamp(last, self._clock.now()), self._store.node)
-        empty = not self._store.scan(None, 1)
+        empty = next(self._store.scan(), None) is None
         me = introduce(stored, address, self._store.node, version, empty=empty)
         return Membership(stored, me, self._config.seeds)
 

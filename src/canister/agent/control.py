@@ -10,8 +10,8 @@ import msgspec
 from canister.agent.sockets import socket_path
 from canister.errors import AgentError
 from canister.freshness import Answer, Fetched
-from canister.replication.acks import Needed
 from canister.replication.healing import HealReport
+from canister.store.base import Needed
 
 _LENGTH = struct.Struct(">I")
 _PATIENCE = 10.0

@@ -8,11 +8,12 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from canister.canister import Canister, RecordStatus, SessionId, SessionInfo
+from canister.canister import Canister, SessionId
 from canister.cli.command import Command, NotFoundError, declare_json, declare_session, session_id
 from canister.cli.opening import open_existing
 from canister.cli.output import print_json, print_pairs, show_id, show_time, show_value
 from canister.life import Status
+from canister.views import RecordStatus, SessionInfo
 
 
 def live_session(canister: Canister, session: SessionId) -> SessionInfo:

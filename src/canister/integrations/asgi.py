@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, Unpack
 
 from canister.canister import Canister
-from canister.errors import AcknowledgementError, ConfigError
+from canister.errors import AcknowledgementError, ConfigError, StoreUnavailableError
 from canister.integrations.streams import Hold
 from canister.sessions import ManagerOptions, Outcome, Session, SessionManager
 from canister.sessions.outcome import REFUSALS
@@ -80,7 +80,11 @@ async def serve(manager: SessionManager, app: App, scope: Scope, receive: Receiv
         await app(scope, receive, send)
         return
     cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
-    session = await manager.aopen(cookies, _host(scope))
+    try:
+        session = await manager.aopen(cookies, _host(scope))
+    except StoreUnavailableError as error:
+        await _Response(manager, scope, Session(), send).refuse(error)
+        return
     scope["session"] = session
     response = scope[_RESPONSE] = _Response(manager, scope, session, send)
     hold = response.hold

@@ -1,17 +1,14 @@
 """Write acknowledgements: which members hold a commit durably, asked for and told."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from canister.errors import ProtocolError
 from canister.replication.link import Link, LinkId
 from canister.replication.membership import Membership
 from canister.replication.messages import MOST_MEMBERS, AskHeld, Held
 from canister.replication.runtime import Runtime
-from canister.store.base import ReplicatedStore
-
-Needed = int | Literal["majority", "all"]
-"""How many members must hold a commit."""
+from canister.store.base import Needed, ReplicatedStore
 
 
 class Holders(NamedTuple):

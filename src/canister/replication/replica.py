@@ -14,7 +14,7 @@ from canister.errors import ProtocolError
 from canister.freshness import Answer
 from canister.life import NEVER
 from canister.record import NodeId, Record
-from canister.replication.acks import Acks, Holders, Needed
+from canister.replication.acks import Acks, Holders
 from canister.replication.answers import answer, answer_root
 from canister.replication.comparison import Comparisons
 from canister.replication.digests import View
@@ -49,7 +49,7 @@ from canister.replication.messages import (
 from canister.replication.pull import Pull
 from canister.replication.runtime import Runtime
 from canister.replication.trust import Trust
-from canister.store.base import Member, Merged, ReplicatedStore
+from canister.store.base import Member, Merged, Needed, ReplicatedStore
 
 if TYPE_CHECKING:
     from random import Random

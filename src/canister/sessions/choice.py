@@ -3,9 +3,9 @@
 import logging
 from typing import Literal
 
+from canister.engine import Engine
 from canister.errors import CannotTellError, SessionLockedError
 from canister.life import accessed, interval_of
-from canister.node import Node
 from canister.record import Record, stamp_of
 from canister.sessions.lookup import Found, Verdict, is_open
 from canister.sessions.renewal import SecretStatus
@@ -24,7 +24,7 @@ class Chooser:
         lock: after how many microseconds without an access a session is locked; None: never.
     """
 
-    def __init__(self, node: Node, when_behind: Literal["serve", "refuse"], lock: int | None) -> None:
+    def __init__(self, node: Engine, when_behind: Literal["serve", "refuse"], lock: int | None) -> None:
         self._node = node
         self._refuse = when_behind == "refuse"
         self._lock = lock

@@ -1,14 +1,20 @@
 """The commit of a request's session: what is written, and which cookies the client gets."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from canister.codec import encode_user
 from canister.edits import Moment
-from canister.errors import CannotTellError, InputError, SessionError, TooManySessionsError
+from canister.engine import Engine
+from canister.errors import (
+    AcknowledgementError,
+    CannotTellError,
+    InputError,
+    SessionError,
+    TooManySessionsError,
+)
 from canister.freshness import covers, newest, stamp_for
-from canister.node import Needed, Node
 from canister.record import Record, Slot, Version, stamp_of
 from canister.sessions import stamp
 from canister.sessions.changes import Succession, is_touch_due, save, touch
@@ -23,6 +29,7 @@ from canister.sessions.session import Session
 from canister.sessions.state import Changes, State
 from canister.sessions.token import Token, draft
 from canister.sessions.users import Users
+from canister.store.base import Edit, Known, Needed
 
 logger = logging.getLogger("canister.sessions")
 
@@ -46,7 +53,7 @@ class Committer:
 
     def __init__(
         self,
-        node: Node,
+        node: Engine,
         keys: KeyRing,
         cookie: CookieSettings,
         users: Users,
@@ -70,14 +77,12 @@ class Committer:
         user = state.identity.user if state.logging_in and state.identity is not None else None
         if state.logging_in and state.identity is not None:
             changes = self._logging_in(state, state.identity, changes)
-        stores = (
-            changes.any or state.wanted or state.retired is not None
-        )  # recording an access is not waited for
-        state.written = version = self._write(session, changes)
+        state.missing = None
+        state.written = self._write(session, changes)
         if user is not None:
             self._keep_cap(session, user)
-        if version is not None and stores and self._acks != 1:
-            self._node.await_held(version, self._acks)
+        if state.missing is not None:
+            raise state.missing
 
     def is_due(self, session: Session) -> bool:
         """Tell whether `store` would write; see `SessionManager.is_due`."""
@@ -118,7 +123,7 @@ class Committer:
         _check_headers(state)
         fresh = draft(self._keys)
         edit = Succession(self._node.policy, changes, carry=False).create(fresh)
-        version = self._node.commit([(fresh.session, edit)])
+        version = self._commit(state, [(fresh.session, edit)], {fresh.session: None})
         assert version is not None  # the edit always writes
         return self._issue(session, fresh.seal(version), changes)
 
@@ -138,7 +143,9 @@ class Committer:
             edit = touch()
         else:
             return None
-        version = self._node.commit([(token.session, edit)])
+        # Recording an access is not waited for.
+        known = {} if state.record is None else {token.session: state.record}
+        version = self._commit(state, [(token.session, edit)], known, self._acks if changes.any else 1)
         follower = renewal.token() if renewal is not None else None
         session.committed(follower or token, changes)
         if follower is not None:
@@ -175,20 +182,30 @@ class Committer:
         if state.carry and state.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
         succession = Succession(self._node.policy, changes, carry=state.carry)
+        known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
         if not (state.carry or changes.any or state.wanted):
-            version = self._node.commit([(retired.session, succession.destroy)])
+            version = self._commit(state, [(retired.session, succession.destroy)], known)
             session.committed(None, changes)
             state.cookie = self._cookie.end()
             self._happened(EventKind.DESTROYED, retired.handle, state)
             return version
         _check_headers(state)
         fresh = draft(self._keys)
-        version = self._node.commit(
-            [(retired.session, succession.destroy), (fresh.session, succession.create(fresh))]
-        )
+        edits = [(retired.session, succession.destroy), (fresh.session, succession.create(fresh))]
+        version = self._commit(state, edits, {**known, fresh.session: None})
         assert version is not None  # both edits always write
         self._happened(EventKind.DESTROYED, retired.handle, state)
         return self._issue(session, fresh.seal(version), changes)
+
+    def _commit(
+        self, state: State, edits: Sequence[tuple[bytes, Edit]], known: Known, acks: Needed | None = None
+    ) -> Version | None:
+        """Commit; what is not acknowledged stands, and is raised when the client's cookies are known."""
+        try:
+            return self._node.commit(edits, self._acks if acks is None else acks, known)
+        except AcknowledgementError as error:
+            state.missing = error
+            return Version(error.version)
 
     def _issue(self, session: Session, token: Token, changes: Changes) -> Version:
         session.committed(token, changes)

@@ -97,7 +97,7 @@ class KeyRing:
 
 def find_keys(
     configured: str | Sequence[str] | None,
-    directory: Path,
+    directory: Path | None,
     *,
     clustered: bool,
     environ: Mapping[str, str] | None = None,
@@ -106,18 +106,24 @@ def find_keys(
 
     Args:
         configured: one key or several; None to look elsewhere.
-        directory: the data directory of the node.
+        directory: the data directory of the node; None where the sessions are on servers.
         clustered: whether other nodes have to verify what this one signs.
         environ: the environment; ``os.environ`` by default.
 
     Raises:
-        ConfigError: the node has peers and no key is configured, or a key cannot be used.
+        ConfigError: others must verify what is signed here and no key is configured, or a key cannot be
+            used.
     """
     if configured is not None:
         return KeyRing([configured] if isinstance(configured, str) else configured)
     listed = (os.environ if environ is None else environ).get(VARIABLE)
     if listed is not None:
         return KeyRing(text.strip() for text in listed.split(",") if text.strip())
+    if directory is None:
+        raise ConfigError(
+            f"the sessions are shared, and no secret key is configured: set {VARIABLE} (or secret_keys=) to "
+            f"the same value in all processes; {_HOW}"
+        )
     file = directory / _FILE
     if clustered:
         have = f", or use the one in {file} to keep the sessions there are" if file.exists() else ""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from canister.engine import Engine
 from canister.errors import CannotTellError
 from canister.freshness import Stamp, missing
 from canister.life import hard_end, is_live
-from canister.node import Node
 from canister.record import Record, node_of, stamp_of
 from canister.sessions import stamp
 from canister.sessions.keys import KeyRing
@@ -65,7 +65,7 @@ class Lookup:
         users: who was logged out everywhere.
     """
 
-    def __init__(self, node: Node, ring: KeyRing, users: Users) -> None:
+    def __init__(self, node: Engine, ring: KeyRing, users: Users) -> None:
         self._node = node
         self._users = users
         self._ring = ring

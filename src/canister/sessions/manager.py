@@ -15,8 +15,8 @@ from weakref import WeakSet
 
 from canister.canister import Canister
 from canister.clock import micros, to_datetime
+from canister.engine import check_acks
 from canister.errors import AcknowledgementError, CanisterError, ConfigError, InputError, SessionError
-from canister.node import Needed, check_acks
 from canister.record import Record
 from canister.sessions.choice import Chooser, log_refusals
 from canister.sessions.committer import Committer
@@ -32,6 +32,7 @@ from canister.sessions.state import State
 from canister.sessions.token import Refusal, Token
 from canister.sessions.users import AtCap, Users
 from canister.sessions.watch import Lease, Watch
+from canister.store.base import Needed
 
 logger = logging.getLogger("canister.sessions")
 
@@ -100,7 +101,7 @@ class SessionManager:
         strict: bool | None = None,
         move_in: Sequence[OldSystem] = (),
     ) -> None:
-        config, node = canister.config, canister.node
+        config, node = canister.config, canister.engine
         self.canister = canister
         self.cookie = cookie or CookieSettings()
         self.seen_cookie = self.cookie.for_seen()
@@ -113,7 +114,7 @@ class SessionManager:
         self._acks: Needed = acks
         self._strict = _is_test() if strict is None else strict
         self._node = node
-        self.keys = find_keys(secret_keys, node.store.files.path, clustered=config.listen is not None)
+        self.keys = find_keys(secret_keys, node.key_directory, clustered=config.listen is not None)
         self.events = Events()
         self.users = Users(node, max_sessions, at_cap, self._ended)
         self._watch = Watch(node, self.users, self.events)
@@ -168,7 +169,9 @@ class SessionManager:
         return self._session(found, carries_stamp=bool(stamps))
 
     async def aload(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session:
-        """Do what `load` does; the event loop goes on where a peer must be asked."""
+        """Do what `load` does; the event loop goes on where a peer or a server must be asked."""
+        if self._node.waits and cookie_values:
+            return await asyncio.to_thread(self.load, cookie_values, seen_values)
         stamps = self._stamps(seen_values)
         found = self._lookup.here(cookie_values, stamps)
         if _needs_peers(found):
@@ -297,8 +300,9 @@ class SessionManager:
         return None if token is None else self._watch.hold(token.session, on_end, keep_alive=keep_alive)
 
     def may_wait(self, session: Session) -> bool:
-        """Tell whether a commit may have to wait for disk or members."""
-        return self.canister.config.durability == "full" or (self._acks != 1 and session.state.seen)
+        """Tell whether a commit may have to wait for disk, members or servers."""
+        far = self._node.waits or self._acks != 1
+        return self.canister.config.durability == "full" or (far and session.state.seen)
 
     def _stamps(self, values: Sequence[str]) -> Sequence[str]:
         """Return the stamps to look at: none while the node is alone."""

@@ -20,9 +20,9 @@ from canister.clock import instant
 from canister.codec import encode_user, encode_value, key_slot
 from canister.config import Policy
 from canister.edits import LONGEST, Moment
+from canister.engine import Engine
 from canister.errors import InputError
 from canister.life import is_live
-from canister.node import Node
 from canister.record import USER, Record, Slot
 from canister.sessions.identity import AT
 from canister.sessions.keys import KeyRing
@@ -80,7 +80,7 @@ class MoveIn:
         systems: where sessions move in from.
     """
 
-    def __init__(self, node: Node, ring: KeyRing, users: Users, systems: Sequence[OldSystem]) -> None:
+    def __init__(self, node: Engine, ring: KeyRing, users: Users, systems: Sequence[OldSystem]) -> None:
         self._node = node
         self._users = users
         self._ring = ring

@@ -9,6 +9,7 @@ from canister.errors import (
     CanisterError,
     CannotTellError,
     SessionLockedError,
+    StoreUnavailableError,
     TooManySessionsError,
 )
 
@@ -17,6 +18,7 @@ logger = logging.getLogger("canister.sessions")
 REFUSALS: Mapping[type[CanisterError], tuple[int, str]] = {
     CannotTellError: (503, "Service unavailable"),
     AcknowledgementError: (503, "Service unavailable"),
+    StoreUnavailableError: (503, "Service unavailable"),
     SessionLockedError: (403, "Forbidden"),
     TooManySessionsError: (403, "Forbidden"),
 }

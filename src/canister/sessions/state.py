@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from canister.codec import decode_value, encode_value
 from canister.edits import Moment, Times
-from canister.errors import CanisterError
+from canister.errors import AcknowledgementError, CanisterError
 from canister.freshness import Stamp
 from canister.record import Record, Slot, Version
 from canister.sessions.identity import Identity
@@ -125,6 +125,7 @@ class State:
         max_age: how long the browser keeps the cookie; None: until it is closed.
         resend: whether the commit sends the cookie whatever else it does.
         cookie: the Set-Cookie value that the client has yet to get.
+        missing: which acknowledgements the last commit lacks.
         written: the version of the last commit, None if there was none.
         failed: whether the commit raised, so that nothing of the request is stored any more.
         outcome: what the client was told when the response headers left.
@@ -163,6 +164,7 @@ class State:
     max_age: timedelta | None = None
     resend: bool = False
     cookie: str | None = None
+    missing: AcknowledgementError | None = None
     written: Version | None = None
     failed: bool = False
     outcome: Outcome | None = None

@@ -8,9 +8,9 @@ from canister import edits
 from canister.clock import to_datetime
 from canister.codec import decode_id, encode_id, encode_user, user_record_id
 from canister.edits import Moment
+from canister.engine import Engine
 from canister.errors import ConfigError, TooManySessionsError
 from canister.life import accessed, is_live
-from canister.node import Node
 from canister.record import Cell, Record, Version, user_of
 from canister.sessions.identity import KNOWN, Identity, identity_of, is_revoked, revocation_in
 from canister.store.base import Edit
@@ -49,7 +49,7 @@ class Users:
     """
 
     def __init__(
-        self, node: Node, most: int | None, at_cap: AtCap, ended: Callable[[str, Any], None]
+        self, node: Engine, most: int | None, at_cap: AtCap, ended: Callable[[str, Any], None]
     ) -> None:
         if most is not None and most < 1:
             raise ConfigError(f"max_sessions is a number from 1, or None, not {most!r}")

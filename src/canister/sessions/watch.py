@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from canister.clock import to_datetime
 from canister.codec import decode_id, is_session_id, is_user_record_id
+from canister.engine import Engine
 from canister.errors import CanisterError
 from canister.forks import watch_forks
 from canister.life import deadline, is_live
-from canister.node import Node
 from canister.record import Record
 from canister.sessions.changes import is_touch_due, touch
 from canister.sessions.events import Event, EventKind, Events
@@ -59,7 +59,7 @@ class Watch:
         events: whom to tell what others did.
     """
 
-    def __init__(self, node: Node, users: Users, events: Events) -> None:
+    def __init__(self, node: Engine, users: Users, events: Events) -> None:
         self._node = node
         self._users = users
         self._events = events

@@ -7,7 +7,7 @@ Absence is a value: a session that is not here is None. Exceptions mean that the
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -15,6 +15,12 @@ from canister.edits import Moment
 from canister.record import NodeId, Record, Version
 
 BUCKETS = 65_536
+
+Needed = int | Literal["majority", "all"]
+"""How many members must hold a commit."""
+
+Known = Mapping[bytes, Record | None]
+"""Sessions as the caller has just loaded them, by encoded id; None for one that is not there."""
 
 Edit = Callable[[Record | None, Moment], Record | None]
 """Turns what is stored into what to merge, or None to write nothing. Runs inside the write lock."""
@@ -140,16 +146,22 @@ class Store(Protocol):
         """Return a session as it is here."""
         ...
 
-    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
+    def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
         """Run the edits under one version and write what they return, all or nothing.
 
-        Returns the version, or None if no edit wrote anything. What an edit raises passes through
-        and nothing is written.
+        Args:
+            edits: what to run, by encoded session id; an edit may be run more than once.
+            known: what the caller has loaded: where a look costs a round trip, it saves one. What is
+                written never depends on it.
+
+        Returns:
+            The version, or None if no edit wrote anything. What an edit raises passes through and nothing
+            is written.
         """
         ...
 
-    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Record]]:
-        """Return up to *limit* sessions in a fixed order, those after the session *after*."""
+    def scan(self) -> Iterator[tuple[bytes, Record]]:
+        """Yield every session; they are read bit by bit, and none that is there throughout is left out."""
         ...
 
     def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
@@ -161,6 +173,10 @@ class Store(Protocol):
 
     def heard_of(self, node: NodeId) -> int:
         """Return the stamp up to which all commits of *node* are known to be here, else 0."""
+        ...
+
+    def doubts(self) -> int:
+        """Return how many members this node has not fully compared itself with lately."""
         ...
 
     def close(self) -> None:
@@ -217,10 +233,6 @@ class ReplicatedStore(Store, Protocol):
 
     def sync(self) -> None:
         """Make all that is committed outlive a power cut."""
-        ...
-
-    def doubts(self) -> int:
-        """Return how many members this node has not fully compared itself with lately."""
         ...
 
     def set_clock_off(self, off: bool) -> None:

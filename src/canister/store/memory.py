@@ -10,7 +10,7 @@ from canister.config import Config, Policy
 from canister.errors import StoreError
 from canister.life import NEVER
 from canister.record import NodeId, Record, Version, encode_record, new_node_id, user_of
-from canister.store.base import Edit, Listed, LogEntry, Member, Merged, Stored, bucket_of
+from canister.store.base import Edit, Known, Listed, LogEntry, Member, Merged, Stored, bucket_of
 from canister.store.transaction import Row, Scope, Transaction
 
 
@@ -92,24 +92,18 @@ class MemoryStore:
         row = self.rows.get(session)
         return Stored(row.visible, row.held is not None) if row else Stored(None, False)
 
-    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
+    def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
         with self._transaction() as transaction:
             return transaction.commit(edits)
 
-    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Record]]:
+    def scan(self) -> Iterator[tuple[bytes, Record]]:
         self._check_open()
         with self._lock:
-            ids = sorted(self.rows, key=_position)
-            start = 0 if after is None else bisect.bisect_right(ids, _position(after), key=_position)
-            found = [(session, self.rows[session].visible) for session in ids[start:]]
-        return [(session, record) for session, record in found if record is not None][:limit]
+            rows = list(self.rows.items())
+        return ((session, row.visible) for session, row in rows if row.visible is not None)
 
     def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
-        return [
-            (session, record)
-            for session, record in self.scan(None, len(self.rows))
-            if user_of(record) == user
-        ]
+        return [(session, record) for session, record in self.scan() if user_of(record) == user]
 
     def heard_of(self, node: NodeId) -> int:
         self._check_open()
@@ -204,7 +198,3 @@ class MemoryStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed")
-
-
-def _position(session: bytes) -> tuple[int, bytes]:
-    return bucket_of(session), session

@@ -18,7 +18,18 @@ from canister.errors import StoreError
 from canister.forks import watch_forks
 from canister.life import NEVER
 from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, new_node_id, user_of
-from canister.store.base import Change, Edit, Listed, LogEntry, Mark, Member, Merged, Stored, bucket_of
+from canister.store.base import (
+    Change,
+    Edit,
+    Known,
+    Listed,
+    LogEntry,
+    Mark,
+    Member,
+    Merged,
+    Stored,
+    bucket_of,
+)
 from canister.store.connections import Cursor, Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.transaction import Row, Scope, Transaction
@@ -182,14 +193,18 @@ class SqliteStore:
         shown = record.birth is not None or record.destroy is not None
         return Stored(record if shown else None, found[1] is not None)
 
-    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
+    def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
         return self._write(lambda handle: self._transaction(handle).commit(edits))
 
-    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Record]]:
-        position = (-1, b"") if after is None else (bucket_of(after), after)
-        with self._pool.lend() as handle:
-            rows = handle.execute(_SCAN, (*position, _NOTHING, limit)).fetchall()
-        return [(session, decode_record(record)) for session, record in rows]
+    def scan(self) -> Iterator[tuple[bytes, Record]]:
+        position = (-1, b"")
+        while True:
+            with self._pool.lend() as handle:
+                rows = handle.execute(_SCAN, (*position, _NOTHING, _PAGE)).fetchall()
+            if not rows:
+                return
+            yield from ((session, decode_record(record)) for session, record in rows)
+            position = (bucket_of(rows[-1][0]), rows[-1][0])
 
     def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
         with self._pool.lend() as handle:

@@ -83,6 +83,23 @@ class Scope(NamedTuple):
     max_session: int
 
 
+def check_size(encoded: bytes, delta: Record, most: int) -> None:
+    """Refuse a commit that makes a session too large; one that holds too much can still be ended.
+
+    Args:
+        encoded: the session with the commit merged in.
+        delta: the commit.
+        most: the greatest size in bytes.
+
+    Raises:
+        TooLargeError: nothing may be written.
+    """
+    if len(encoded) > most and delta.cells:
+        raise TooLargeError(
+            f"the session would have {len(encoded)} bytes, max_session is {most}; nothing was written"
+        )
+
+
 class Transaction:
     """One write transaction at the instant *now*."""
 
@@ -187,11 +204,7 @@ class Transaction:
         record = merge(row.record if row else EMPTY, delta)
         held = row.held if row and record.destroy is None else None
         encoded = self._put(session, row, record, held, encode_record(delta))
-        if len(encoded) > self._scope.max_session and delta.cells:
-            raise TooLargeError(
-                f"the session would have {len(encoded)} bytes, max_session is {self._scope.max_session}; "
-                "nothing was written"
-            )
+        check_size(encoded, delta, self._scope.max_session)
 
     def _admit(self, session: bytes, row: Row | None, incoming: Record, whole: Record) -> int:
         """Merge a peer's record into what is visible or what is held; return its stamp if visible.

@@ -1,37 +1,52 @@
 """What merging records from peers has to do, in every store that replicates."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
 
 import pytest
 
+from canister import edits
+from canister.clock import Clock
+from canister.config import Config
 from canister.life import retention
 from canister.record import (
     EMPTY,
     Record,
     Touch,
     decode_record,
+    encode_record,
     make_version,
     merge,
     stamp_of,
 )
-from canister.store.base import Change, Merged, ReplicatedStore, bucket_of
+from canister.store.base import Change, Merged, ReplicatedStore, Store, bucket_of
 from canister.testing.clock import ManualClock
 from canister.testing.contract import (
     MINUTE,
     PEER,
     POLICY,
     StoreContract,
-    StoreOpener,
     destroy,
     destroyed_elsewhere,
     made_elsewhere,
     put,
-    state,
     values,
     visible,
+    writing,
 )
 
 DRIFT = POLICY.drift
+
+
+StoreOpener = Callable[..., ReplicatedStore]
+
+
+def state(store: ReplicatedStore, *sessions: bytes) -> list[object]:
+    """Return all that a write could change, to be compared with what it is later."""
+    with store.snapshot() as view:
+        known = [view.last_stamp(), len(view.log(0)), view.heard()]
+        return [*known, *(view.whole(session) for session in sessions)]
 
 
 def whole(store: ReplicatedStore, session: bytes) -> Record | None:
@@ -55,6 +70,65 @@ def last_changes(store: ReplicatedStore) -> list[Change]:
 
 class MergingContract(StoreContract):
     """Tests of what arrives from peers: merged, held back, or refused."""
+
+    def open_store(self, directory: Path, config: Config, clock: Clock) -> ReplicatedStore:
+        """Open the store under test; a subclass says how. The same directory is the same node."""
+        raise NotImplementedError
+
+    def state(self, store: Store, *sessions: bytes) -> list[object]:
+        """Return all that a write could change, to be compared with what it is later."""
+        return state(cast("ReplicatedStore", store), *sessions)
+
+    def verbs(self, store: Store) -> list[Callable[[], object]]:
+        """Return one call of each verb."""
+        replicated = cast("ReplicatedStore", store)
+        return [*super().verbs(store), lambda: replicated.merge([], {}), replicated.members]
+
+    def test_one_entry_for_a_commit(self, store: ReplicatedStore) -> None:
+        """A commit over two sessions is one entry of the log."""
+        store.commit([(b"s", writing({"k": b"1"})), (b"t", writing({"k": b"2"}))])
+        with store.snapshot() as view:
+            (entry,) = view.log(0)
+        assert [change.session for change in entry.changes] == [b"s", b"t"]
+
+    def test_too_large_by_merging(self, another: StoreOpener, clock: ManualClock) -> None:
+        """A merge may exceed the size; the session can then still be touched and destroyed."""
+        store = another("small", Config(max_value=100, max_session=1000))
+        store.merge([(b"s", made_elsewhere(clock.now(), a=b"x" * 2000))], {})
+        now = clock.advance(5 * MINUTE)
+        store.commit([(b"s", lambda record, moment: edits.touch(record, moment, now))])
+        assert len(encode_record(visible(store, b"s"))) > 2000
+        destroy(store, b"s")
+        assert visible(store, b"s").destroy is not None
+
+    def test_heard_of(self, store: ReplicatedStore) -> None:
+        """A node has heard all of itself, what it was vouched for of others, else nothing."""
+        assert store.heard_of(store.node) > 2**61
+        assert store.heard_of(PEER) == 0
+        store.merge([], {PEER: 50})
+        store.merge([], {PEER: 40, store.node: 7})
+        assert store.heard_of(PEER) == 50
+        assert store.heard_of(store.node) > 2**61
+        with store.snapshot() as view:
+            assert view.heard() == {PEER: 50}
+
+    def test_merge_rule_is_the_record_rule(self, store: ReplicatedStore, clock: ManualClock) -> None:
+        """What is stored is the merge of all that was committed and all that arrived."""
+        put(store, b"s", a=b"1", b=b"1")
+        mine = visible(store, b"s")
+        theirs = made_elsewhere(clock.now() + 5, b=b"2", c=b"2")
+        store.merge([(b"s", theirs)], {})
+        assert visible(store, b"s") == merge(mine, theirs)
+
+    def test_scan_goes_on_after_a_session_that_is_gone(self, store: ReplicatedStore) -> None:
+        """The place in a scan is kept also when the session that marks it has been dropped."""
+        for number in range(1100):
+            put(store, b"%d" % number)
+        order = [session for session, _ in store.scan()]
+        scan = store.scan()
+        found = [next(scan)[0] for _ in range(500)]
+        store.forget(found[-1])
+        assert found + [session for session, _ in scan] == order
 
     def test_merge_a_new_session(self, store: ReplicatedStore, clock: ManualClock) -> None:
         """A session from a peer is visible at once, as the peer wrote it."""
@@ -113,7 +187,7 @@ class MergingContract(StoreContract):
         record = made_elsewhere(clock.now() + DRIFT + 1, k=b"1")
         assert store.merge([(b"s", record)], {}) == Merged(changed=1, doubtful=[], held=1)
         assert store.load(b"s") == (None, True)
-        assert store.scan(None, 10) == []
+        assert list(store.scan()) == []
         assert whole(store, b"s") == record
         assert [bucket for bucket, _ in marks(store)] == [bucket_of(b"s")]
 

@@ -21,15 +21,13 @@ from canister.testing.contract import (
     MINUTE,
     PEER,
     POLICY,
-    StoreOpener,
     destroy,
     made_elsewhere,
     put,
-    state,
     values,
     visible,
 )
-from canister.testing.merging import MergingContract, last_changes, marks
+from canister.testing.merging import MergingContract, StoreOpener, last_changes, marks, state
 
 DRIFT = POLICY.drift
 
@@ -122,7 +120,7 @@ class ReplicatedStoreContract(MergingContract):
         assert [store.sweep(0, 200, destroyed=True) for _ in range(4)] == [200, 200, 100, 0]
         assert visible(store, sessions[-1]) == record
         assert [store.sweep(2**62, 300, destroyed=False) for _ in range(4)] == [300, 300, 100, 0]
-        assert [session for session, _ in store.scan(None, 10)] == [b"alive"]
+        assert [session for session, _ in store.scan()] == [b"alive"]
 
     def test_sweep_of_what_is_held(self, store: ReplicatedStore, clock: ManualClock) -> None:
         """Held parts keep a session as long as they would if they were shown."""

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Self
 
 from litestar.stores.base import NamespacedStore
@@ -111,12 +112,9 @@ class CanisterStore(NamespacedStore):
             self._node.commit(edits)  # some 50 us; a hop to a thread costs more
 
     def _delete_all(self) -> None:
-        after: bytes | None = None
-        while page := self._node.store.scan(after, _PAGE):
-            found = [id for id, _ in page if id.startswith(self._prefix)]
-            if found:
-                self._node.commit([(id, entries.drop) for id in found])
-            after = page[-1][0]
+        found = (id for id, _ in self._node.store.scan() if id.startswith(self._prefix))
+        while page := list(islice(found, _PAGE)):
+            self._node.commit([(id, entries.drop) for id in page])
 
 
 def _span(seconds: int | timedelta) -> timedelta:

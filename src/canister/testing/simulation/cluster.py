@@ -22,7 +22,6 @@ SYNCED = "synced"
 
 _TICK = SECOND // 5
 _DIAL = SECOND // 2
-_MOST_SESSIONS = 100_000
 
 
 class SimClock:
@@ -66,7 +65,7 @@ class SimNode:
         stamp = next_stamp(self._last_stamp(), self.clock.now())
         stored = self.store.members()
         version = make_version(stamp, self.store.node)
-        empty = not self.store.scan(None, 1)
+        empty = next(iter(self.store.scan()), None) is None
         me = introduce(stored, self.address, self.store.node, version, empty=empty)
         membership = Membership(stored, me, self.seeds)
         runtime = SimRuntime(self, self.network)
@@ -106,7 +105,7 @@ class SimNode:
 
     def sessions(self) -> list[tuple[bytes, Record]]:
         """Return all sessions that readers are shown."""
-        return self.store.scan(None, _MOST_SESSIONS)
+        return list(self.store.scan())
 
     def draw(self) -> LinkId:
         """Return a number for a new link."""

@@ -1,0 +1,108 @@
+"""Asking a server until one answers, or the time is over."""
+
+from collections.abc import Sequence
+
+from redis.exceptions import AskError, NoScriptError, RedisError, ResponseError
+
+from canister.errors import StoreError, StoreUnavailableError
+from canister.store.redis.layout import Command
+from canister.store.redis.links import Deadline, Pool, Replies, explain, is_passing
+from canister.store.redis.servers import Server, Servers
+
+
+def run(servers: Servers, key: bytes, commands: Sequence[Command], deadline: Deadline) -> Replies:
+    """Send commands about one key to the server that has it, until one answers or the time is over.
+
+    Returns:
+        The replies. A script that the server does not know is one of them; no other error is.
+
+    Raises:
+        StoreUnavailableError: nobody served it in time; what was sent may have been done.
+        StoreError: the server refused.
+    """
+    once: Pool | None = None
+    while True:
+        pool = once
+        try:
+            if pool is None:
+                pool = servers.pool_of(key, deadline)
+                replies = pool.exchange(commands, deadline)
+            else:
+                replies = _ask_once(pool, commands, deadline)
+            error: RedisError | None = _obstacle(replies)
+        except RedisError as failure:
+            replies, error = [], failure
+        if error is None:
+            return replies
+        if not (isinstance(error, AskError) or is_passing(error)):
+            raise _explained(error, pool) from error
+        once = servers.look_again(error)
+        if not deadline.pause():
+            raise StoreUnavailableError(
+                f"Redis did not serve the session in time ({error}); whether a write was stored is not "
+                "known; try again"
+            ) from error
+
+
+def run_on(pool: Pool, commands: Sequence[Command], deadline: Deadline, *, each: bool = False) -> Replies:
+    """Send commands to one server, once.
+
+    Args:
+        pool: the server.
+        commands: what to send.
+        deadline: until when.
+        each: let keys that another server has be errors among the replies.
+
+    Raises:
+        StoreError: it could not be reached or refused.
+    """
+    try:
+        replies = pool.exchange(commands, deadline)
+    except RedisError as error:
+        raise explain(error, pool.address) from error
+    for reply in replies:
+        if isinstance(reply, ResponseError) and not (each and isinstance(reply, AskError)):
+            raise explain(reply, pool.address) from reply
+    return replies
+
+
+def masters_of(servers: Servers, deadline: Deadline) -> list[Pool]:
+    """Return the connections to each server that takes writes.
+
+    Raises:
+        StoreError: nobody says which they are.
+    """
+    try:
+        return servers.masters(deadline)
+    except RedisError as error:
+        raise _explained(error, None) from error
+
+
+def servers_of(servers: Servers, deadline: Deadline) -> list[Server]:
+    """Return all servers that are known, masters first.
+
+    Raises:
+        StoreError: nobody says which they are.
+    """
+    try:
+        return servers.listed(deadline)
+    except RedisError as error:
+        raise _explained(error, None) from error
+
+
+def _obstacle(replies: Replies) -> ResponseError | None:
+    """Return the reply that keeps the others from being what was asked for."""
+    errors = (reply for reply in replies if isinstance(reply, ResponseError))
+    return next((error for error in errors if not isinstance(error, NoScriptError)), None)
+
+
+def _ask_once(pool: Pool, commands: Sequence[Command], deadline: Deadline) -> Replies:
+    """Send commands to the server that a slot is just moving to."""
+    asking = [word for command in commands for word in ((b"ASKING",), command)]
+    return pool.exchange(asking, deadline)[1::2]
+
+
+def _explained(error: RedisError, pool: Pool | None) -> StoreError:
+    if pool is not None:
+        return explain(error, pool.address)
+    return StoreUnavailableError(str(error)) if is_passing(error) else StoreError(f"Redis: {error}")

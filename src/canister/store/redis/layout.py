@@ -1,0 +1,224 @@
+"""How a session is laid out in Redis, and the script that writes it: bytes in, bytes out.
+
+::
+
+    {cluster}:{<session id>}    a hash of
+        r        revision: the version of the commit that wrote it last
+        f        format byte, then the encoded record without its cells
+        <slot>   version of the cell, then "=" and the value; just the version where the key was removed
+
+One key for a session, so that all of it is in one hash slot of a cluster; one field for each key of the
+application, so that a commit sends what it changes. The key's time to live is the record's retention.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha1
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from canister.edits import LONGEST
+from canister.errors import CorruptDatabaseError, NewerFormatError, ProtocolError
+from canister.life import retention
+from canister.record import (
+    EMPTY,
+    VERSION_BYTES,
+    Cell,
+    Record,
+    Slot,
+    Version,
+    decode_record,
+    encode_record,
+    versions,
+)
+
+_REVISION = b"r"
+_FACTS = b"f"
+_FORMAT = b"\x01"
+_DAY = 86_400_000
+_VALUE = b"="
+
+Command = tuple[bytes | int | str, ...]
+"""The words of one command."""
+
+SCRIPT = b"""
+local at, plans, stale = 1, {}, false
+for number, key in ipairs(KEYS) do
+  local plan = {seen = ARGV[at], revision = ARGV[at + 1], life = ARGV[at + 2]}
+  plan.drop, plan.put = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  plan.from = at + 5
+  at = plan.from + plan.drop + plan.put
+  local present = redis.call('HGET', key, 'r') or ''
+  if present == plan.revision then
+    plan.drop, plan.put = 0, 0
+  elseif present ~= plan.seen then
+    stale = true
+  end
+  plans[number] = plan
+end
+local reply = {redis.call('TIME')}
+if stale then
+  for _, key in ipairs(KEYS) do reply[#reply + 1] = redis.call('HGETALL', key) end
+  return reply
+end
+for number, key in ipairs(KEYS) do
+  local plan = plans[number]
+  local middle = plan.from + plan.drop
+  for i = plan.from, middle - 1, 1000 do
+    redis.call('HDEL', key, unpack(ARGV, i, math.min(i + 999, middle - 1)))
+  end
+  for i = middle, middle + plan.put - 1, 1000 do
+    redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, middle + plan.put - 1)))
+  end
+  redis.call('PEXPIRE', key, plan.life)
+end
+return reply
+"""
+"""Writes sessions if each still has the revision that was seen; returns the server's time, and what there
+is if not. A commit whose reply was lost finds its own revision: it only renews the life, so that waiting
+for replicas after it means something.
+"""
+
+SHA = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+
+class Held(NamedTuple):
+    """A session as it is on the server: its record, None if it is not there, and its revision."""
+
+    record: Record | None
+    revision: bytes
+
+
+ABSENT = Held(None, b"")
+
+
+class Write(NamedTuple):
+    """What a commit does to one session."""
+
+    session: bytes
+    before: Held
+    after: Record
+    version: Version
+    now: int
+
+    @property
+    def held(self) -> Held:
+        """The session once it is written."""
+        return Held(self.after, self.version)
+
+
+class Layout:
+    """The keys of one cluster's sessions.
+
+    Args:
+        cluster: the cluster's name; sessions of another name can be on the same servers.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._prefix = f"{quote(cluster, safe='')}:{{".encode()
+        self.pattern = self._prefix + b"*"
+
+    def key(self, session: bytes) -> bytes:
+        """Return the key that holds a session."""
+        return self._prefix + session + b"}"
+
+    def session(self, key: bytes) -> bytes:
+        """Return the session that a key holds."""
+        return key[len(self._prefix) : -1]
+
+    def user(self, user: bytes) -> bytes:
+        """Return the key that lists a user's sessions; no session's key is like it."""
+        return self._prefix[:-1] + b"user:" + sha1(user, usedforsecurity=False).hexdigest().encode()
+
+    def list_for(self, user: bytes, session: bytes, now: int) -> list[Command]:
+        """Return the commands that list a session as a user's, from *now* (microseconds) on."""
+        key = self.user(user)
+        return [(b"ZADD", key, now, session), (b"PEXPIRE", key, LONGEST // 1000 + _DAY)]
+
+    def load(self, session: bytes) -> Command:
+        """Return the command that reads a session."""
+        return (b"HGETALL", self.key(session))
+
+    def commit(self, writes: Sequence[Write], *, whole: bool = False) -> Command:
+        """Return the command that writes sessions.
+
+        Args:
+            writes: what to write.
+            whole: send the script itself, to a server that does not know it yet.
+        """
+        words: list[bytes | int] = [len(writes), *(self.key(write.session) for write in writes)]
+        for write in writes:
+            words += _words(write)
+        return (b"EVAL", SCRIPT, *words) if whole else (b"EVALSHA", SHA, *words)
+
+
+def held_as_loaded(record: Record | None) -> Held:
+    """Return a session that somebody has loaded before; its newest version is its revision."""
+    return ABSENT if record is None else Held(record, max(versions(record), default=b""))
+
+
+def read_hash(reply: Any) -> Held:
+    """Return the session in a reply to HGETALL.
+
+    Raises:
+        CorruptDatabaseError: it is not what this module writes.
+        NewerFormatError: a newer release wrote it.
+    """
+    if not reply:
+        return ABSENT
+    fields: dict[bytes, bytes] = dict(zip(reply[::2], reply[1::2], strict=True))
+    revision, data = fields.pop(_REVISION, b""), fields.pop(_FACTS, b"")
+    if data and not data.startswith(_FORMAT):
+        raise NewerFormatError("a session on the server was written by a newer release; update this one")
+    try:
+        facts = decode_record(data[len(_FORMAT) :])
+    except ProtocolError as error:
+        raise CorruptDatabaseError(f"a session's key on the server holds something else: {error}") from error
+    cells = {Slot(name): _read_cell(data) for name, data in sorted(fields.items())}
+    return Held(msgspec.structs.replace(facts, cells=cells), revision)
+
+
+def is_written(reply: Any) -> bool:
+    """Tell whether the script has written, by its reply."""
+    return len(reply) == 1
+
+
+def read_present(reply: Any) -> list[Held]:
+    """Return what the script has found in place of what was seen."""
+    return [read_hash(part) for part in reply[1:]]
+
+
+def read_time(reply: Any) -> int:
+    """Return a reply to TIME as microseconds since 1970 UTC."""
+    seconds, micros = reply
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+def _words(write: Write) -> list[bytes | int]:
+    """Return what the script has to know about one session."""
+    before, after = write.before.record or EMPTY, write.after
+    gone = [slot for slot in before.cells if slot not in after.cells]
+    put: list[bytes] = [_REVISION, write.version]
+    facts = _facts(after)
+    if write.before.record is None or facts != _facts(before):
+        put += (_FACTS, facts)
+    for slot, cell in _changed(before, after):
+        put += (slot, cell.version if cell.value is None else cell.version + _VALUE + cell.value)
+    life = max(1, -((write.now - retention(after)) // 1000))
+    return [write.before.revision, write.version, life, len(gone), len(put), *gone, *put]
+
+
+def _facts(record: Record) -> bytes:
+    return _FORMAT + encode_record(msgspec.structs.replace(record, cells={}))
+
+
+def _changed(before: Record, after: Record) -> Iterable[tuple[Slot, Cell]]:
+    return ((slot, cell) for slot, cell in after.cells.items() if before.cells.get(slot) != cell)
+
+
+def _read_cell(data: bytes) -> Cell:
+    version, value = Version(data[:VERSION_BYTES]), data[VERSION_BYTES:]
+    if len(version) < VERSION_BYTES or (value and not value.startswith(_VALUE)):
+        raise CorruptDatabaseError("a session's key on the server holds something else than a session")
+    return Cell(version, value[len(_VALUE) :] if value else None)

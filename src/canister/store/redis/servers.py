@@ -1,0 +1,290 @@
+"""Which server takes the writes of a session: one, the one sentinels name, or one of a cluster."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+from redis.crc import key_slot
+from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, ResponseError
+
+from canister.store.redis.links import Deadline, Link, Pool, is_passing
+from canister.store.redis.url import Address, RedisUrl, Topology, show
+
+
+class Server(NamedTuple):
+    """A server as an operator sees it: where it listens, and what it is."""
+
+    address: str
+    state: str
+
+
+class Servers(Protocol):
+    """The servers of one URL."""
+
+    def pool_of(self, key: bytes, deadline: Deadline) -> Pool:
+        """Return the connections to the server that takes writes of *key*."""
+        ...
+
+    def masters(self, deadline: Deadline) -> list[Pool]:
+        """Return the connections to each server that takes writes."""
+        ...
+
+    def look_again(self, error: RedisError) -> Pool | None:
+        """Note that what was believed may be wrong; return where the error says to ask, this once."""
+        ...
+
+    def listed(self, deadline: Deadline) -> list[Server]:
+        """Return all servers that are known, masters first."""
+        ...
+
+    def together(self, keys: Sequence[bytes]) -> bool:
+        """Tell whether one script can write all of *keys*."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections that nobody uses."""
+        ...
+
+
+class _Pools:
+    """A pool for each server ever heard of."""
+
+    def __init__(self, make: Callable[[Address], Pool]) -> None:
+        self._make = make
+        self._known: dict[Address, Pool] = {}
+
+    def at(self, address: Address) -> Pool:
+        pool = self._known.get(address)
+        # Of two threads that make one at once the first one's stays.
+        return pool or self._known.setdefault(address, self._make(address))
+
+    def close(self) -> None:
+        for pool in list(self._known.values()):
+            pool.close()
+
+
+class SingleServer:
+    """One server, whatever replicates it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def pool_of(self, key: bytes, deadline: Deadline) -> Pool:
+        """Return the connections to the server."""
+        return self._pool
+
+    def masters(self, deadline: Deadline) -> list[Pool]:
+        """Return the connections to the server."""
+        return [self._pool]
+
+    def look_again(self, error: RedisError) -> Pool | None:
+        """Do nothing: there is no other server to turn to."""
+        return None
+
+    def listed(self, deadline: Deadline) -> list[Server]:
+        """Return the server and the replicas it has now."""
+        return _with_replicas(self._pool, deadline)
+
+    def together(self, keys: Sequence[bytes]) -> bool:
+        """Tell that one script can write all of *keys*."""
+        return True
+
+    def close(self) -> None:
+        """Close all connections that nobody uses."""
+        self._pool.close()
+
+
+class SentinelServers:
+    """The server that a group of sentinels calls the master of a service.
+
+    Args:
+        service: the name by which they know it.
+        sentinels: connections to each of them.
+        make: makes the connections to a server.
+    """
+
+    def __init__(self, service: str, sentinels: Sequence[Pool], make: Callable[[Address], Pool]) -> None:
+        self._service = service
+        self._sentinels = list(sentinels)
+        self._pools = _Pools(make)
+        self._master: Address | None = None
+
+    def pool_of(self, key: bytes, deadline: Deadline) -> Pool:
+        """Return the connections to the present master."""
+        master = self._master
+        if master is None:
+            self._master = master = self._ask(deadline)
+        return self._pools.at(master)
+
+    def masters(self, deadline: Deadline) -> list[Pool]:
+        """Return the connections to the present master."""
+        return [self.pool_of(b"", deadline)]
+
+    def look_again(self, error: RedisError) -> Pool | None:
+        """Ask the sentinels before the next attempt."""
+        self._master = None
+        return None
+
+    def listed(self, deadline: Deadline) -> list[Server]:
+        """Return the master and the replicas it has now."""
+        return _with_replicas(self.pool_of(b"", deadline), deadline)
+
+    def together(self, keys: Sequence[bytes]) -> bool:
+        """Tell that one script can write all of *keys*."""
+        return True
+
+    def close(self) -> None:
+        """Close all connections that nobody uses."""
+        self._pools.close()
+        for sentinel in self._sentinels:
+            sentinel.close()
+
+    def _ask(self, deadline: Deadline) -> Address:
+        asked = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._service)
+        for number, sentinel in enumerate(list(self._sentinels)):
+            # One that hangs must not use up the others' time.
+            share = Deadline(deadline.left / (len(self._sentinels) - number))
+            try:
+                (reply,) = sentinel.exchange([asked], share)
+            except ConnectionError:
+                continue
+            except RedisError as error:
+                if not is_passing(error):
+                    raise
+                continue
+            if isinstance(reply, ResponseError):
+                raise reply
+            if reply:
+                self._sentinels.sort(key=lambda one: one is not sentinel)
+                return reply[0].decode(), int(reply[1])
+        places = ", ".join(show(sentinel.address) for sentinel in self._sentinels)
+        raise ConnectionError(f"no sentinel of {places} knows a master of {self._service!r}")
+
+
+class ClusterServers:
+    """The masters of a cluster, each with its share of the hash slots.
+
+    Args:
+        seeds: nodes to ask first.
+        make: makes the connections to a node.
+    """
+
+    def __init__(self, seeds: Sequence[Address], make: Callable[[Address], Pool]) -> None:
+        self._seeds = list(seeds)
+        self._pools = _Pools(make)
+        self._slots: dict[int, Address] = {}
+        self._nodes: list[Server] = []
+
+    def pool_of(self, key: bytes, deadline: Deadline) -> Pool:
+        """Return the connections to the master of the key's slot."""
+        slot = key_slot(key)
+        address = (self._slots or self._ask(deadline)).get(slot)
+        if address is None:
+            self._slots = {}
+            raise ConnectionError(f"no node of the cluster serves slot {slot}")
+        return self._pools.at(address)
+
+    def masters(self, deadline: Deadline) -> list[Pool]:
+        """Return the connections to each master."""
+        slots = self._slots or self._ask(deadline)
+        return [self._pools.at(address) for address in dict.fromkeys(slots.values())]
+
+    def look_again(self, error: RedisError) -> Pool | None:
+        """Follow a redirection; after anything else ask for the slots before the next attempt."""
+        if isinstance(error, MovedError):
+            self._slots = {**self._slots, error.slot_id: _target(error)}
+            return None
+        if isinstance(error, AskError):
+            return self._pools.at(_target(error))
+        self._slots = {}
+        return None
+
+    def listed(self, deadline: Deadline) -> list[Server]:
+        """Return the masters and their replicas."""
+        self._ask(deadline)
+        return self._nodes
+
+    def together(self, keys: Sequence[bytes]) -> bool:
+        """Tell whether one script can write all of *keys*: only one slot's."""
+        return len({key_slot(key) for key in keys}) == 1
+
+    def close(self) -> None:
+        """Close all connections that nobody uses."""
+        self._pools.close()
+
+    def _ask(self, deadline: Deadline) -> dict[int, Address]:
+        """Return the master of each slot, as any node knows it."""
+        known = [*dict.fromkeys(self._slots.values()), *self._seeds]
+        candidates = list(dict.fromkeys(known))
+        random.shuffle(candidates)
+        for number, address in enumerate(candidates):
+            share = Deadline(deadline.left / (len(candidates) - number))
+            try:
+                (reply,) = self._pools.at(address).exchange([(b"CLUSTER", b"SLOTS")], share)
+            except RedisError as error:
+                if not is_passing(error):
+                    raise
+                continue
+            if isinstance(reply, ResponseError):
+                raise reply
+            return self._take(reply, address)
+        raise ConnectionError(f"no node of the cluster answers: {', '.join(map(show, candidates))}")
+
+    def _take(self, reply: Any, asked: Address) -> dict[int, Address]:
+        slots: dict[int, Address] = {}
+        masters: dict[Server, None] = {}
+        replicas: dict[Server, None] = {}
+        for first, last, *nodes in reply:
+            # A node that does not know how it is reached names no host: the one that was asked is meant.
+            places = [((host or b"").decode() or asked[0], int(port)) for host, port, *_ in nodes]
+            slots.update(dict.fromkeys(range(first, last + 1), places[0]))
+            masters[Server(show(places[0]), "master")] = None
+            replicas.update(dict.fromkeys(Server(show(place), "replica") for place in places[1:]))
+            self._seeds = list(dict.fromkeys([*self._seeds, *places]))
+        self._slots = slots
+        self._nodes = [*masters, *replicas]
+        return slots
+
+
+def _target(error: AskError) -> Address:
+    """Return where a redirection points to."""
+    found = cast("Any", error)
+    return str(found.host), int(found.port)
+
+
+def open_servers(url: RedisUrl, patience: float) -> Servers:
+    """Return the servers that a URL names; nothing is connected yet.
+
+    Args:
+        url: the URL.
+        patience: how long (seconds) a server may take to answer.
+    """
+
+    def make(address: Address) -> Pool:
+        greet = _must_be_master if url.topology is Topology.SENTINEL else None
+        return Pool(address, dict(url.options), patience, tls=url.tls, greet=greet)
+
+    if url.topology is Topology.CLUSTER:
+        return ClusterServers(url.addresses, make)
+    if url.topology is Topology.SENTINEL:
+        options = dict(url.sentinel_options)
+        sentinels = [Pool(address, options, patience, tls=url.tls) for address in url.addresses]
+        return SentinelServers(url.service, sentinels, make)
+    return SingleServer(make(url.addresses[0]))
+
+
+def _must_be_master(link: Link, deadline: Deadline) -> None:
+    (role,) = link.exchange([(b"ROLE",)], deadline)
+    if isinstance(role, ResponseError):
+        raise role
+    if role[0] != b"master":
+        raise ConnectionError("the server that the sentinels name is no master yet")
+
+
+def _with_replicas(pool: Pool, deadline: Deadline) -> list[Server]:
+    (role,) = pool.exchange([(b"ROLE",)], deadline)
+    if isinstance(role, ResponseError):
+        raise role
+    replicas: list[Any] = role[2] if role[0] == b"master" else []
+    found = [Server(show((host.decode(), int(port))), "replica") for host, port, _ in replicas]
+    return [Server(show(pool.address), role[0].decode()), *found]

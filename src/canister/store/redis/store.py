@@ -1,0 +1,340 @@
+"""The store on Redis: a commit begins with what was loaded, and is tried again where that is old."""
+
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from canister.clock import Clock, next_stamp
+from canister.config import Config
+from canister.edits import Moment
+from canister.errors import AcknowledgementError, CanisterError, ConfigError, StoreBusyError, StoreError
+from canister.forks import watch_forks
+from canister.life import NEVER, retention
+from canister.record import (
+    EMPTY,
+    NODE_ID_BYTES,
+    NodeId,
+    Record,
+    Version,
+    encode_record,
+    make_version,
+    merge,
+    stamp_of,
+    user_of,
+)
+from canister.store.base import Edit, Known, Needed, Stored
+from canister.store.redis.asking import masters_of, run, run_on, servers_of
+from canister.store.redis.clock import ServerClock
+from canister.store.redis.layout import (
+    Command,
+    Held,
+    Layout,
+    Write,
+    held_as_loaded,
+    is_written,
+    read_hash,
+    read_present,
+    read_time,
+)
+from canister.store.redis.links import Deadline, Pool, Replies
+from canister.store.redis.servers import Server, open_servers
+from canister.store.redis.url import Topology, parse_url, show
+from canister.store.transaction import check_size
+
+_PAGE = 100
+"""How many keys a scan asks for at once; their sessions are held in memory together."""
+
+_UNDER_WAY = 60_000_000
+"""Microseconds for which a session that is listed as a user's may not be written yet."""
+
+_WAIT_SHARE = 0.8
+"""The part of the time left for which a server waits for its replicas; the rest is for its answer."""
+
+
+class _Draft(NamedTuple):
+    """What a commit is going to write."""
+
+    version: Version
+    writes: list[Write]
+
+
+class RedisStore:
+    """A `Store` on Redis or Valkey servers. Safe to share between threads and forks.
+
+    Every process is a node of its own, by an id that lives as long as the process.
+
+    Args:
+        url: the servers; see `canister.store.redis.url`.
+        config: the settings; ``remote_timeout`` is the one limit to everything a call does.
+        clock: where the time comes from; the servers by default.
+
+    Raises:
+        ConfigError: the URL cannot be used, or the servers may drop sessions.
+        StoreError: the servers cannot be reached.
+    """
+
+    def __init__(self, url: str, config: Config, clock: Clock | None = None) -> None:
+        self._url = parse_url(url)
+        self.clock: Clock = clock or ServerClock()
+        self._layout = Layout(config.cluster)
+        self._patience = config.remote_timeout.total_seconds()
+        self._max_session = config.max_session
+        self._node = _new_node()
+        self._last = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self._servers = open_servers(self._url, self._patience)
+        try:
+            self._check_servers()
+        except BaseException:
+            self.close()
+            raise
+        watch_forks(self)
+
+    def __str__(self) -> str:
+        """Return where the sessions are, without user and password."""
+        return f"Redis at {self._url}"
+
+    @property
+    def node(self) -> NodeId:
+        return self._node
+
+    def load(self, session: bytes) -> Stored:
+        return Stored(self._fetch(session, self._deadline()).record, held=False)
+
+    def commit(
+        self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None, acks: Needed = 1
+    ) -> Version | None:
+        """Run the edits and write what they return; see `canister.store.base.Store.commit`.
+
+        Sessions on different masters of a cluster are written one after the other, those that are
+        destroyed last. *acks* is how many servers must hold the write, the master included.
+
+        Raises:
+            AcknowledgementError: fewer hold it within ``remote_timeout``; it stands on the master.
+            StoreBusyError: others kept writing to the session for as long as that.
+            StoreUnavailableError: no server answered for as long as that.
+        """
+        deadline = self._deadline()
+        hints: Known = {} if known is None else known
+        held: dict[bytes, Held] = {s: held_as_loaded(hints[s]) for s, _ in edits if s in hints}
+        hinted = set(held)
+        while True:
+            for session in {session for session, _ in edits} - held.keys():
+                held[session] = self._fetch(session, deadline)
+            try:
+                draft = self._draft(edits, held)
+            except CanisterError:
+                if not hinted:
+                    raise
+                # It may refuse only because of what has changed since it was loaded.
+                held = {s: h for s, h in held.items() if s not in hinted}
+                hinted.clear()
+                continue
+            if draft is None:
+                return None
+            self._list_users(draft, deadline)
+            present = self._apply(draft, acks, deadline)
+            if not present:
+                return draft.version
+            held |= present
+            hinted -= present.keys()
+            if not deadline.pause():
+                raise StoreBusyError("others kept writing to the session first; try again")
+
+    def scan(self) -> Iterator[tuple[bytes, Record]]:
+        """Yield every session; one may come twice while a server's table grows or shrinks."""
+        self._check_open()
+        for pool in masters_of(self._servers, self._deadline()):
+            cursor = b"0"
+            while True:
+                asked = (b"SCAN", cursor, b"MATCH", self._layout.pattern, b"COUNT", _PAGE)
+                ((cursor, keys),) = run_on(pool, [asked], self._deadline())
+                for session, held in self._page(pool, keys):
+                    if held.record is not None:
+                        yield session, held.record
+                if cursor == b"0":
+                    break
+
+    def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
+        deadline = self._deadline()
+        key, now = self._layout.user(user), self.clock.now()
+        ((*listed,),) = run(self._servers, key, [(b"ZRANGE", key, 0, -1, b"WITHSCORES")], deadline)
+        found: list[tuple[bytes, Record]] = []
+        for session, since in zip(listed[::2], listed[1::2], strict=True):
+            record = self._fetch(session, deadline).record
+            if record is not None and user_of(record) == user:
+                found.append((session, record))
+            elif float(since) < now - _UNDER_WAY:
+                run(self._servers, key, [(b"ZREM", key, session)], deadline)
+        return sorted(found)
+
+    def heard_of(self, node: NodeId) -> int:
+        self._check_open()
+        return NEVER  # all processes read what all have written
+
+    def doubts(self) -> int:
+        self._check_open()
+        return 0
+
+    def close(self) -> None:
+        self._closed = True
+        self._servers.close()
+
+    def servers(self) -> list[Server]:
+        """Return the servers that are known, masters first."""
+        self._check_open()
+        return servers_of(self._servers, self._deadline())
+
+    def before_fork(self) -> None:
+        """Nothing to do: what a thread is in the middle of stays with the parent."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """Make the child a node of its own: two processes must not draw the same version."""
+        if child:
+            self._lock = threading.Lock()
+            self._node = _new_node()
+
+    def _fetch(self, session: bytes, deadline: Deadline) -> Held:
+        self._check_open()
+        commands: list[Command] = [self._layout.load(session)]
+        if isinstance(self.clock, ServerClock) and self.clock.is_due:
+            commands.append((b"TIME",))
+        hash_, *time = run(self._servers, self._layout.key(session), commands, deadline)
+        self._set_clock(time)
+        return read_hash(hash_)
+
+    def _draft(self, edits: Sequence[tuple[bytes, Edit]], held: dict[bytes, Held]) -> _Draft | None:
+        """Run the edits on what is held; None if they write nothing."""
+        floor = max((stamp_of(Version(h.revision)) for h in held.values() if h.revision), default=0)
+        with self._lock:  # edits take microseconds
+            now = self.clock.now()
+            stamp = next_stamp(max(self._last, floor), now)
+            moment = Moment(make_version(stamp, self._node), now)
+            after: dict[bytes, Record] = {}
+            for session, edit in edits:
+                record = after.get(session, _shown(held[session].record, now))
+                delta = edit(record, moment)
+                if delta is not None:
+                    after[session] = merge(record or EMPTY, delta)
+                    check_size(encode_record(after[session]), delta, self._max_session)
+            if not after:
+                return None
+            self._last = stamp
+        writes = [
+            Write(session, held[session], record, moment.version, now) for session, record in after.items()
+        ]
+        return _Draft(moment.version, writes)
+
+    def _apply(self, draft: _Draft, acks: Needed, deadline: Deadline) -> dict[bytes, Held]:
+        """Write a draft; return what the sessions are now if one of them had changed, else nothing."""
+        missing: AcknowledgementError | None = None
+        written: dict[bytes, Held] = {}
+        for group in self._groups(draft.writes):
+            key = self._layout.key(group[0].session)
+            needed = self._needed(acks, key, deadline)
+            reply, *confirmed = self._write(group, key, needed - 1, deadline)
+            if not is_written(reply):
+                return written | dict(zip((w.session for w in group), read_present(reply), strict=True))
+            written |= {write.session: write.held for write in group}
+            if confirmed and confirmed[0] < needed - 1:
+                address = show(self._servers.pool_of(key, deadline).address)
+                missing = AcknowledgementError([address], needed, draft.version, replicas=confirmed[0])
+        if missing is not None:
+            raise missing
+        return {}
+
+    def _write(self, writes: Sequence[Write], key: bytes, replicas: int, deadline: Deadline) -> Replies:
+        wait: list[Command] = []
+        if replicas > 0:
+            # Down the same connection: another one's writes are not waited for.
+            wait = [(b"WAIT", replicas, max(1, int(deadline.left * _WAIT_SHARE * 1000)))]
+        replies = run(self._servers, key, [self._layout.commit(writes), *wait], deadline)
+        if isinstance(replies[0], NoScriptError):
+            command = self._layout.commit(writes, whole=True)
+            replies = run(self._servers, key, [command, *wait], deadline)
+        self._set_clock(replies[0][:1])
+        return replies
+
+    def _list_users(self, draft: _Draft, deadline: Deadline) -> None:
+        """List sessions as their users', before they are written: no session is left out."""
+        for write in draft.writes:
+            user = user_of(write.after)
+            before = write.before.record
+            if user is not None and (before is None or user_of(before) != user):
+                key = self._layout.user(user)
+                run(self._servers, key, self._layout.list_for(user, write.session, write.now), deadline)
+
+    def _groups(self, writes: list[Write]) -> list[list[Write]]:
+        """Return what one script can write at a time. A session that follows another is written first."""
+        if self._servers.together([self._layout.key(write.session) for write in writes]):
+            return [writes]
+        return [[write] for write in sorted(writes, key=lambda write: write.after.destroy is not None)]
+
+    def _needed(self, acks: Needed, key: bytes, deadline: Deadline) -> int:
+        """Return how many servers are asked for, the master included."""
+        if isinstance(acks, int):
+            return acks
+        ((_, _, replicas),) = run(self._servers, key, [(b"ROLE",)], deadline)
+        members = 1 + len(replicas)
+        return members if acks == "all" else members // 2 + 1
+
+    def _page(self, pool: Pool, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Held]]:
+        if not keys:
+            return
+        sessions = [self._layout.session(key) for key in dict.fromkeys(keys)]
+        deadline = self._deadline()
+        replies = run_on(pool, [self._layout.load(session) for session in sessions], deadline, each=True)
+        for session, reply in zip(sessions, replies, strict=True):
+            if isinstance(reply, ResponseError):  # its slot has moved on
+                yield session, self._fetch(session, deadline)
+            else:
+                yield session, read_hash(reply)
+
+    def _check_servers(self) -> None:
+        """Refuse servers that would drop sessions, or that are not what the URL says; set the clock."""
+        deadline = self._deadline()
+        for pool in masters_of(self._servers, deadline):
+            asked: list[Command] = [(b"INFO", b"memory"), (b"INFO", b"cluster"), (b"TIME",)]
+            memory, cluster, time = run_on(pool, asked, deadline)
+            self._set_clock([time])
+            policy = _info(memory, "maxmemory_policy")
+            if policy != "noeviction" and not self._url.allow_eviction:
+                raise ConfigError(
+                    f"Redis at {show(pool.address)} has the maxmemory-policy {policy or '(unknown)'}: it may "
+                    "drop sessions and tombstones that are in use; set it to noeviction, or add "
+                    "?allow_eviction=yes to the URL"
+                )
+            if _info(cluster, "cluster_enabled") == "1" and self._url.topology is not Topology.CLUSTER:
+                raise ConfigError(
+                    f"Redis at {show(pool.address)} is a node of a cluster; the URL is then redis+cluster://"
+                )
+
+    def _set_clock(self, times: Sequence[Any]) -> None:
+        if times and isinstance(self.clock, ServerClock):
+            self.clock.compare(read_time(times[0]))
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._patience)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"the store on {self} is closed")
+
+
+def _new_node() -> NodeId:
+    return NodeId(secrets.token_bytes(NODE_ID_BYTES))
+
+
+def _shown(record: Record | None, now: int) -> Record | None:
+    """Return what an edit is given. A tombstone past its time is gone, dropped or not."""
+    over = record is not None and record.destroy is not None and retention(record) <= now
+    return None if over else record
+
+
+def _info(reply: bytes, name: str) -> str | None:
+    lines = (line.partition(":") for line in reply.decode().splitlines())
+    return next((value for found, _, value in lines if found == name), None)

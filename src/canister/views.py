@@ -1,0 +1,76 @@
+"""What callers of the library are shown of a session."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from canister.clock import to_datetime
+from canister.codec import decode_value, slot_key
+from canister.life import Status, accessed, deadline, status, updated
+from canister.record import KEY, Record, Slot, stamp_of
+
+
+class SessionInfo(NamedTuple):
+    """A live session's data and times (aware UTC datetimes)."""
+
+    data: dict[Any, Any]
+    created: datetime
+    accessed: datetime
+    updated: datetime | None
+    cleared: datetime | None
+    ends: datetime
+    """When it ends unless it is accessed again before."""
+
+
+class RecordStatus(NamedTuple):
+    """What this node holds of an id: its status and the times it knows (aware UTC datetimes)."""
+
+    status: Status
+    created: datetime | None
+    accessed: datetime | None
+    updated: datetime | None
+    deleted: datetime | None
+
+
+def value_of(record: Record | None, slot: Slot, default: Any) -> Any:
+    """Return the value in a slot, or *default* if the session or the value is not there."""
+    cell = record.cells.get(slot) if record else None
+    return default if cell is None or cell.value is None else decode_value(cell.value)
+
+
+def data_of(record: Record | None) -> dict[Any, Any]:
+    """Return all keys of the application and their values."""
+    cells = record.cells.items() if record else ()
+    return {slot_key(s): decode_value(c.value) for s, c in cells if s[0] == KEY[0] and c.value is not None}
+
+
+def when(at: int) -> datetime | None:
+    """Return an instant as a datetime, None for 0."""
+    return to_datetime(at) if at else None
+
+
+def info_of(record: Record | None) -> SessionInfo | None:
+    """Return data and times of a live session, None if there is none."""
+    if record is None or record.birth is None:
+        return None
+    return SessionInfo(
+        data=data_of(record),
+        created=to_datetime(record.birth.born),
+        accessed=to_datetime(accessed(record)),
+        updated=when(updated(record)),
+        cleared=when(stamp_of(record.clear)) if record.clear else None,
+        ends=to_datetime(deadline(record)),
+    )
+
+
+def status_of(record: Record | None, now: int) -> RecordStatus:
+    """Return the status of an id at *now*, and its times."""
+    kind = status(record, now)
+    if record is None or kind is Status.UNKNOWN:
+        return RecordStatus(Status.UNKNOWN, None, None, None, None)
+    deleted = None
+    if record.destroy is not None:
+        deleted = to_datetime(stamp_of(record.destroy.version))
+    elif kind is Status.CLEARED and record.clear is not None:
+        deleted = to_datetime(stamp_of(record.clear))
+    created = to_datetime(record.birth.born) if record.birth else None
+    return RecordStatus(kind, created, when(accessed(record)), when(updated(record)), deleted)
