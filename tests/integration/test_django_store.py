@@ -459,6 +459,18 @@ def test_djangos_own_checks_are_content() -> None:
 # The engine with Django's own middleware.
 
 
+def test_a_renewed_secret_reaches_the_client(engine_alone: Client, clock: ManualClock) -> None:
+    engine_alone.get("/put/a/1")
+    before = engine_alone.cookies["sessionid"].value
+    clock.advance(timedelta(hours=5))
+    response = engine_alone.get("/show")
+    assert response.cookies["sessionid"].value != before
+    assert response.json()["data"] == {"a": "1"}
+    clock.advance(timedelta(hours=1))
+    assert not engine_alone.get("/show").cookies
+    assert engine_alone.get("/show").json()["data"] == {"a": "1"}
+
+
 @pytest.fixture
 def engine_alone() -> Iterator[Client]:
     names = {"SESSION_COOKIE_NAME": "sessionid", "SESSION_EXPIRE_AT_BROWSER_CLOSE": False}
