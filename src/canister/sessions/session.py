@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from canister.clock import to_datetime
 from canister.codec import encode_user
 from canister.edits import own_times
-from canister.errors import SessionError
+from canister.errors import CannotTellError, SessionError
 from canister.life import deadline
 from canister.sessions import csrf
 from canister.sessions.identity import Identity
@@ -60,6 +60,18 @@ class Session(SessionData):
         """The id of the user who is logged in; None if nobody is."""
         identity = self.identity
         return None if identity is None else identity.user
+
+    def known_user(self) -> Any:
+        """Return the id of the user who is logged in, None if surely nobody is; it counts as an access.
+
+        Raises:
+            CannotTellError: nobody is as far as this node knows, and it cannot tell.
+            CanisterError: as every use of a session that is refused.
+        """
+        self._use()
+        if self.user is None and self.cannot_tell:
+            raise CannotTellError("this node cannot tell whether the client is logged in; try again")
+        return self.user
 
     @property
     def ends(self) -> datetime | None:
