@@ -162,6 +162,8 @@ def digest_of(session: bytes, encoded: bytes, key: bytes) -> bytes:
 
 def merge(a: Record, b: Record) -> Record:
     """Return the record that holds what *a* and *b* hold, conflicts decided alike on every node."""
+    if a is EMPTY and _is_merged(b):
+        return b
     destroy = _merge_destroy(a.destroy, b.destroy)
     if destroy is not None:
         return Record(destroy=destroy)
@@ -190,11 +192,12 @@ def user_of(record: Record) -> bytes | None:
 
 def versions(record: Record) -> list[Version]:
     """Return the version of every fact in a record."""
-    facts = (record.birth, record.expiry, record.touch, record.destroy)
-    found = [fact.version for fact in facts if fact is not None]
+    found = [cell.version for cell in record.cells.values()]
+    for fact in (record.birth, record.expiry, record.touch, record.destroy):
+        if fact is not None:
+            found.append(fact.version)
     if record.clear is not None:
         found.append(record.clear)
-    found.extend(cell.version for cell in record.cells.values())
     return found
 
 
@@ -205,28 +208,46 @@ def check_record(record: Record) -> None:
         ProtocolError: says what is wrong.
     """
     found = versions(record)
-    if any(len(version) != VERSION_BYTES for version in found):
+    if {*map(len, found)} - {VERSION_BYTES}:
         raise ProtocolError("a version is not 16 bytes long")
     latest = stamp_of(max(found)) if found else 0
     birth, touch, expiry = record.birth, record.touch, record.expiry
     if touch is not None and touch.access > stamp_of(touch.version):
         raise ProtocolError("a touch is later than its own stamp")
-    if birth is not None and min(birth.absolute, birth.idle, birth.interval + 1, birth.grace + 1) <= 0:
+    if birth is not None and not _has_durations(birth):
         raise ProtocolError("a birth holds a duration that is not positive")
     if birth is not None and birth.absolute > _LONGEST:
         raise ProtocolError("a birth holds an absolute lifetime of more than 400 days")
-    times = [record.reach, latest, touch.access if touch else 0]
-    times += [record.destroy.keep if record.destroy else 0]
-    times += [birth.born, birth.born + birth.absolute + birth.grace] if birth else []
-    times += [expiry.idle or 0, expiry.interval] if expiry else []
-    if not all(0 <= time < LATEST for time in times):
+    times = [record.reach, latest]
+    if touch is not None:
+        times.append(touch.access)
+    if record.destroy is not None:
+        times.append(record.destroy.keep)
+    if birth is not None:
+        times += (birth.born, birth.born + birth.absolute + birth.grace)
+    if expiry is not None:
+        times += (expiry.idle or 0, expiry.interval)
+    if min(times) < 0 or max(times) >= LATEST:
         raise ProtocolError("an instant or a duration is out of range")
     if expiry is not None and abs(expiry.until or 0) >= LATEST:
         raise ProtocolError("an instant or a duration is out of range")
     if birth is not None and birth.born > stamp_of(birth.version):
         raise ProtocolError("a birth is later than its own stamp")
-    if any(not 0 < len(slot) <= _MAX_SLOT_BYTES or slot[0] not in _SPACES for slot in record.cells):
-        raise ProtocolError("a cell is in an unknown name space")
+    for slot in record.cells:
+        if not 0 < len(slot) <= _MAX_SLOT_BYTES or slot[0] not in _SPACES:
+            raise ProtocolError("a cell is in an unknown name space")
+
+
+def _has_durations(birth: Birth) -> bool:
+    return birth.absolute > 0 and birth.idle > 0 and birth.interval >= 0 and birth.grace >= 0
+
+
+def _is_merged(record: Record) -> bool:
+    """Tell whether merging into nothing returns the same record: nothing hides a part, cells are sorted."""
+    if record.destroy is not None or record.clear is not None or record.reach < 0:
+        return False
+    slots = list(record.cells)
+    return len(slots) < 2 or slots == sorted(slots)
 
 
 def _merge_destroy(a: Destroy | None, b: Destroy | None) -> Destroy | None:

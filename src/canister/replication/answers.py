@@ -17,7 +17,7 @@ from canister.replication.messages import (
     Row,
     Rows,
 )
-from canister.store.base import Member
+from canister.store.base import Listed, Member
 
 _FRAME = 256 * 1024
 """Bytes of rows after which a frame is sent."""
@@ -55,7 +55,8 @@ def answer(question: AskDigests | AskListing | AskRows, view: View) -> Iterable[
     if question.level < LEAF and view.size(question.at) > _GROWTH * FEW * LEVELS[question.level]:
         raise ProtocolError("a question is about too many sessions at once")
     if isinstance(question, AskListing):
-        return [Listing(question.round, [_short(view, question, node) for node in nodes])]
+        listings = view.listings(question.at, question.level, nodes)
+        return [Listing(question.round, [_short(listing) for listing in listings])]
     return _frames(question, view)
 
 
@@ -64,8 +65,7 @@ def _within(numbers: Sequence[int], size: int) -> bool:
     return len(set(numbers)) == len(numbers) and all(0 <= number < size for number in numbers)
 
 
-def _short(view: View, question: AskListing, node: int) -> bytes:
-    listing = view.listing(question.at, question.level, node)
+def _short(listing: list[Listed]) -> bytes:
     return b"".join(listed.digest[:SHORT] for listed in listing)
 
 
@@ -92,8 +92,9 @@ def _frames(question: AskRows, view: View) -> Iterator[Rows]:
 
 def _wanted(question: AskRows, view: View) -> Iterator[tuple[int, list[bytes]]]:
     """Return the sessions to send, and how many of the digests asked for they stand for."""
-    for node, digests in question.wanted:
-        listing = view.listing(question.at, question.level, node)
+    nodes = [node for node, _ in question.wanted]
+    listings = view.listings(question.at, question.level, nodes)
+    for (_, digests), listing in zip(question.wanted, listings, strict=True):
         by_digest = {listed.digest[:SHORT]: listed.session for listed in listing}
         if all(digest in by_digest for digest in digests):
             yield from ((1, [by_digest[digest]]) for digest in digests)

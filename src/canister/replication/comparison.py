@@ -81,11 +81,10 @@ class Comparisons:
 
     def _take(self, link: Link, batch: Batch) -> None:
         self.exchanged += len(batch)
-        if not self.heals.watches(link.address):
-            self._merge(link, batch)
-            return
-        before = [self._store.load(session).record for session, _ in batch]
+        named = batch[: self.heals.room(link.address)]
+        before = [self._store.load(session).record for session, _ in named]
         self._merge(link, batch)
-        for (session, incoming), was in zip(batch, before, strict=True):
+        self.heals.found_more(link.address, len(batch) - len(named))
+        for (session, incoming), was in zip(named, before, strict=True):
             now = self._store.load(session).record
             self.heals.found(link.address, explain(session, was, incoming, now))

@@ -5,10 +5,14 @@ shape, as in Demers et al., "Epidemic Algorithms for Replicated Database Mainten
 place of hashing, so that one session is taken out or put in without reading its neighbours).
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+
 from canister.store.base import BUCKETS, Listed, LogEntry, Mark, Snapshot, bucket_of
 
 LEVELS = (1, 256, 4_096, BUCKETS)
 """Nodes of the tree at each level; the last are the buckets."""
+_SHIFTS = tuple((BUCKETS // size).bit_length() - 1 for size in LEVELS)
+"""By how many bits a bucket's number is shifted to name the node of each level that it is below."""
 LEAF = len(LEVELS) - 1
 SHORT = 8
 """Bytes of a digest on the wire below the root: the root confirms the outcome at the next round."""
@@ -92,8 +96,8 @@ class DigestTree:
     def _toggle(self, bucket: int, digest: bytes, count: int) -> None:
         self.size += count
         value = int.from_bytes(digest, "big")
-        for level, size in zip(self._levels, LEVELS, strict=True):
-            level[bucket * size // BUCKETS] ^= value
+        for level, shift in zip(self._levels, _SHIFTS, strict=True):
+            level[bucket >> shift] ^= value
 
 
 class View:
@@ -118,6 +122,26 @@ class View:
         self._tree.move(self.snapshot, at)
         return self._tree.size
 
-    def listing(self, at: int, level: int, node: int) -> list[Listed]:
-        """Return the sessions below a node of the tree that are retained at *at*."""
-        return self.snapshot.listing(buckets_of(level, node), at)
+    def listings(self, at: int, level: int, nodes: Sequence[int]) -> list[list[Listed]]:
+        """Return for each of some nodes of the tree the sessions below it that are retained at *at*.
+
+        Neighbours are read at once: where much differs, all that is asked about is neighbours.
+        """
+        found: dict[int, list[Listed]] = {node: [] for node in nodes}
+        for run in _runs(sorted(found)):
+            buckets = range(buckets_of(level, run.start).start, buckets_of(level, run.stop - 1).stop)
+            for listed in self.snapshot.listing(buckets, at):
+                found[node_of_bucket(level, bucket_of(listed.session))].append(listed)
+        return [found[node] for node in nodes]
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[range]:
+    """Return ascending numbers as ranges of neighbours."""
+    run = range(0)
+    for number in numbers:
+        if run and number != run.stop:
+            yield run
+            run = range(0)
+        run = range(run.start if run else number, number + 1)
+    if run:
+        yield run

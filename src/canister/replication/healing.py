@@ -111,17 +111,20 @@ class HealLog:
         if since is not None:
             self._open[address] = HealReport(address, since, now)
 
-    def watches(self, address: str) -> bool:
-        """Tell whether what a member sends belongs to a heal."""
-        return address in self._open
+    def room(self, address: str) -> int:
+        """Return how many sessions that a member sends can still be named; none where nothing is healed."""
+        report = self._open.get(address)
+        return 0 if report is None else _MOST_SESSIONS - len(report.differences)
 
     def found(self, address: str, difference: Difference) -> None:
-        """Note a session that differed."""
-        report = self._open[address]
-        if len(report.differences) < _MOST_SESSIONS:
-            report.differences.append(difference)
-        else:
-            report.more += 1
+        """Name a session that differed. There must be room."""
+        self._open[address].differences.append(difference)
+
+    def found_more(self, address: str, count: int) -> None:
+        """Count sessions that differed and are not named."""
+        report = self._open.get(address)
+        if report is not None:
+            report.more += count
 
     def healed(self, address: str, now: int) -> HealReport | None:
         """A comparison is complete; return the report if it ended a heal."""

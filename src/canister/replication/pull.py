@@ -5,7 +5,7 @@ then the sessions that differ. A few questions are out at a time, so that a slow
 they are answered in order and in bounded frames, so it may be cut anywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from canister.errors import ProtocolError
@@ -50,8 +50,8 @@ class Holdings(Protocol):
         """Return the number of sessions."""
         ...
 
-    def listing(self, at: int, level: int, node: int) -> list[Listed]:
-        """Return the sessions below a node of the tree."""
+    def listings(self, at: int, level: int, nodes: Sequence[int]) -> list[list[Listed]]:
+        """Return for each of some nodes of the tree the sessions below it."""
         ...
 
 
@@ -116,13 +116,13 @@ class Pull:
 
     def _check_rows(self, asked: AskRows, answer: Rows) -> None:
         """Refuse what makes an answer longer than the buckets asked for: it could go on for ever."""
-        sessions = [session for session, _ in answer.rows]
-        nodes = {node for node, _ in asked.wanted}
+        sessions = {session for session, _ in answer.rows}
         if answer.more and not sessions:
             raise ProtocolError("an answer goes on with an empty frame")
-        if any(node_of_bucket(asked.level, bucket_of(session)) not in nodes for session in sessions):
+        asked_for = {node for node, _ in asked.wanted}
+        if not asked_for.issuperset([node_of_bucket(asked.level, bucket_of(s)) for s in sessions]):
             raise ProtocolError("an answer holds a session that was not asked for")
-        got = len(self._got) + len(sessions)
+        got = len(self._got) + len(answer.rows)
         self._got.update(sessions)
         if len(self._got) != got:
             raise ProtocolError("an answer holds a session twice")
@@ -178,8 +178,9 @@ class Pull:
             raise ProtocolError("a listing has the wrong length")
         wanted: list[tuple[int, list[bytes]]] = []
         count = 0
-        for node, theirs in zip(asked.nodes, answer.nodes, strict=True):
-            own = {listed.digest[:SHORT] for listed in mine.listing(self.at, asked.level, node)}
+        listings = mine.listings(self.at, asked.level, asked.nodes)
+        for node, theirs, listing in zip(asked.nodes, answer.nodes, listings, strict=True):
+            own = {listed.digest[:SHORT] for listed in listing}
             lacking = [digest for digest in _cut(theirs) if digest not in own]
             if lacking:
                 wanted.append((node, lacking))

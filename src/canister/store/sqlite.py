@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,7 +139,7 @@ class SqliteSnapshot:
     def listing(self, buckets: range, at: int) -> list[Listed]:
         sql = "SELECT id, digest FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ? ORDER BY id"
         found = self._execute(sql, (buckets.start, buckets.stop, at))
-        return [Listed(session, digest) for session, digest in found]
+        return list(starmap(Listed, found))
 
     def whole(self, session: bytes) -> bytes | None:
         found = self._execute(_LOAD, (bucket_of(session), session)).fetchone()

@@ -138,7 +138,7 @@ class Transaction:
             whole = merge(known, incoming)
             if whole.birth is None and whole.destroy is None:
                 doubtful.append(session)
-            elif whole != known and retention(whole) > self._now:
+            elif retention(whole) > self._now and whole != known:
                 if self._comes_back(known, incoming):
                     back.append(session)
                 seen = max(seen, self._admit(session, row, incoming, whole))
