@@ -40,7 +40,7 @@ NAME = "__Host-id"
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     clock = ManualClock()
-    monkeypatch.setattr("canister.canister.SystemClock", lambda: clock)
+    monkeypatch.setattr("canister.opening.SystemClock", lambda: clock)
     return clock
 
 
@@ -577,12 +577,9 @@ def test_clearsessions_sweeps(client: Client, canister: Canister, clock: ManualC
     client.get("/put/a/1")
     clock.advance(timedelta(days=40))
     assert canister.num_local_sessions() == 0
-    with canister.node.store.snapshot() as snapshot:
-        before = snapshot.last_stamp()
-    assert canister.node.store.scan()
+    assert list(canister.node.store.scan())
     call_command("clearsessions")
-    assert canister.node.store.scan() == []
-    assert before
+    assert not list(canister.node.store.scan())
 
 
 def test_what_cannot_work_is_refused_at_start(tmp_path: Path) -> None:

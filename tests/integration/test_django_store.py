@@ -10,6 +10,7 @@ import pytest
 
 # First the project, which configures Django.
 from tests.integration.django_project import KEY, MIDDLEWARE, cut_off_settings
+from tests.redis_servers import running_redis
 
 # isort: split
 
@@ -36,7 +37,7 @@ ENGINE_ALONE = [DJANGOS, *MIDDLEWARE[1:]]
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     clock = ManualClock()
-    monkeypatch.setattr("canister.canister.SystemClock", lambda: clock)
+    monkeypatch.setattr("canister.opening.SystemClock", lambda: clock)
     return clock
 
 
@@ -549,3 +550,26 @@ def test_not_knowing_is_not_absence(cut_off: None, clock: ManualClock) -> None:
     with pytest.raises(CannotTellError):
         session.save()
     assert session.session_key == token
+
+
+def test_sessions_on_redis(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server, override_settings(CANISTER={"path": server.url}):
+        client = Client()
+        for _ in range(2):
+            client.get("/append")
+        assert client.get("/show").json()["data"] == {"list": [0, 1]}
+        session = client.session
+        session.set_expiry(timedelta(hours=1))
+        session.save()
+        SessionStore.clear_expired()
+
+        async def scenario() -> None:
+            asynchronous = AsyncClient()
+            asynchronous.cookies = client.cookies
+            assert (await asynchronous.get("/a/direct")).content == b"1", "loaded before the view"
+            with pytest.raises(SynchronousOnlyOperation):
+                SessionStore(session.session_key).get("direct")
+            assert await SessionStore(session.session_key).aget("direct") == 1
+
+        asyncio.run(scenario())
+        close()

@@ -179,7 +179,9 @@ class SessionManager:
         return self._session(found, carries_stamp=bool(stamps))
 
     def load_here(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session | None:
-        """Do what `load` does, without waiting: None where a peer would have to be asked."""
+        """Do what `load` does, without waiting: None where a peer or a server would have to be asked."""
+        if self._node.waits and cookie_values:
+            return None
         stamps = self._stamps(seen_values)
         found = self._lookup.here(cookie_values, stamps)
         return None if _needs_peers(found) else self._session(found, carries_stamp=bool(stamps))

@@ -22,7 +22,7 @@ def times(session: Session, manager: SessionManager) -> tuple[timedelta | None, 
     Neither goes past the session's absolute lifetime: it ends then in any case.
     """
     value = _value(session)
-    now = to_datetime(manager.canister.node.clock.now())
+    now = to_datetime(manager.canister.engine.clock.now())
     absolute = manager.canister.config.absolute_lifetime
     if isinstance(value, str):
         until = datetime.fromisoformat(value)
