@@ -10,6 +10,8 @@ import pytest
 
 from canister import Canister
 from canister.clock import to_datetime
+from canister.life import hard_end
+from canister.record import stamp_of
 from canister.sessions import SessionManager
 from canister.sessions.movein import OldSession
 from canister.testing.clock import ManualClock
@@ -167,12 +169,83 @@ def test_what_the_old_system_does_not_know_moves_nothing_in(manager: SessionMana
 
 
 def test_an_end_in_the_past_or_too_far_off_moves_nothing_in(
-    manager: SessionManager, book: Book, monkeypatch: pytest.MonkeyPatch
+    manager: SessionManager, book: Book, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for created in (datetime(2020, 1, 1, tzinfo=UTC), to_datetime(manager.canister.node.clock.now())):
-        ends = created + 500 * DAY
+    now = to_datetime(manager.canister.node.clock.now())
+    for created, ends in ((datetime(2020, 1, 1, tzinfo=UTC), now), (now + 500 * DAY, now + 501 * DAY)):
         monkeypatch.setattr(book, "find", lambda v, e=ends, c=created: OldSession(v, {}, e, c))
         assert manager.open(OLD).handle is None
+    assert "cannot move in" in caplog.text
+
+
+def test_a_session_without_an_end_to_speak_of_gets_the_longest_there_is(
+    manager: SessionManager, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = book.created + 4000 * DAY
+    monkeypatch.setattr(book, "find", lambda value: OldSession(value, {"a": 1}, ends, book.created))
+    record = manager.open(OLD).state.record
+    assert hard_end(record) == int((book.created + 400 * DAY).timestamp() * 1e6)
+
+
+def test_an_old_clock_that_is_ahead_logs_nobody_out(
+    manager: SessionManager, other: SessionManager, book: Book, clock: ManualClock
+) -> None:
+    book.created = to_datetime(clock.now()) + timedelta(seconds=2)
+    ends = int((book.created + 3 * DAY).timestamp() * 1e6)
+    assert manager.open(OLD).user == "ann"
+    clock.advance(timedelta(seconds=1))
+    assert other.open(OLD).user == "ann"
+    exchange(manager, other)
+    records = [node.open(OLD).state.record for node in (manager, other)]
+    assert records[0].birth == records[1].birth
+    assert [hard_end(record) for record in records] == [ends, ends]
+    assert records[0].birth.born <= stamp_of(records[0].birth.version), "peers refuse a birth to come"
+
+
+def test_an_old_cookie_does_not_lead_into_a_session_whose_secret_was_renewed(
+    tmp_path: Path, clock: ManualClock, book: Book
+) -> None:
+    times = {"session_timeout": "2d", "renewal_timeout": "1h"}
+    with Canister(tmp_path / "renews", agent=False, clock=clock, **times) as canister:
+        manager = SessionManager(canister, secret_keys=KEY, move_in=[book])
+        _, first = request(manager, OLD)
+        assert first is not None
+        assert manager.open(OLD).handle is not None
+        clock.advance(timedelta(hours=2))
+        session = manager.open([first])
+        dict(session)
+        assert manager.commit(session).set_cookie is not None
+        assert manager.open([first]).handle == session.handle, "the old secret is good for a while"
+        assert manager.open(OLD).handle is None
+
+
+def test_a_request_that_loses_the_race_takes_nothing_back(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = manager.canister.node
+    load, raced = node.load, []
+
+    def slow(session: bytes) -> Any:
+        found = load(session)
+        if not raced:
+            raced.append(session)
+            faster = manager.open(OLD)
+            faster["cart"] = [1, 2]
+            manager.commit(faster)
+        return found
+
+    monkeypatch.setattr(node, "load", slow)
+    assert manager.open(OLD)["cart"] == [1, 2]
+    assert raced
+
+
+def test_odd_cookies_and_others_of_the_same_name_hide_nothing(manager: SessionManager) -> None:
+    for header in (
+        'a={"x": 1}; old=credential-1',
+        "old=stale; old=credential-1",
+        "old=credential-1; old=stale",
+    ):
+        assert manager.open([header]).user == "ann"
 
 
 def test_ending_all_sessions_of_a_user_reaches_those_that_have_not_moved_in(manager: SessionManager) -> None:

@@ -88,13 +88,7 @@ class CookieSettings:
 
         Browsers send one value for each path and domain the name was set for, in no order to rely on.
         """
-        found: dict[str, None] = {}
-        for header in headers:
-            for pair in header.split(";"):
-                name, _, value = pair.strip().partition("=")
-                if name == self.name:
-                    found[value.strip().strip('"')] = None
-        return list(found)
+        return values_of(headers, self.name)
 
     def check_host(self, host: str) -> None:
         """Refuse to hand out sessions that anybody on the way can read.
@@ -156,3 +150,17 @@ class CookieSettings:
                 f"browsers refuse {name!r} with a domain or a path other than '/'; "
                 "leave them out, or set name='__Secure-id'"
             )
+
+
+def values_of(headers: Iterable[str], name: str) -> list[str]:
+    """Return every value that Cookie headers hold under a name, in their order.
+
+    Whatever else a browser holds, however odd, hides none of them.
+    """
+    found: dict[str, None] = {}
+    for header in headers:
+        for pair in header.split(";"):
+            key, _, value = pair.strip().partition("=")
+            if key == name:
+                found[value.strip().strip('"')] = None
+    return list(found)

@@ -8,15 +8,14 @@ cannot undo a log-out.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from http.cookies import CookieError, SimpleCookie
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import msgspec
 
 from canister import edits
-from canister.clock import instant
+from canister.clock import instant, to_datetime
 from canister.codec import encode_user, encode_value, key_slot
 from canister.config import Policy
 from canister.edits import LONGEST, Moment
@@ -24,6 +23,7 @@ from canister.engine import Engine
 from canister.errors import InputError
 from canister.life import is_live
 from canister.record import USER, Record, Slot
+from canister.sessions.cookie import values_of
 from canister.sessions.identity import AT
 from canister.sessions.keys import KeyRing
 from canister.sessions.renewal import GOOD, SecretStatus, secret_status
@@ -41,8 +41,9 @@ class OldSession:
     Attributes:
         credential: what its client shows, as the old system knows it: a key or a signed text.
         data: its keys and values.
-        ends: when the credential would end there.
-        created: when it began; as far as the old system knows, for it has to be the same on every node.
+        ends: when the credential would end there; at most 400 days after *created* here. It has to be the
+            same for all who ask, however late.
+        created: when it began, or an instant before that; likewise.
         user: who is logged in, None if nobody is.
     """
 
@@ -93,7 +94,7 @@ class MoveIn:
             StoreError: the database cannot be read or written.
         """
         for system in self._systems:
-            for value in _values(headers, system.cookie_name):
+            for value in values_of(headers, system.cookie_name):
                 old = system.find(value)
                 entered = self._enter(old) if old is not None else None
                 if entered is not None:
@@ -105,13 +106,14 @@ class MoveIn:
         id = key.hash_secret(b"moved in", shown)[:ID_BYTES]
         # Derived as well, so that all requests that move in at once get the same token.
         draft = Draft(id, key.next_secret(id, shown), key)
-        life = instant(old.ends) - instant(old.created)
-        if not 0 < life <= LONGEST or instant(old.ends) <= self._node.clock.now():
+        now = self._node.clock.now()
+        lived = _bounded(old, now)
+        if lived is None:
             return None
         # Where it cannot be told whether it moved in elsewhere, it does so here too: the two are one.
         loaded = self._node.load(draft.session)
         if loaded.record is None:
-            self._node.commit([(draft.session, _move_in(self._node.policy, draft, old))])
+            self._node.commit([(draft.session, _move_in(self._node.policy, draft, lived))])
             loaded = self._node.load(draft.session)
             logger.info("session %s moved in", draft.handle)
         record, now = loaded.record, self._node.clock.now()
@@ -121,6 +123,19 @@ class MoveIn:
         if secret_status(record, draft.slot, now) is not SecretStatus.GOOD:
             return None  # the token it was given has been replaced since
         return draft.seal(record.cells[draft.slot].version), record
+
+
+def _bounded(old: OldSession, now: int) -> OldSession | None:
+    """Return a session whose times can be stored; None if it is over, or ends too far off."""
+    ends = min(old.ends, old.created + timedelta(microseconds=LONGEST))
+    # The old system's clock may be ahead. It is the end that has to be alike, and that stays as it is.
+    created = min(old.created, to_datetime(now))
+    if ends <= max(created, to_datetime(now)):
+        return None
+    if instant(ends) - instant(created) > LONGEST:
+        logger.warning("an old session cannot move in: it would end at %s", ends)
+        return None
+    return replace(old, created=created, ends=ends)
 
 
 def _move_in(policy: Policy, draft: Draft, old: OldSession) -> Edit:
@@ -158,15 +173,3 @@ def _encoded(data: dict[Any, Any]) -> dict[Slot, bytes | None]:
         except InputError as error:
             logger.warning("a key of a session that moves in is left behind: %s", error)
     return base
-
-
-def _values(headers: Sequence[str], name: str) -> list[str]:
-    values: list[str] = []
-    for header in headers:
-        try:
-            cookie = SimpleCookie(header)
-        except CookieError:
-            continue  # a browser may hold what the old system's own parser would refuse too
-        if name in cookie:
-            values.append(cookie[name].value)
-    return values
