@@ -2,8 +2,10 @@
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "django6"]
 nox.options.error_on_missing_interpreters = False
+
+DJANGO_6 = "Django==6.1.3"
 
 
 def install(session: nox.Session) -> None:
@@ -15,6 +17,16 @@ def install(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     install(session)
     session.run("pytest", *session.posargs)
+
+
+@nox.session(python=["3.12", "3.13"])
+def django6(session: nox.Session) -> None:
+    """Run the tests of the Django adapter under Django 6, which Python 3.11 cannot have."""
+    install(session)
+    session.install(DJANGO_6)
+    tests = ("tests/integration/test_django.py", "tests/integration/test_django_store.py")
+    served = ("tests/examples/test_django.py", "tests/web/test_apps.py")
+    session.run("pytest", *tests, *served, "-k", "django", *session.posargs)
 
 
 @nox.session
