@@ -45,12 +45,7 @@ class Server:
                 stderr=stderr,
                 stdout=stderr,
                 cwd=directory,
-                # In debug mode a loop refuses what comes from a thread that is not its own.
-                env={
-                    "CANISTER_SECRET_KEYS": KEY,
-                    "PYTHONASYNCIODEBUG": "1",
-                    "PYTHONPATH": ":".join(sys.path),
-                },
+                env={"CANISTER_SECRET_KEYS": KEY, "PYTHONPATH": ":".join(sys.path)},
             )
         eventually(lambda: self.listens(port), message=f"uvicorn starts: {self.log()}")
 
