@@ -16,8 +16,8 @@ from canister import Canister
 from canister.clock import SystemClock
 from canister.errors import ProtocolError
 from canister.record import merge
+from canister.replication import admission
 from canister.replication import messages as m
-from canister.replication import replica
 from canister.replication.messages import (
     AnyMessage,
     Hello,
@@ -84,8 +84,8 @@ def test_ranges(
 ) -> None:
     """Two ranges that overlap go together, others do not; both sides decide alike."""
     for own, other in ((mine, theirs), (theirs, mine)):
-        monkeypatch.setattr(replica, "OLDEST", own[0])
-        monkeypatch.setattr(replica, "PROTOCOL", own[1])
+        monkeypatch.setattr(admission, "OLDEST", own[0])
+        monkeypatch.setattr(admission, "PROTOCOL", own[1])
         said = decode_message(encode_message(hello(*other)))
         reason = Victim.refusal_of(said)
         assert (reason is None) == accepted

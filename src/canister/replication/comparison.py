@@ -4,16 +4,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from canister.clock import Clock
-from canister.record import Record
 from canister.replication.digests import View
 from canister.replication.healing import HealLog, HealReport, explain
 from canister.replication.link import Link
 from canister.replication.messages import Digests, Listing, Root, Rows, decode_row
 from canister.replication.pull import Pull
 from canister.replication.runtime import Runtime
+from canister.replication.trust import Batch
 from canister.store.base import ReplicatedStore
-
-Batch = Sequence[tuple[bytes, Record]]
 
 
 class Comparisons:

@@ -7,8 +7,32 @@ from canister.replication.pull import Pull
 
 LinkId = int
 
+_HEARTBEATS = 8
+"""Heartbeats in one node interval."""
+_SOONEST = SECOND
+"""The least silence after which a link is doubted: TCP makes up for a lost packet meanwhile."""
+_STALLED = 4
+"""Node intervals a peer may take for one answer of a comparison."""
 _CROSSING = 4 * SECOND
 """Within it two links that crossed come up: longer than a handshake at each end."""
+
+
+class Patience:
+    """How long a peer may be silent, in microseconds.
+
+    Args:
+        node_interval: within it a peer that is gone has to be noticed.
+    """
+
+    def __init__(self, node_interval: int) -> None:
+        self.beat = node_interval // _HEARTBEATS
+        """Between two heartbeats."""
+        self.doubt = max(2 * self.beat, _SOONEST)
+        """Until the peer is dialed anew."""
+        self.end = node_interval - 2 * self.beat
+        """Until the link is given up, early enough to be noticed within the interval."""
+        self.stall = _STALLED * node_interval
+        """Until a peer is given up that lives and does not go on with a comparison."""
 
 
 class Link:

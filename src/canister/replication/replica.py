@@ -4,7 +4,7 @@
 and the store. It reads no clock but the one it was given and opens nothing.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,17 @@ from canister.config import Config
 from canister.errors import ProtocolError
 from canister.freshness import Answer
 from canister.life import NEVER
-from canister.record import NodeId, Record
 from canister.replication.acks import Acks, Holders
+from canister.replication.admission import Admission
 from canister.replication.answers import answer, answer_root
 from canister.replication.comparison import Comparisons
+from canister.replication.coverage import Coverage
 from canister.replication.digests import View
 from canister.replication.fetches import Fetches
-from canister.replication.link import Link, LinkId
+from canister.replication.link import Link, LinkId, Patience
 from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership
 from canister.replication.messages import (
-    MOST_MEMBERS,
-    OLDEST,
-    PROTOCOL,
     AskDigests,
     AskHeld,
     AskListing,
@@ -49,21 +47,14 @@ from canister.replication.messages import (
 from canister.replication.pull import Pull
 from canister.replication.runtime import Runtime
 from canister.replication.trust import Trust
-from canister.store.base import Member, Merged, Needed, ReplicatedStore
+from canister.store.base import Member, Needed, ReplicatedStore
 
 if TYPE_CHECKING:
     from random import Random
 
-_HEARTBEATS = 8
-"""Heartbeats in one node interval: a peer is given up after missing six, to be noticed within it."""
-_SOONEST = SECOND
-"""The least silence after which a link is doubted: TCP makes up for a lost packet meanwhile."""
 _TRIM_AFTER = 5 * SECOND
-_STALLED = 4
-"""Node intervals after which a peer that does not go on with a comparison is given up."""
 _MOST_AWAITED = 10_000
 """Sessions that may be missing at once on a link."""
-_NOTHING: Mapping[NodeId, int] = {}
 
 
 class Replica:
@@ -90,20 +81,19 @@ class Replica:
         self.store = store
         self.membership = membership
         self.links: dict[LinkId, Link] = {}
-        self._config = config
         self._clock = clock
         self._runtime = runtime
         self._random = random
-        self._incarnation = random.randbytes(8)
-        self._node_interval = micros(config.node_interval)
-        self._beat = self._node_interval // _HEARTBEATS
-        self._silence = max(2 * self._beat, _SOONEST)
+        self._patience = Patience(micros(config.node_interval))
         self._digest_interval = micros(config.digest_interval)
         self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
         self._live = LiveFlow(store, clock, runtime)
-        self._doubts = -1
+        self._coverage = Coverage(membership, store, self.links)
+        self._admission = Admission(
+            config.cluster, random.randbytes(8), store, membership, clock, runtime, self.links
+        )
         self._next_upkeep = 0
-        self.comparisons = Comparisons(store, clock, runtime, self._view, self._merge)
+        self.comparisons = Comparisons(store, clock, runtime, self._view, self._trust.merge)
         self.acks = Acks(membership, store, runtime, self.links)
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
         self._handlers: dict[type[Message], Callable[[Link, Any], None]] = {
@@ -133,42 +123,22 @@ class Replica:
         self.store.set_clock_off(False)
         if self.membership.has_met_cluster and not self.membership.others():
             self.store.merge([], {self.store.node: NEVER})  # there is nobody else to vouch
-        self._count_doubts()
+        self._coverage.tell()
 
     def hello(self) -> Hello:
         """Return the first message for a new link."""
-        return Hello(
-            oldest=OLDEST,
-            newest=PROTOCOL,
-            cluster=self._config.cluster,
-            member=self.membership.me,
-            incarnation=self._incarnation,
-            now=self._clock.now(),
-            members=self.membership.all(),
-        )
+        return self._admission.hello()
 
     def refusal(self, hello: Hello) -> str | None:
         """Return why a peer that says *hello* cannot be linked with, None if it can."""
-        if hello.oldest > PROTOCOL or hello.newest < OLDEST:
-            return f"speaks protocol {hello.oldest} to {hello.newest}, this node {OLDEST} to {PROTOCOL}"
-        if hello.cluster != self._config.cluster:
-            return f"belongs to cluster {hello.cluster!r}, this node to {self._config.cluster!r}"
-        if hello.member.node == self.store.node or hello.member.address == self.membership.address:
-            return "is this node itself, or another one with its address or a copy of its data"
-        if hello.member.removed or self.membership.is_removed(hello.member):
-            return f"{hello.member.address} was removed from the cluster; it may return with empty data only"
-        if self.membership.me.removed:
-            return "this node was removed from the cluster; start it with an empty data directory"
-        if len(self.links) >= MOST_MEMBERS:
-            return f"cannot be linked with: there are {MOST_MEMBERS} links already"
-        return None
+        return self._admission.refusal(hello)
 
     def opened(self, number: LinkId, hello: Hello, *, dialed: bool) -> None:
         """A link came up and the peer's hello was accepted; it may be refused here as a crossing one."""
         now = self._clock.now()
         link = Link(number, hello, now, dialed=dialed)
         for old in [old for old in self.links.values() if old.address == link.address]:
-            if old.outlives(link, self.membership.address, silence=self._silence):
+            if old.outlives(link, self.membership.address, silence=self._patience.doubt):
                 self._runtime.drop(number, "crossed by another link to the same peer")
                 return
             self._close(old.number, "replaced by a new link to the same peer")
@@ -176,7 +146,7 @@ class Replica:
         self.links[number] = link
         self.comparisons.heals.linked(link.address, now)
         self._learn(hello.members)
-        self._count_doubts()
+        self._coverage.tell()
         self.comparisons.start(link)
         self.acks.opened(link)
 
@@ -192,7 +162,7 @@ class Replica:
     def is_silent(self, number: LinkId) -> bool:
         """Tell whether a link is up on which the peer has not been heard for about two heartbeats."""
         link = self.links.get(number)
-        return link is not None and link.is_silent(self._clock.now(), self._silence)
+        return link is not None and link.is_silent(self._clock.now(), self._patience.doubt)
 
     def closed(self, number: LinkId) -> None:
         """A link is gone."""
@@ -200,7 +170,7 @@ class Replica:
         if link is not None:
             self.comparisons.heals.parted(link.address, self._clock.now())
             self.fetches.lost(number)
-            self._count_doubts()
+            self._coverage.tell()
 
     def received(self, number: LinkId, message: Message) -> None:
         """A message arrived.
@@ -226,20 +196,20 @@ class Replica:
         """Do what is due: heartbeats, silent peers, comparisons, upkeep. Call some times a second."""
         now = self._clock.now()
         for link in list(self.links.values()):
-            if link.is_silent(now, self._node_interval - 2 * self._beat):
+            if link.is_silent(now, self._patience.end):
                 self._close(link.number, f"silent for {(now - link.last_received) / SECOND:.1f} s")
-            elif link.pull is not None and now - link.pull.moved > _STALLED * self._node_interval:
+            elif link.pull is not None and now - link.pull.moved > self._patience.stall:
                 self._close(link.number, "it does not answer what a comparison asks")
             elif link.pull is None and now >= link.next_pull:
                 self.comparisons.start(link)
-        due = [link for link in self.links.values() if now - link.last_beat >= self._beat]
+        due = [link for link in self.links.values() if now - link.last_beat >= self._patience.beat]
         if due:
             with self.store.snapshot() as snapshot:
                 self._live.flow(list(self.links.values()), snapshot)
                 self._live.beat(due, snapshot)
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
-            self._count_doubts()  # where it could not be written when it changed
+            self._coverage.tell()  # where it could not be written when it changed
             self.store.release()
             self._trust.check_clock([link.clock_offset for link in self.links.values()])
             self.store.trim_log(min(self._live.tree.applied, now - _TRIM_AFTER))
@@ -277,8 +247,7 @@ class Replica:
 
     def gate(self) -> int:
         """Return the instant up to which all members have been compared with on their present links."""
-        by_address = {link.address: link.reconciled_at for link in self.links.values()}
-        return min((by_address.get(m.address, 0) for m in self.membership.others()), default=NEVER)
+        return self._coverage.gate()
 
     def queued(self) -> int:
         """Return how many questions and sessions are still open with peers."""
@@ -290,7 +259,7 @@ class Replica:
     def _on_live(self, link: Link, message: Live) -> None:
         batch = [decode_row(row) for commit in message.commits for row in commit]
         link.live_upto = max(link.live_upto, message.upto)
-        merged = self._merge(link, batch, self._trust.credible(link.vouched()))
+        merged = self._trust.merge(link, batch, self._trust.credible(link.vouched()))
         for session in merged.doubtful:
             self._await_session(link, session)
         self.acks.tell(link)
@@ -301,22 +270,8 @@ class Replica:
         link.live_upto = max(link.live_upto, message.upto)
         self._vouch(link)
 
-    def _merge(
-        self, link: Link, batch: Sequence[tuple[bytes, Record]], heard: Mapping[NodeId, int] = _NOTHING
-    ) -> Merged:
-        merged = self.store.merge(batch, heard)
-        if merged.held and not link.has_sent_future:
-            link.has_sent_future = True
-            self._runtime.alarm(
-                f"{link.address} sends versions dated further ahead than max_clock_drift; "
-                "they are kept and shown when their time has come; check the clocks"
-            )
-        return merged
-
     def _vouch(self, link: Link) -> None:
-        heard = self._trust.credible(link.vouched())
-        if heard and self.store.heard_of(link.node) < link.live_upto:
-            self.store.merge([], heard)
+        self._trust.vouch(link)
         self.acks.tell(link)
 
     def _await_session(self, link: Link, session: bytes) -> None:
@@ -327,7 +282,7 @@ class Replica:
             number = self.fetches.draw()
             link.awaited[number] = session
             self._runtime.send([link.number], Fetch(number, session))
-            self._count_doubts()
+            self._coverage.tell()
 
     def _on_membership(self, link: Link, message: MemberList) -> None:
         self._learn(message.members)
@@ -363,9 +318,9 @@ class Replica:
         session = link.awaited.pop(message.number, None) or self.fetches.session(message.number)
         link.missing.discard(session or b"")
         if session is not None and message.record is not None:
-            self._merge(link, [decode_row((session, message.record))])
+            self._trust.merge(link, [decode_row((session, message.record))])
         self._vouch(link)
-        self._count_doubts()
+        self._coverage.tell()
         self.fetches.answered(link.number, message.number, Answer(link.node, message.heard))
 
     # What is due.
@@ -377,7 +332,7 @@ class Replica:
         if self._trust.is_future(pull.at):
             # Sessions that are over by then, but not by now, were left out: it proves nothing.
             link.reconciled_at, link.was_equal = 0, False
-            self._count_doubts()
+            self._coverage.tell()
             return
         was_whole = self._is_whole()
         claims = self._trust.credible(pull.claims)
@@ -386,7 +341,7 @@ class Replica:
         if not was_whole and self._is_whole():
             self._runtime.send(list(self.links), StartOver())
         self._vouch(link)
-        self._count_doubts()
+        self._coverage.tell()
         links, members = list(self.links.values()), len(self.membership.others())
         report = self.comparisons.finished(link, links, members)
         if report is not None:
@@ -404,48 +359,25 @@ class Replica:
         link.reconciled_at = 0
         link.live_upto = 0
         self.comparisons.start(link)
-        self._count_doubts()
+        self._coverage.tell()
 
     def _interval(self) -> int:
         """Compare more often while some member has no link here: its changes come through others."""
-        return self._digest_interval if self._all_linked() else min(SECOND, self._digest_interval)
-
-    def _all_linked(self) -> bool:
-        linked = {link.address for link in self.links.values()}
-        return all(member.address in linked for member in self.membership.others())
+        often = self._digest_interval
+        return often if self._coverage.are_all_linked() else min(SECOND, often)
 
     def _close(self, number: LinkId, reason: str) -> None:
         self._runtime.drop(number, reason)
         self.closed(number)
 
-    # Members.
-
     def _learn(self, members: Iterable[Member]) -> None:
-        members = list(members)
-        if members == self.membership.all():
-            return  # nearly always so, and every comparison brings a list
-        if len({m.address for m in [*self.membership.all(), *members]}) > MOST_MEMBERS:
-            raise ProtocolError(f"with those it names the cluster has more than {MOST_MEMBERS} members")
-        if self.membership.merge(members):
+        if self._admission.learn(members):
             self._members_changed()
 
     def _members_changed(self) -> None:
-        members = self.membership.all()
-        self.store.save_members(members)
-        self._runtime.send(list(self.links), MemberList(members))
-        for link in list(self.links.values()):
-            if self.membership.me.removed or any(m.address == link.address and m.removed for m in members):
-                self._close(link.number, "a member was removed from the cluster")
-        self._count_doubts()
-
-    def _count_doubts(self) -> None:
-        """Tell the node's processes how many members have not been fully compared with."""
-        sound = {link.address for link in self.links.values() if link.is_sound}
-        doubts = sum(member.address not in sound for member in self.membership.others())
-        doubts += not self.membership.has_met_cluster
-        if doubts != self._doubts:
-            self.store.set_doubts(doubts)
-            self._doubts = doubts
+        for link in self._admission.spread():
+            self._close(link.number, "a member was removed from the cluster")
+        self._coverage.tell()
 
     @contextmanager
     def _view(self) -> Generator[View, None, None]:

@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from canister.clock import Clock
-from canister.record import NodeId
+from canister.record import NodeId, Record
+from canister.replication.link import Link
 from canister.replication.runtime import Runtime
-from canister.store.base import ReplicatedStore
+from canister.store.base import Merged, ReplicatedStore
 
+Batch = Sequence[tuple[bytes, Record]]
+
+_NOTHING: Mapping[NodeId, int] = {}
 _MOST_HEARD = 10_000
 """Node ids of which anything is noted as heard."""
 _CLOCK_OFF = (
@@ -31,6 +35,26 @@ class Trust:
         self._drift = drift
         self._runtime = runtime
         self._clock_off = False
+
+    def merge(self, link: Link, batch: Batch, heard: Mapping[NodeId, int] = _NOTHING) -> Merged:
+        """Merge what a peer sent, with what it lets this node call heard.
+
+        Versions dated too far ahead are held back by the store; the first on a link is an alarm.
+        """
+        merged = self._store.merge(batch, heard)
+        if merged.held and not link.has_sent_future:
+            link.has_sent_future = True
+            self._runtime.alarm(
+                f"{link.address} sends versions dated further ahead than max_clock_drift; "
+                "they are kept and shown when their time has come; check the clocks"
+            )
+        return merged
+
+    def vouch(self, link: Link) -> None:
+        """Note as heard what the live commits of a link vouch for."""
+        heard = self.credible(link.vouched())
+        if heard and self._store.heard_of(link.node) < link.live_upto:
+            self._store.merge([], heard)
 
     def is_future(self, at: int) -> bool:
         """Tell whether an instant is further ahead than a right clock can be."""

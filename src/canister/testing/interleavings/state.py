@@ -61,10 +61,13 @@ def copy(value: Any, memo: dict[int, Any]) -> Any:
         return MethodType(value.__func__, copy(value.__self__, memo))
     if isinstance(value, FunctionType):
         return _checked(value)
+    # What two objects share, such as the links of a node, their copies share as well.
     if _is_dict(value):
-        return _copy_dict(value, memo)
+        fresh = memo[id(value)] = _copy_dict(value, memo)
+        return fresh
     if _is_several(value):
-        return _copy_several(value, memo)
+        several = memo[id(value)] = _copy_several(value, memo)
+        return several
     return _copy_object(value, memo)
 
 
