@@ -18,6 +18,7 @@ from sybil.sybil import SybilCollection
 
 _this = sys.modules[__name__]
 PARSERS = (PythonCodeBlockParser(), SkipParser())
+WITH_REDIS = ("howto/redis.md", "howto/moving-in.md")
 
 
 def enter_directory(namespace: dict[str, Any]) -> None:
@@ -36,7 +37,7 @@ def leave_directory(namespace: dict[str, Any]) -> None:
 
 
 def enter_with_redis(namespace: dict[str, Any]) -> None:
-    """Start the server that REDIS_URL names on the page about Redis."""
+    """Start the server that REDIS_URL names on the pages that need one."""
     from tests.redis_servers import running_redis
 
     enter_directory(namespace)
@@ -64,14 +65,14 @@ docs = Sybil(
     PARSERS,
     path="docs",
     pattern="*.md",
-    exclude="howto/redis.md",
+    excludes=WITH_REDIS,
     setup=enter_directory,
     teardown=leave_directory,
 )
 redis = Sybil(
     PARSERS,
-    path="docs/howto",
-    pattern="redis.md",
+    path="docs",
+    patterns=WITH_REDIS,
     setup=enter_with_redis,
     teardown=leave_with_redis,
 )

@@ -96,13 +96,17 @@ def encode_id(session: str | bytes) -> bytes:
     return data
 
 
+USER_TYPES = (str, bytes, int, UUID)
+"""What a user's id may be."""
+
+
 def encode_user(user: object) -> bytes:
     """Return a user's id as a session holds it.
 
     Raises:
         InputError: not a ``str``, ``bytes``, ``int`` or ``UUID``, empty, or more than 512 bytes long.
     """
-    if type(user) not in (str, bytes, int, UUID):
+    if type(user) not in USER_TYPES:
         raise InputError(f"a user id is a str, bytes, int or UUID, not {type(user).__name__}")
     data = encode_value(user)
     if user in ("", b"") or len(data) > MAX_ID_BYTES:

@@ -16,6 +16,7 @@
     │   └── TooManySessionsError
     ├── AcknowledgementError    fewer members than asked for hold the write yet; it stands here
     ├── CannotTellError         this node may be behind and nobody could be asked
+    ├── OldSystemError          a system that sessions move in from could not be asked
     ├── StoreError              the database cannot do its work
     │   ├── ForeignDatabaseError
     │   ├── NewerFormatError
@@ -83,6 +84,10 @@ class TooManySessionsError(SessionError):
 
 class CannotTellError(CanisterError):
     """This node knows that it may be behind, and no peer that could tell has answered."""
+
+
+class OldSystemError(CanisterError):
+    """A system that sessions move in from could not be asked; nobody was logged out, try again."""
 
 
 class AcknowledgementError(CanisterError):

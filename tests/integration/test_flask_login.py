@@ -1,6 +1,7 @@
 """Flask-Login, Flask-WTF and Authlib over the sessions of `canister.integrations.flask`."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from flask_wtf.csrf import CSRFProtect, generate_csrf
 from canister import Canister
 from canister.integrations.flask import CanisterSessions
 from canister.sessions import SessionManager
+from canister.testing.clock import ManualClock
 
 pytestmark = pytest.mark.integration
 
@@ -181,6 +183,23 @@ def test_an_application_with_other_sessions_is_left_alone(app: Flask) -> None:
     LoginManager(other).user_loader(User)
     other.add_url_rule("/login", view_func=lambda: str(login_user(User("ann"))))
     assert other.test_client().get("/login").text == "True"
+
+
+def test_a_locked_session_is_answered_with_403(tmp_path: Path) -> None:
+    """Flask-Login looks at the session on its way out, too."""
+    clock = ManualClock()
+    with Canister(tmp_path / "locks", clock=clock, lock_timeout="5m") as canister:
+        app = Flask(__name__)
+        app.config.update(SECRET_KEY=KEY, TESTING=True, PREFERRED_URL_SCHEME="https")
+        CanisterSessions(app, canister=canister)
+        LoginManager(app).user_loader(User)
+        app.add_url_rule("/login", "log_in", lambda: str(login_user(User("ann"))))
+        app.add_url_rule("/me", "me", lambda: str(current_user.get_id()))
+        client = app.test_client()
+        client.get("/login")
+        clock.advance(timedelta(minutes=10))
+        response = client.get("/me")
+        assert (response.status_code, "Set-Cookie" in response.headers) == (403, False)
 
 
 def test_the_cap_on_a_users_sessions_refuses_a_log_in(canister: Canister) -> None:

@@ -1,18 +1,18 @@
 """Sessions of another system that go on here."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from canister import Canister
+from canister import Canister, OldSystemError
 from canister.clock import to_datetime
 from canister.life import hard_end
 from canister.record import stamp_of
-from canister.sessions import SessionManager
+from canister.sessions import Session, SessionManager
 from canister.sessions.movein import OldSession
 from canister.testing.clock import ManualClock
 
@@ -93,6 +93,67 @@ def test_it_ends_when_the_old_one_would_have(manager: SessionManager, clock: Man
     manager.commit(manager.open([cookie]))
     clock.advance(DAY)
     assert manager.open([cookie]).handle is None
+
+
+def test_it_may_be_idle_as_long_as_there(
+    tmp_path: Path, clock: ManualClock, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = book.created + 3 * DAY
+    old = OldSession("credential-1", {"a": 1}, ends, book.created, idle=timedelta(hours=6))
+    monkeypatch.setattr(book, "find", lambda _value: old)
+    with Canister(tmp_path / "idle", agent=False, clock=clock, session_timeout="20m") as canister:
+        manager = SessionManager(canister, secret_keys=KEY, move_in=[book])
+        _, cookie = request(manager, OLD)
+        assert cookie is not None
+        for hours, there in ((5, True), (7, False)):
+            clock.advance(timedelta(hours=hours))
+            session = manager.open([cookie])
+            assert (session.get("a") == 1) is there
+            manager.commit(session)
+
+
+def test_idle_is_no_longer_than_the_session_lasts(manager: SessionManager, book: Book) -> None:
+    ends = book.created + 3 * DAY
+    book.find = lambda value: OldSession(value, {}, ends, book.created, idle=40 * DAY)  # type: ignore[method-assign]
+    expiry = manager.open(OLD).state.record.expiry
+    assert expiry.idle == int((3 * DAY).total_seconds() * 1e6)
+
+
+@pytest.mark.parametrize("use", ["get", "login", "destroy", "logout", "regenerate", "set"])
+def test_nobody_gets_a_new_session_beside_an_old_one_that_cannot_be_asked_for(
+    manager: SessionManager, book: Book, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    """It would come up again once the new one had been logged out."""
+
+    def down(_value: str) -> OldSession | None:
+        raise OldSystemError("the book is lost")
+
+    uses: dict[str, Callable[[Session], object]] = {
+        "get": lambda session: session.get("cart"),
+        "login": lambda session: session.login("bob"),
+        "destroy": lambda session: session.destroy(),
+        "logout": lambda session: session.logout(),
+        "regenerate": lambda session: session.regenerate(),
+        "set": lambda session: session.update(a=1),
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(book, "find", down)
+        session = manager.open(OLD)
+        assert session.cannot_tell
+        with pytest.raises(OldSystemError, match="the book is lost"):
+            uses[use](session)
+        assert manager.commit(session).cookies == []
+        successor = manager.open([])
+        with pytest.raises(OldSystemError):
+            successor.supersede(session)
+    assert manager.open(OLD).user == "ann"
+
+
+def test_the_cookie_is_due_until_it_was_sent(manager: SessionManager) -> None:
+    session = manager.open(OLD)
+    assert manager.is_due(session)
+    manager.commit(session)
+    assert not manager.is_due(session)
 
 
 def test_two_requests_that_move_in_at_once_meet_in_one_session(manager: SessionManager) -> None:

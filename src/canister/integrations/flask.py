@@ -119,6 +119,9 @@ def _refuse(error: CanisterError) -> Response:
     """Answer what the application has no handler for, with its page for the status if it has one."""
     logger.warning("%s %s was refused: %s", request.method, request.path, error)
     response = current_app.make_response(current_app.handle_http_exception(refusal_of(error)))
+    refused: FlaskSession | None = request.environ.get(_SESSION)
+    if refused is not None:
+        refused.give_up()
     response.headers.update(REFUSAL_HEADERS)
     return response
 

@@ -102,6 +102,16 @@ class FlaskSession(Session):
             elif not self.modified:
                 state.passive = True
 
+    def give_up(self) -> None:
+        """Be an empty session of which nothing is stored, if this one is refused.
+
+        For what looks at the session on its way out, as Flask-Login does: the answer is known.
+        """
+        if self.state.refusal is not None:
+            self.state = State(failed=True)
+            self.saved = True
+            self._fill()
+
     def changes(self, most: int | None = None) -> Changes:
         """Return what a commit has to write: the session's times and its cookie's follow `permanent`."""
         changes = super().changes(most)

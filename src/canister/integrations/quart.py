@@ -171,8 +171,12 @@ class CanisterSessionInterface(SessionInterface):
 
 async def _refuse(error: CanisterError) -> Response | WerkzeugResponse:
     """Answer what the application has no handler for, with its page for the status if it has one."""
-    logger.warning("%s was refused: %s", request.path if has_request_context() else websocket.path, error)
+    current: BaseRequestWebsocket = request if has_request_context() else websocket
+    logger.warning("%s was refused: %s", current.path, error)
     response = await current_app.make_response(await current_app.handle_http_exception(refusal_of(error)))
+    refused = cast("dict[str, object]", current.scope).get(_SESSION)
+    if isinstance(refused, FlaskSession):
+        refused.give_up()
     response.headers.update(REFUSAL_HEADERS)
     return response
 

@@ -85,10 +85,10 @@ class Committer:
             raise state.missing
 
     def is_due(self, session: Session) -> bool:
-        """Tell whether `store` would write; see `SessionManager.is_due`."""
+        """Tell whether there is something to store or to send; see `SessionManager.is_due`."""
         state = session.state
         try:
-            if session.changes().any or state.retired is not None or state.wanted:
+            if session.changes().any or state.retired is not None or state.wanted or state.resend:
                 return True
         except InputError:
             return True

@@ -10,21 +10,28 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypedDict
 from weakref import WeakSet
 
 from canister.canister import Canister
 from canister.clock import micros, to_datetime
 from canister.engine import check_acks
-from canister.errors import AcknowledgementError, CanisterError, ConfigError, InputError, SessionError
-from canister.record import Record
+from canister.errors import (
+    AcknowledgementError,
+    CanisterError,
+    ConfigError,
+    InputError,
+    OldSystemError,
+    SessionError,
+)
 from canister.sessions.choice import Chooser, log_refusals
 from canister.sessions.committer import Committer
-from canister.sessions.cookie import CookieSettings
+from canister.sessions.cookie import CookieSettings, values_of
 from canister.sessions.events import Event, EventKind, Events, Subscriber
 from canister.sessions.keys import find_keys
 from canister.sessions.lookup import Found, Lookup, Verdict, needs_peers
-from canister.sessions.movein import MoveIn, OldSystem
+from canister.sessions.movein import MoveIn, OldSystem, Shown
 from canister.sessions.outcome import Outcome
 from canister.sessions.renewal import SecretStatus
 from canister.sessions.session import Session
@@ -140,16 +147,14 @@ class SessionManager:
         """
         self.cookie.check_host(host)
         session = self.load(self.cookie.values_in(headers), self.seen_cookie.values_in(headers))
-        if self._move_in is not None and _is_free(session):
-            return self._moved(session, self._move_in.enter(headers))
-        return session
+        return self.move_in(session, partial(values_of, headers))
 
     async def aopen(self, headers: Sequence[str], host: str = "") -> Session:
         """Do what `open` does; the event loop goes on where a peer or an old system must be asked."""
         self.cookie.check_host(host)
         session = await self.aload(self.cookie.values_in(headers), self.seen_cookie.values_in(headers))
-        if self._move_in is not None and _is_free(session):
-            return self._moved(session, await asyncio.to_thread(self._move_in.enter, headers))
+        if self.may_move_in(session):
+            return await asyncio.to_thread(self.move_in, session, partial(values_of, headers))
         return session
 
     def load(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session:
@@ -185,6 +190,36 @@ class SessionManager:
         stamps = self._stamps(seen_values)
         found = self._lookup.here(cookie_values, stamps)
         return None if _needs_peers(found) else self._session(found, carries_stamp=bool(stamps))
+
+    def may_move_in(self, session: Session) -> bool:
+        """Tell whether old systems have to be asked: what was loaded is no session, nor may be one."""
+        state = session.state
+        return self._move_in is not None and state.token is None and state.doubt is None
+
+    def move_in(self, session: Session, shown: Shown) -> Session:
+        """Return the session of an old system that goes on here; where there is none, *session*.
+
+        Every use of what is returned raises `OldSystemError` where an old system cannot be asked: that
+        logs nobody out.
+
+        Args:
+            session: what was loaded.
+            shown: what the request shows.
+
+        Raises:
+            StoreError: the database cannot be read or written.
+        """
+        if self._move_in is None or not self.may_move_in(session):
+            return session
+        try:
+            entered = self._move_in.enter(shown)
+        except OldSystemError as error:
+            logger.warning("a session cannot move in now: %s", error)
+            return self.session_class(State(refusal=error), self)
+        if entered is None:
+            return session
+        token, record = entered
+        return self.session_class(State(token, record, resend=True, max_age=self.cookie.max_age), self)
 
     def store(self, session: Session) -> None:
         """Store what was changed; the client is told at `commit`. What `Session.commit` calls.
@@ -236,7 +271,7 @@ class SessionManager:
         return self.commit(session)
 
     def is_due(self, session: Session) -> bool:
-        """Tell whether a commit now would write: a change, an access or a renewal."""
+        """Tell whether a commit now would write a change, an access or a renewal, or send the cookie."""
         return self._committer.is_due(session)
 
     def discard(self, session: Session) -> Outcome:
@@ -322,14 +357,6 @@ class SessionManager:
                 self._tell(EventKind.RETIRED_TOKEN_USED, one.token.handle, None)
         return self.session_class(state, self)
 
-    def _moved(self, session: Session, entered: tuple[Token, Record] | None) -> Session:
-        if entered is None:
-            return session
-        token, record = entered
-        state = State(token=token, record=record, cookie=self.cookie.keep(token.text))
-        state.max_age = self.cookie.max_age
-        return self.session_class(state, self)
-
     def _ended(self, handle: str, user: Any) -> None:
         logger.info("session %s was %s", handle, EventKind.DESTROYED)
         self._tell(EventKind.DESTROYED, handle, user)
@@ -339,11 +366,6 @@ class SessionManager:
             self._watch.acted(handle)
         if self.events:
             self.events.tell(Event(kind, to_datetime(self._node.clock.now()), handle, user))
-
-
-def _is_free(session: Session) -> bool:
-    """Tell whether the request's own cookies name no session, nor one that may exist."""
-    return session.state.token is None and session.state.doubt is None
 
 
 def _needs_peers(found: list[Found]) -> bool:

@@ -7,7 +7,7 @@ cannot undo a log-out.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -15,15 +15,14 @@ from typing import Any, Protocol
 import msgspec
 
 from canister import edits
-from canister.clock import instant, to_datetime
+from canister.clock import instant, micros, to_datetime
 from canister.codec import encode_user, encode_value, key_slot
 from canister.config import Policy
 from canister.edits import LONGEST, Moment
 from canister.engine import Engine
 from canister.errors import InputError
 from canister.life import is_live
-from canister.record import USER, Record, Slot
-from canister.sessions.cookie import values_of
+from canister.record import USER, Expiry, Record, Slot
 from canister.sessions.identity import AT
 from canister.sessions.keys import KeyRing
 from canister.sessions.renewal import GOOD, SecretStatus, secret_status
@@ -45,6 +44,7 @@ class OldSession:
             same for all who ask, however late.
         created: when it began, or an instant before that; likewise.
         user: who is logged in, None if nobody is.
+        idle: how long it may be idle; None: as long as any other session here.
     """
 
     credential: str = field(repr=False)
@@ -52,6 +52,11 @@ class OldSession:
     ends: datetime
     created: datetime
     user: Any = None
+    idle: timedelta | None = None
+
+
+Shown = Callable[[str], Iterable[str]]
+"""What a request shows: the values of its cookies of a name."""
 
 
 class OldSystem(Protocol):
@@ -65,8 +70,10 @@ class OldSystem(Protocol):
     def find(self, value: str) -> OldSession | None:
         """Return the session that a cookie's value names there.
 
-        None if there is none, or the value is forged or over. What fails raises: an old system that
-        cannot be asked is no reason to log anybody out.
+        None if there is none, or the value is forged or over.
+
+        Raises:
+            OldSystemError: it cannot be asked; that is no reason to log anybody out.
         """
         ...
 
@@ -87,14 +94,15 @@ class MoveIn:
         self._ring = ring
         self._systems = systems
 
-    def enter(self, headers: Sequence[str]) -> tuple[Token, Record] | None:
+    def enter(self, shown: Shown) -> tuple[Token, Record] | None:
         """Return the session that a request's old cookies name, moved in now or before; None if none does.
 
         Raises:
+            OldSystemError: an old system cannot be asked.
             StoreError: the database cannot be read or written.
         """
         for system in self._systems:
-            for value in values_of(headers, system.cookie_name):
+            for value in shown(system.cookie_name):
                 old = system.find(value)
                 entered = self._enter(old) if old is not None else None
                 if entered is not None:
@@ -147,12 +155,12 @@ def _move_in(policy: Policy, draft: Draft, old: OldSession) -> Edit:
         cells: dict[Slot, bytes | None] = {**_encoded(old.data), draft.slot: GOOD}
         if old.user is not None:
             cells |= {USER: encode_user(old.user), AT: encode_value(instant(old.created))}
-        return _with_life(edits.write(None, moment, policy, cells), old)
+        return _with_life(edits.write(None, moment, policy, cells), policy, old)
 
     return edit
 
 
-def _with_life(record: Record, old: OldSession) -> Record:
+def _with_life(record: Record, policy: Policy, old: OldSession) -> Record:
     """Return a new session's record with the life of the old one."""
     assert record.birth is not None  # it was just made
     born = instant(old.created)
@@ -160,8 +168,12 @@ def _with_life(record: Record, old: OldSession) -> Record:
     birth = msgspec.structs.replace(
         record.birth, born=born, absolute=absolute, idle=min(record.birth.idle, absolute)
     )
+    expiry = None
+    if old.idle is not None:
+        idle = min(micros(old.idle), absolute)
+        expiry = Expiry(birth.version, idle, policy.interval_for(idle), None)
     # Kept to its end, however early it expires: else the old cookie would move in once more.
-    return msgspec.structs.replace(record, birth=birth, reach=max(record.reach, absolute))
+    return msgspec.structs.replace(record, birth=birth, expiry=expiry, reach=max(record.reach, absolute))
 
 
 def _encoded(data: dict[Any, Any]) -> dict[Slot, bytes | None]:

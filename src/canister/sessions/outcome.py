@@ -8,6 +8,7 @@ from canister.errors import (
     AcknowledgementError,
     CanisterError,
     CannotTellError,
+    OldSystemError,
     SessionLockedError,
     StoreUnavailableError,
     TooManySessionsError,
@@ -17,6 +18,7 @@ logger = logging.getLogger("canister.sessions")
 
 REFUSALS: Mapping[type[CanisterError], tuple[int, str]] = {
     CannotTellError: (503, "Service unavailable"),
+    OldSystemError: (503, "Service unavailable"),
     AcknowledgementError: (503, "Service unavailable"),
     StoreUnavailableError: (503, "Service unavailable"),
     SessionLockedError: (403, "Forbidden"),

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from canister.clock import to_datetime
 from canister.codec import encode_user
 from canister.edits import own_times
-from canister.errors import CannotTellError, SessionError
+from canister.errors import CannotTellError, OldSystemError, SessionError
 from canister.life import deadline
 from canister.sessions import csrf
 from canister.sessions.identity import Identity
@@ -85,7 +85,7 @@ class Session(SessionData):
 
         An empty session with this set is not "no session": do not send the user to the log-in for it.
         """
-        return self.state.doubt is not None or self.state.behind
+        return self.state.doubt is not None or self.state.behind or self._is_left_behind
 
     @property
     def is_behind(self) -> bool:
@@ -149,6 +149,7 @@ class Session(SessionData):
 
     def destroy(self) -> None:
         """End the session for good, as at log-out; keys set afterwards go into a new one."""
+        self._check_moved_in()
         self._retire()
         self._forsake()
         self._put({})
@@ -163,6 +164,7 @@ class Session(SessionData):
         Raises:
             SessionLockedError: it is locked; `unlock` it, or `login`.
         """
+        self._check_moved_in()
         if self.state.locked:
             self._check()
         if self.state.refusal is not None:
@@ -179,6 +181,7 @@ class Session(SessionData):
 
         For frameworks whose handlers ask for a new session; this one must not be stored yet.
         """
+        other._check_moved_in()
         self.mark_accessed()
         self.state.retired = self.state.retired or other.state.token or other.state.doubt
         self.state.stale = self.state.stale or other.state.stale
@@ -233,6 +236,16 @@ class Session(SessionData):
     async def acommit(self) -> None:
         """Do what `commit` does; the event loop goes on where disk or members are waited for."""
         await self._kept().astore(self)
+
+    @property
+    def _is_left_behind(self) -> bool:
+        """Whether a session may have to move in, and the old system cannot be asked."""
+        return isinstance(self.state.refusal, OldSystemError)
+
+    def _check_moved_in(self) -> None:
+        """Raise where a session may have to move in: with a new one beside it, it would outlive a log-out."""
+        if self._is_left_behind:
+            self._check()
 
     def _kept(self) -> Keeper:
         if self._keeper is None:

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from canister.integrations.django.configuration import ENGINE, MIDDLEWARE, problems
+from canister.integrations.django.configuration import ENGINE, MIDDLEWARE, moves_in, problems
 from canister.integrations.django.store import SessionStore
 
 _DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -33,7 +33,7 @@ def check_settings(app_configs: Sequence[Any] | None = None, **_: Any) -> list[C
         )
     elif djangos:
         found.append(checks.Warning(_LACKS, _REPLACE, id="canister.W001"))
-    if settings.is_overridden("SESSION_SERIALIZER"):
+    if settings.is_overridden("SESSION_SERIALIZER") and not moves_in():
         found.append(checks.Warning("SESSION_SERIALIZER is not used.", _VALUES, id="canister.W002"))
     return found
 

@@ -1,7 +1,8 @@
 """Django's settings read as ours, and the one session manager that a process makes of them.
 
 ``CANISTER`` holds what Django has no name for: ``path``, the data directory; the settings of a canister
-and of a session manager by their names; ``any_host``, as in `CookieSettings`; and ``record_client``,
+and of a session manager by their names, where an item of ``move_in`` may also be what
+``SESSION_ENGINE`` was before; ``any_host``, as in `CookieSettings`; and ``record_client``,
 whether a log-in records the client's address and software. The cookie is described by Django's own names.
 Each that the project leaves untouched has our value, and where `SessionMiddleware` sends the cookie,
 ``django.conf.settings`` is made to say so: the test client and other packages find the cookie by them.
@@ -9,6 +10,7 @@ Each that the project leaves untouched has our value, and where `SessionMiddlewa
 
 import os
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
@@ -19,8 +21,10 @@ from django.core.signals import setting_changed
 from canister.canister import Canister
 from canister.config import Config, load_config, stated_settings
 from canister.errors import ConfigError
+from canister.integrations.moving.django import DjangoSessions
 from canister.sessions import CookieSettings, ManagerOptions, SessionManager
 from canister.sessions.keys import VARIABLE, KeyRing
+from canister.sessions.movein import OldSystem
 
 ENGINE = "canister.integrations.django"
 MIDDLEWARE = f"{ENGINE}.SessionMiddleware"
@@ -115,6 +119,7 @@ def read_settings() -> Settings:
     if "secret_keys" not in options and VARIABLE not in os.environ:
         keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
         options["secret_keys"] = [key.hex() if isinstance(key, bytes) else key for key in keys]
+    options["move_in"] = _old_systems(options.get("move_in", ()))
     config = _config(given)
     options["cookie"] = cookie.lasting(_max_age(config))
     return Settings(str(path), given, options, record_client)
@@ -166,6 +171,11 @@ def problems() -> list[str]:
     return []
 
 
+def moves_in() -> bool:
+    """Tell whether sessions move in, which Django's own settings describe."""
+    return bool(getattr(settings, "CANISTER", {}).get("move_in"))
+
+
 def _set_default(name: str, value: object) -> None:
     """Change what a setting is where nobody states it; what overrides it in a test still does."""
     holder = settings._wrapped
@@ -204,6 +214,12 @@ def _config(given: dict[str, Any]) -> Config:
     except ConfigError as error:
         hint = f" (session_timeout is {_AGE})" if "session_timeout" in str(error) else ""
         raise ConfigError(f"{error}{hint}") from error
+
+
+def _old_systems(given: str | Sequence[str | OldSystem]) -> list[OldSystem]:
+    """Return where sessions move in from; a text is what ``SESSION_ENGINE`` was."""
+    listed = [given] if isinstance(given, str) else given
+    return [DjangoSessions(one) if isinstance(one, str) else one for one in listed]
 
 
 def _cookie(*, any_host: bool) -> CookieSettings:

@@ -5,12 +5,12 @@ A log-out needs nothing: after its signal Django flushes the session, which dest
 
 import sys
 from typing import Any
-from uuid import UUID
 
 from django.contrib.auth.signals import user_logged_in
 from django.core.signals import got_request_exception
 from django.http import HttpRequest
 
+from canister.codec import USER_TYPES
 from canister.integrations.django.configuration import records_client
 from canister.integrations.django.store import SessionStore
 from canister.sessions.outcome import REFUSALS
@@ -26,10 +26,10 @@ def connect() -> None:
     got_request_exception.connect(_note_refusal, dispatch_uid="canister.integrations.django")
 
 
-def user_id(user: Any) -> str | bytes | int | UUID:
+def user_id(user: Any) -> Any:
     """Return the id by which a session knows one of Django's users."""
     key = user.pk
-    return key if type(key) in (str, bytes, int, UUID) else str(user._meta.pk.value_to_string(user))
+    return key if type(key) in USER_TYPES else str(user._meta.pk.value_to_string(user))
 
 
 def _logged_in(*, request: HttpRequest, user: Any, **_: Any) -> None:

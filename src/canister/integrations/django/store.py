@@ -4,6 +4,7 @@
 write that makes it good, so reading ``session_key`` after `SessionStore.cycle_key` stores the session.
 """
 
+import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -91,16 +92,23 @@ class SessionStore(SessionBase):
             self._session_key = None
 
     def load(self) -> Session:
-        """Return what is stored under the key.
+        """Return what is stored under the key, here or where sessions move in from.
 
         Raises:
-            SynchronousOnlyOperation: a member would have to be waited for in an event loop.
+            SynchronousOnlyOperation: a member or an old system would have to be waited for in an event loop.
         """
-        return self._read(_find(self._session_key))
+        session, manager = _find(self._session_key), session_manager()
+        if self._session_key and manager.may_move_in(session):
+            _may_block()
+            session = manager.move_in(session, self._shown)
+        return self._read(session)
 
     async def aload(self) -> Session:
-        """Return what is stored under the key."""
-        return self._read(await _afind(self._session_key))
+        """Return what is stored under the key, here or where sessions move in from."""
+        session, manager = await _afind(self._session_key), session_manager()
+        if self._session_key and manager.may_move_in(session):
+            session = await asyncio.to_thread(manager.move_in, session, self._shown)
+        return self._read(session)
 
     def exists(self, session_key: str) -> bool:
         """Tell whether a key names a stored session.
@@ -222,6 +230,10 @@ class SessionStore(SessionBase):
         self._cycled(session)
 
     # How.
+
+    def _shown(self, _cookie_name: str) -> list[str]:
+        """Return what the client showed: Django's middleware has looked for the cookie."""
+        return [self._session_key] if self._session_key else []
 
     def _read(self, session: Session) -> Session:
         self.note_key(session)

@@ -1,4 +1,6 @@
 from typing import Any
 
+SESSION_KEY: str
+
 def get_permission_codename(action: str, opts: Any) -> str: ...
 def get_user_model() -> Any: ...
