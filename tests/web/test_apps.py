@@ -18,7 +18,7 @@ RACES_ONLY = {200, 400, 409, 500, 503}
 @pytest.fixture(scope="module", params=RUNS, ids="-".join)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     module, kind = request.param
-    with running_site(tmp_path_factory.mktemp(module), module, kind) as site:
+    with running_site(tmp_path_factory.mktemp(module), f"tests.web.apps.{module}", kind) as site:
         yield site
 
 
