@@ -21,6 +21,13 @@ SERVERS: dict[str, list[str]] = {
     "gunicorn": [*GUNICORN, "127.0.0.1:{port}", "{app}"],
     "gunicorn-preload": [*GUNICORN, "127.0.0.1:{port}", "--preload", "{app}"],
     "gunicorn-aiohttp": [*GUNICORN, "127.0.0.1:{port}", "--worker-class=aiohttp.GunicornWebWorker", "{app}"],
+    "gunicorn-aiohttp-preload": [
+        *GUNICORN,
+        "127.0.0.1:{port}",
+        "--preload",
+        "--worker-class=aiohttp.GunicornWebWorker",
+        "{app}",
+    ],
     "uvicorn": [*UVICORN, "{port}", "{app}"],
 }
 """What follows ``python -m``, by kind of server."""
@@ -34,8 +41,8 @@ RUNS_ON: dict[str, list[str]] = {
     "flask_app": ["gunicorn", "gunicorn-preload"],
     "quart_app": ["uvicorn"],
     "litestar_app": ["uvicorn"],
-    "aiohttp_app": ["gunicorn-aiohttp"],
-    "pyramid_app": ["gunicorn"],
+    "aiohttp_app": ["gunicorn-aiohttp", "gunicorn-aiohttp-preload"],
+    "pyramid_app": ["gunicorn", "gunicorn-preload"],
 }
 """Which servers each module of ``apps`` is run on."""
 
