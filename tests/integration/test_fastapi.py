@@ -1,7 +1,6 @@
 """The typed dependencies, in HTTP and WebSocket routes of a FastAPI application."""
 
 import warnings
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import pytest
 from fastapi import FastAPI, Form, WebSocket
 from starlette.exceptions import StarletteDeprecationWarning
 from starlette.websockets import WebSocketDisconnect
-from tests.integration.test_asgi import KEY, NAME, cut_off, token_of_elsewhere, with_cookie
+from tests.integration.test_asgi import KEY, NAME, token_of_elsewhere, with_cookie
 
 from canister import Canister, ConfigError
 from canister.integrations.asgi import SessionMiddleware
@@ -27,22 +26,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", StarletteDeprecationWarning)
     from starlette.testclient import TestClient, WebSocketDenialResponse
 
-__all__ = ["cut_off"]
-
 pytestmark = pytest.mark.integration
 
 HOST = "https://testserver"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
 
 
 def client_of(canister: Canister, **settings: Any) -> TestClient:
