@@ -1,9 +1,9 @@
 """What the verbs of the library and the session manager need, whatever holds the sessions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 from canister.agent.control import MemberState
 from canister.clock import Clock
@@ -12,6 +12,9 @@ from canister.errors import InputError
 from canister.freshness import Stamp
 from canister.record import Record, Version
 from canister.store.base import Change, Edit, Known, Needed, Store
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Loaded(NamedTuple):
@@ -119,6 +122,10 @@ class Engine(Protocol):
         Raises:
             AcknowledgementError: fewer hold it within ``remote_timeout``; here it stands.
         """
+        ...
+
+    async def beside(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run what may wait for disk, members or servers; the event loop goes on meanwhile."""
         ...
 
     def forget(self, session: bytes) -> bool:

@@ -1,9 +1,11 @@
 """One node: puts settings, store and agent together, and decides when a read must ask the peers."""
 
+import asyncio
 import atexit
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 from canister.agent import control
 from canister.agent.control import AgentClient, Heals, MemberState, Status
@@ -22,6 +24,9 @@ from canister.store.sqlite import SqliteStore
 __all__ = ["Changes", "Heals", "Loaded", "MemberState", "Needed", "Node", "Status", "check_acks"]
 
 _SWEEP_BATCH = 200
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Node:
@@ -155,6 +160,10 @@ class Node:
         # The agent keeps the log for five seconds; a look that comes later may find a gap.
         missed = bool(entries) and self.clock.now() - stamp > 4 * SECOND
         return Changes([change for entry in entries for change in entry.changes], upto, missed)
+
+    async def beside(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run what may wait for the disk or for members; the event loop goes on meanwhile."""
+        return await asyncio.to_thread(act, *args)
 
     def forget(self, session: bytes) -> bool:
         """Drop this node's copy of a session."""

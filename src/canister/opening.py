@@ -29,9 +29,9 @@ def open_engine(
     try:
         from canister.server_engine import ServerEngine
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "redis":
+        if (error.name or "").partition(".")[0] not in ("redis", "hiredis", "greenlet"):
             raise
         raise ConfigError(
-            "sessions on Redis need the package redis: pip install 'canister-sessions[redis]'"
+            f"sessions on Redis need the package {error.name}: pip install 'canister-sessions[redis]'"
         ) from error
     return ServerEngine(str(path_or_url), config, clock)

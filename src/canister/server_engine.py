@@ -1,8 +1,10 @@
 """Sessions on Redis or Valkey: one copy that all processes share, instead of a copy on every node."""
 
-from collections.abc import Sequence
+import atexit
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
+from typing import TypeVar, TypeVarTuple
 
 from canister.agent.control import MemberState
 from canister.clock import Clock
@@ -12,7 +14,10 @@ from canister.errors import ConfigError
 from canister.freshness import Stamp
 from canister.record import Version
 from canister.store.base import Edit, Known, Needed
-from canister.store.redis import RedisStore
+from canister.store.redis import RedisStore, beside
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _MESH_ONLY = ("listen", "advertise", "seeds", "tls_ca", "tls_cert", "tls_key")
 
@@ -41,6 +46,7 @@ class ServerEngine:
         self.policy = Policy.of(config)
         self.store = RedisStore(url, config, clock)
         self.clock = self.store.clock
+        atexit.register(self.close)
 
     def last_stamp(self) -> int:
         """Return 0: the servers keep no log."""
@@ -71,6 +77,10 @@ class ServerEngine:
         check_acks(acks)
         return self.store.commit(edits, known, acks)
 
+    async def beside(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run what may wait for a server; the event loop goes on meanwhile."""
+        return await beside(act, *args)
+
     def forget(self, session: bytes) -> bool:
         """Refuse: there is no copy that is this process's own."""
         raise ConfigError(f"{self.store} holds the only copy of the session; to end it, call destroy(id)")
@@ -93,6 +103,7 @@ class ServerEngine:
 
     def close(self) -> None:
         """Close all connections."""
+        atexit.unregister(self.close)
         self.closing.set()
         self.store.close()
 

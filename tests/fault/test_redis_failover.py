@@ -14,7 +14,7 @@ from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, kill, running_cluster
 
 from canister import AcknowledgementError, Canister, Status, StoreError
-from canister.store.redis.links import Deadline
+from canister.store.redis.deadline import Deadline
 from canister.store.redis.url import show
 
 pytestmark = pytest.mark.fault

@@ -34,7 +34,7 @@ from canister import (
 )
 from canister.integrations.asgi import SessionMiddleware
 from canister.sessions import CookieSettings, SessionManager
-from canister.store.redis.links import Link
+from canister.store.redis.wire import Link
 
 pytestmark = pytest.mark.integration
 

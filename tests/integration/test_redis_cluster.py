@@ -10,7 +10,7 @@ from tests.redis_servers import RedisServer, running_cluster, running_redis
 
 from canister import Canister, ConfigError, SessionDestroyedError, StoreUnavailableError
 from canister.sessions import SessionManager
-from canister.store.redis.links import Link
+from canister.store.redis.wire import Link
 
 pytestmark = pytest.mark.integration
 

@@ -1,4 +1,4 @@
-"""The tests of the library's verbs, of the session manager and of the ASGI adapter, run on a Redis server."""
+"""The tests of the library's verbs, of the session manager and of some adapters, run on a Redis server."""
 
 import secrets
 import sys
@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from tests.integration import test_asgi
+from tests.integration import test_asgi, test_litestar_store, test_pyramid
 from tests.redis_servers import RedisServer, running_redis
 from tests.unit import test_api, test_api_expiry, test_api_input, test_sessions_manager
 
 from canister import Canister
+from canister.integrations.litestar import CanisterStore
 from canister.sessions import SessionManager
 from canister.testing.clock import ManualClock
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
 EXCEPTIONS = {
     # There is one copy, so none can be dropped or be this process's only one, and nobody is behind.
@@ -26,6 +27,7 @@ EXCEPTIONS = {
     "test_clear_untouched_sessions",
     "test_delete_deleted_sessions",
     "test_a_session_that_was_swept_during_the_request_is_not_created",
+    "test_what_has_ended_is_swept",
     # A key must be configured.
     "test_a_node_alone_needs_no_key",
     "test_the_examples_run",
@@ -41,7 +43,9 @@ def adopt(module: ModuleType) -> None:
             globals()[f"{origin}_{name.removeprefix('test_')}"] = member
 
 
-for _module in (test_api, test_api_expiry, test_api_input, test_sessions_manager, test_asgi):
+for _module in (test_api, test_api_expiry, test_api_input, test_sessions_manager):
+    adopt(_module)
+for _module in (test_asgi, test_litestar_store, test_pyramid):
     adopt(_module)
 
 
@@ -57,6 +61,16 @@ def no_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("looks into a data directory")
 
     monkeypatch.setattr(Canister, "node", property(skip))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
@@ -76,6 +90,11 @@ def cut_off() -> Canister:
 @pytest.fixture
 def canister(node: Canister) -> Canister:
     return node
+
+
+@pytest.fixture
+def store(canister: Canister) -> CanisterStore:
+    return CanisterStore(canister)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ def test_a_single_server() -> None:
     """Host, port, database, user and password, with their defaults."""
     url = parse_url("redis://localhost")
     assert (url.topology, url.addresses, url.tls) == (Topology.SINGLE, (("localhost", 6379),), False)
-    assert url.options == {"username": None, "password": None, "db": 0}
+    assert (url.login, url.database) == (("", ""), 0)
     url = parse_url("rediss://ann:a%2Fb%40c@[::1]:7000/3?allow_eviction=yes")
     assert (url.addresses, url.tls, url.allow_eviction) == ((("::1", 7000),), True, True)
-    assert url.options == {"username": "ann", "password": "a/b@c", "db": 3}
+    assert (url.login, url.database) == (("ann", "a/b@c"), 3)
     assert str(url) == "[::1]:7000"
 
 
@@ -25,8 +25,8 @@ def test_sentinels() -> None:
     url = parse_url("redis+sentinel://:pw@a,b:7/shop/2?sentinel_password=other")
     assert (url.topology, url.service) == (Topology.SENTINEL, "shop")
     assert url.addresses == (("a", 26379), ("b", 7))
-    assert url.options == {"username": None, "password": "pw", "db": 2}
-    assert url.sentinel_options == {"username": None, "password": "other"}
+    assert (url.login, url.database) == (("", "pw"), 2)
+    assert url.sentinel_login == ("", "other")
     assert str(url) == "shop at a:26379,b:7"
 
 
@@ -40,7 +40,7 @@ def test_files_for_tls(tmp_path: Path) -> None:
     """They must be there, and are for TLS only."""
     file = tmp_path / "ca.crt"
     file.touch()
-    assert parse_url(f"rediss://h?ca={file}").options["ssl_ca_certs"] == str(file)
+    assert parse_url(f"rediss://h?ca={file}").files == {"ca": str(file)}
     with pytest.raises(ConfigError, match="there is no file"):
         parse_url(f"rediss://h?cert={file}x")
     with pytest.raises(ConfigError, match="ca in the URL of Redis is for TLS"):

@@ -39,6 +39,11 @@ class Book:
 
 
 @pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
 def book(clock: ManualClock) -> Book:
     return Book(clock)
 

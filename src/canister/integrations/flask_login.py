@@ -7,10 +7,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from flask import Flask, request, session
+from flask import Flask, session
 
-from canister.integrations.flask_parts import RECORD_CLIENT, FlaskSession
-from canister.sessions.identity import AGENT_LENGTH
+from canister.integrations.flask_parts import FlaskSession
 
 _OWN = ("_user_id", "_fresh", "_id", "_remember", "_remember_seconds")
 _LEFT = ("_remember", "_flashes")
@@ -32,15 +31,11 @@ def connect(app: Flask) -> None:
     signals.session_protected.connect(_protected, sender=app)
 
 
-def _logged_in(app: Flask, **_: Any) -> None:
+def _logged_in(_app: Flask, **_: Any) -> None:
     current = _current()
     if current is not None:
         kept = _kept(current, _OWN)  # where another user was logged in, nothing else is
-        address = agent = None
-        if app.config.get(RECORD_CLIENT, False):
-            address = request.remote_addr
-            agent = request.user_agent.string[:AGENT_LENGTH] or None
-        current.login(kept["_user_id"], address=address, agent=agent)
+        current.login(kept["_user_id"])
         current.update(kept)
 
 

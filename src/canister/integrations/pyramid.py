@@ -43,7 +43,7 @@ class PyramidSession(Session):
         """When the session was created, in seconds since 1970; for one not stored yet, now."""
         record = self.state.record
         birth = None if record is None or self.new else record.birth
-        return (birth.born if birth else self._manager.canister.node.clock.now()) // SECOND
+        return (birth.born if birth else self._manager.canister.engine.clock.now()) // SECOND
 
     @property
     def new(self) -> bool:

@@ -176,11 +176,11 @@ class SessionManager:
     async def aload(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session:
         """Do what `load` does; the event loop goes on where a peer or a server must be asked."""
         if self._node.waits and cookie_values:
-            return await asyncio.to_thread(self.load, cookie_values, seen_values)
+            return await self._node.beside(self.load, cookie_values, seen_values)
         stamps = self._stamps(seen_values)
         found = self._lookup.here(cookie_values, stamps)
         if _needs_peers(found):
-            found = await asyncio.to_thread(self._lookup.anywhere, found)
+            found = await self._node.beside(self._lookup.anywhere, found)
         return self._session(found, carries_stamp=bool(stamps))
 
     def load_here(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session | None:
@@ -233,7 +233,7 @@ class SessionManager:
     async def astore(self, session: Session) -> None:
         """Do what `store` does; the event loop goes on while disk or members are waited for."""
         if self.may_wait(session):
-            await asyncio.to_thread(self.store, session)
+            await self._node.beside(self.store, session)
         else:
             self.store(session)  # some 50 us; a hop to a thread costs more
 
@@ -267,7 +267,7 @@ class SessionManager:
     async def acommit(self, session: Session) -> Outcome:
         """Do what `commit` does; the event loop goes on while disk or members are waited for."""
         if self.may_wait(session):
-            return await asyncio.to_thread(self.commit, session)
+            return await self._node.beside(self.commit, session)
         return self.commit(session)
 
     def is_due(self, session: Session) -> bool:

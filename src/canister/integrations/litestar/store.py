@@ -22,9 +22,9 @@ _PAGE = 200
 class CanisterStore(NamespacedStore):
     """A store whose values every node of the cluster holds.
 
-    It reads what this node has heard of and asks no other: what was set elsewhere shows within moments,
-    and after a split once it is healed. Of two sets of one key the later one wins. Sessions belong to
-    `CanisterSessionConfig`, which knows when it cannot tell.
+    On a data directory it reads what this node has heard of and asks no other: what was set elsewhere
+    shows within moments, and after a split once it is healed. Of two sets of one key the later one wins.
+    Sessions belong to `CanisterSessionConfig`, which knows when it cannot tell.
 
     Args:
         canister: where the values are stored; closing it is the application's.
@@ -35,7 +35,7 @@ class CanisterStore(NamespacedStore):
 
     def __init__(self, canister: Canister, namespace: Sequence[str] = ("litestar",)) -> None:
         self._canister = canister
-        self._node = canister.node
+        self._node = canister.engine
         self.namespace = tuple(namespace)
         self._prefix = entry_prefix(self.namespace)
 
@@ -74,7 +74,7 @@ class CanisterStore(NamespacedStore):
             key: the key.
             renew_for: let it last for so many seconds from now on, if it was set with an end.
         """
-        entry = self._read(key)
+        entry = await self._read(key)
         if entry is not None and entry.until is not None and renew_for:
             lifetime, grace = _span(renew_for), self._node.policy.grace
             await self._commit([(self._id(key), lambda r, m: entries.renew(r, m, lifetime, grace))])
@@ -90,11 +90,11 @@ class CanisterStore(NamespacedStore):
 
     async def exists(self, key: str) -> bool:
         """Tell whether there is a value."""
-        return self._read(key) is not None
+        return await self._read(key) is not None
 
     async def expires_in(self, key: str) -> int | None:
         """Return in how many seconds a value ends, -1 if it was set without an end, None if there is none."""
-        entry = self._read(key)
+        entry = await self._read(key)
         if entry is None:
             return None
         return -1 if entry.until is None else math.ceil((entry.until - self._node.clock.now()) / SECOND)
@@ -102,12 +102,15 @@ class CanisterStore(NamespacedStore):
     def _id(self, key: str) -> bytes:
         return entry_id(self.namespace, key)
 
-    def _read(self, key: str) -> Entry | None:
-        return entries.read(self._node.store.load(self._id(key)).record, self._node.clock.now())
+    async def _read(self, key: str) -> Entry | None:
+        def read() -> Entry | None:
+            return entries.read(self._node.store.load(self._id(key)).record, self._node.clock.now())
+
+        return await self._node.beside(read) if self._node.waits else read()
 
     async def _commit(self, edits: list[tuple[bytes, Edit]]) -> None:
-        if self._node.config.durability == "full":
-            await asyncio.to_thread(self._node.commit, edits)
+        if self._node.waits or self._node.config.durability == "full":
+            await self._node.beside(self._node.commit, edits)
         else:
             self._node.commit(edits)  # some 50 us; a hop to a thread costs more
 

@@ -6,5 +6,6 @@ is still as it was, and otherwise returns what it is now. Nothing of the rules i
 
 from canister.store.redis.store import RedisStore
 from canister.store.redis.url import is_redis_url
+from canister.store.redis.waiting import beside
 
-__all__ = ["RedisStore", "is_redis_url"]
+__all__ = ["RedisStore", "beside", "is_redis_url"]

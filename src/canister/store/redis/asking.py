@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from redis.exceptions import AskError, NoScriptError, RedisError, ResponseError
 
 from canister.errors import StoreError, StoreUnavailableError
+from canister.store.redis.deadline import Deadline
 from canister.store.redis.layout import Command
-from canister.store.redis.links import Deadline, Pool, Replies, explain, is_passing
+from canister.store.redis.links import Pool, explain, is_passing
 from canister.store.redis.servers import Server, Servers
+from canister.store.redis.wire import Replies
 
 
 def run(servers: Servers, key: bytes, commands: Sequence[Command], deadline: Deadline) -> Replies:

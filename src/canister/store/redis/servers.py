@@ -7,8 +7,11 @@ from typing import Any, NamedTuple, Protocol, cast
 from redis.crc import key_slot
 from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, ResponseError
 
-from canister.store.redis.links import Deadline, Link, Pool, is_passing
+from canister.store.redis.deadline import Deadline
+from canister.store.redis.links import Pool, is_passing
+from canister.store.redis.secure import Secure
 from canister.store.redis.url import Address, RedisUrl, Topology, show
+from canister.store.redis.wire import Access, Link
 
 
 class Server(NamedTuple):
@@ -143,7 +146,7 @@ class SentinelServers:
         asked = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._service)
         for number, sentinel in enumerate(list(self._sentinels)):
             # One that hangs must not use up the others' time.
-            share = Deadline(deadline.left / (len(self._sentinels) - number))
+            share = deadline.share(len(self._sentinels) - number)
             try:
                 (reply,) = sentinel.exchange([asked], share)
             except ConnectionError:
@@ -218,7 +221,7 @@ class ClusterServers:
         candidates = list(dict.fromkeys(known))
         random.shuffle(candidates)
         for number, address in enumerate(candidates):
-            share = Deadline(deadline.left / (len(candidates) - number))
+            share = deadline.share(len(candidates) - number)
             try:
                 (reply,) = self._pools.at(address).exchange([(b"CLUSTER", b"SLOTS")], share)
             except RedisError as error:
@@ -252,23 +255,22 @@ def _target(error: AskError) -> Address:
     return str(found.host), int(found.port)
 
 
-def open_servers(url: RedisUrl, patience: float) -> Servers:
+def open_servers(url: RedisUrl) -> Servers:
     """Return the servers that a URL names; nothing is connected yet.
 
-    Args:
-        url: the URL.
-        patience: how long (seconds) a server may take to answer.
+    Raises:
+        ConfigError: a file for TLS is none.
     """
+    secure = Secure(url.files) if url.tls else None
+    access = Access(url.login, secure, url.database)
 
     def make(address: Address) -> Pool:
-        greet = _must_be_master if url.topology is Topology.SENTINEL else None
-        return Pool(address, dict(url.options), patience, tls=url.tls, greet=greet)
+        return Pool(address, access, _must_be_master if url.topology is Topology.SENTINEL else None)
 
     if url.topology is Topology.CLUSTER:
         return ClusterServers(url.addresses, make)
     if url.topology is Topology.SENTINEL:
-        options = dict(url.sentinel_options)
-        sentinels = [Pool(address, options, patience, tls=url.tls) for address in url.addresses]
+        sentinels = [Pool(address, Access(url.sentinel_login, secure)) for address in url.addresses]
         return SentinelServers(url.service, sentinels, make)
     return SingleServer(make(url.addresses[0]))
 

@@ -28,6 +28,7 @@ from canister.record import (
 from canister.store.base import Edit, Known, Needed, Stored
 from canister.store.redis.asking import masters_of, run, run_on, servers_of
 from canister.store.redis.clock import ServerClock
+from canister.store.redis.deadline import Deadline
 from canister.store.redis.layout import (
     Command,
     Held,
@@ -39,9 +40,10 @@ from canister.store.redis.layout import (
     read_present,
     read_time,
 )
-from canister.store.redis.links import Deadline, Pool, Replies
+from canister.store.redis.links import Pool
 from canister.store.redis.servers import Server, open_servers
 from canister.store.redis.url import Topology, parse_url, show
+from canister.store.redis.wire import Replies
 from canister.store.transaction import check_size
 
 _PAGE = 100
@@ -86,7 +88,7 @@ class RedisStore:
         self._last = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._servers = open_servers(self._url, self._patience)
+        self._servers = open_servers(self._url)
         try:
             self._check_servers()
         except BaseException:

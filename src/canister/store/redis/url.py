@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from canister.errors import ConfigError
 
 _PORT = 6379
 _SENTINEL_PORT = 26379
-_FILES = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
+_FILES = ("ca", "cert", "key")
 _OPTIONS = (*_FILES, "allow_eviction", "sentinel_username", "sentinel_password")
 _FORMS = (
     "redis://[user:password@]host[:port][/db], redis+sentinel://host[:port],.../service[/db] or "
@@ -20,6 +20,13 @@ _FORMS = (
 
 Address = tuple[str, int]
 """Host and port of a server."""
+
+
+class Login(NamedTuple):
+    """Who asks to be let in; empty where nobody has to."""
+
+    username: str = ""
+    password: str = ""
 
 
 class Topology(StrEnum):
@@ -42,8 +49,10 @@ class RedisUrl:
         addresses: the server, the sentinels, or some nodes of the cluster.
         service: the name by which the sentinels know the server.
         tls: whether connections are TLS.
-        options: what connections to servers are made with.
-        sentinel_options: what connections to sentinels are made with.
+        files: the files for TLS, by the names of the options.
+        login: what the servers ask for.
+        database: the number of the database.
+        sentinel_login: what the sentinels ask for.
         allow_eviction: whether the servers may drop sessions when their memory is full.
     """
 
@@ -51,8 +60,10 @@ class RedisUrl:
     addresses: tuple[Address, ...]
     service: str
     tls: bool
-    options: Mapping[str, Any] = field(repr=False)
-    sentinel_options: Mapping[str, Any] = field(repr=False)
+    files: Mapping[str, str]
+    login: Login = field(repr=False)
+    database: int
+    sentinel_login: Login = field(repr=False)
     allow_eviction: bool
 
     def __str__(self) -> str:
@@ -90,15 +101,16 @@ def parse_url(text: str) -> RedisUrl:
             "redis:// names one server; for several it is redis+sentinel:// or redis+cluster://"
         )
     port = _SENTINEL_PORT if topology is Topology.SENTINEL else _PORT
-    service, db = _path(parts, topology)
-    secure = {name: query[option] for option, name in _FILES.items() if option in query}
+    service, database = _path(parts, topology)
     return RedisUrl(
         topology,
         tuple(_address(place, port) for place in places.split(",")),
         service,
         tls,
-        {**_login(*user.partition(":")[::2]), **secure, "db": db},
-        {**_login(query.get("sentinel_username", ""), query.get("sentinel_password", "")), **secure},
+        {option: query[option] for option in _FILES if option in query},
+        Login(*map(unquote, user.partition(":")[::2])),
+        database,
+        Login(query.get("sentinel_username", ""), query.get("sentinel_password", "")),
         query.get("allow_eviction") == "yes",
     )
 
@@ -107,10 +119,6 @@ def show(address: Address) -> str:
     """Return an address as text."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _login(username: str, password: str) -> dict[str, Any]:
-    return {"username": unquote(username) or None, "password": unquote(password) or None}
 
 
 def _address(place: str, port: int) -> Address:
@@ -144,7 +152,7 @@ def _check_options(query: Mapping[str, str], topology: Topology, *, tls: bool) -
         raise ConfigError("allow_eviction in the URL of Redis is 'yes' or 'no'")
     if topology is not Topology.SENTINEL and any(name.startswith("sentinel_") for name in query):
         raise ConfigError("sentinel_username and sentinel_password are for redis+sentinel:// only")
-    for option in _FILES.keys() & query.keys():
+    for option in (option for option in _FILES if option in query):
         if not tls:
             raise ConfigError(f"{option} in the URL of Redis is for TLS; the scheme is then rediss://")
         if not Path(query[option]).is_file():
