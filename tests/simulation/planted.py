@@ -19,7 +19,7 @@ from canister.replication.fetches import Fetches
 from canister.replication.link import Link
 from canister.replication.messages import Root
 from canister.sessions.lookup import Lookup
-from canister.store import transaction
+from canister.store import transaction, turn
 from canister.store.base import Change, LogEntry
 from canister.store.memory import MemoryStore
 from canister.store.transaction import Row, Transaction
@@ -77,6 +77,11 @@ def r5_node_id_kept_after_a_roll_back() -> AbstractContextManager[Any]:
         self.store = self._saved[name].copy()
 
     return patch.object(MemoryDisk, "restore", restore)
+
+
+def r5_commits_note_no_stamp_outside_the_database() -> AbstractContextManager[Any]:
+    """Nothing but the database itself knows how far its history got."""
+    return patch.object(turn, "note_stamp", lambda lock, stamp: None)
 
 
 def r6_released_row_by_row() -> AbstractContextManager[Any]:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -160,9 +162,9 @@ def what_comes_back_is_served_to_nobody_in_part() -> None:
     assert keys(a) == {"k1", "k2"}
 
 
-def who_lost_commits_goes_on_as_somebody_else() -> None:
+def who_lost_commits_goes_on_as_somebody_else(directory: Path | None = None) -> None:
     """R5: a node that was rolled back does not draw versions again that others have heard of."""
-    cluster = Cluster(2, seed=7, config=TINY)
+    cluster = Cluster(2, seed=7, config=TINY, directory=directory)
     a, b = cluster.nodes.values()
     cluster.run(3)
     a.disk.save("before")
@@ -179,11 +181,19 @@ def who_lost_commits_goes_on_as_somebody_else() -> None:
     cluster.network.heal()
     cluster.run(4)
     assert reader.read(cluster, b)
+    cluster.close()
+
+
+def a_backup_copied_over_the_files_is_noticed() -> None:
+    """R5: the same on real files, where the database that is put back stays the same file."""
+    with TemporaryDirectory() as directory:
+        who_lost_commits_goes_on_as_somebody_else(Path(directory))
 
 
 STORIES: dict[Callable[[], None], planted.Plant] = {
     purge_waits_for_all_members: planted.r13_purge_without_the_gate,
     who_lost_commits_goes_on_as_somebody_else: planted.r5_node_id_kept_after_a_roll_back,
+    a_backup_copied_over_the_files_is_noticed: planted.r5_commits_note_no_stamp_outside_the_database,
     an_old_backup_brings_nothing_back: planted.r14_retention_follows_what_shortens,
     what_comes_back_is_served_to_nobody_in_part: planted.r20_what_comes_back_is_not_committed_anew,
     who_forgets_vouches_for_nothing: planted.r19_forgetting_keeps_what_was_heard,

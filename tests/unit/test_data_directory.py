@@ -19,7 +19,7 @@ from canister.errors import (
     StoreError,
 )
 from canister.record import NodeId
-from canister.store import datadir
+from canister.store import datadir, history
 from canister.store.connections import explain
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import PEER, put, values
@@ -49,7 +49,7 @@ def reboot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def start_anew() -> None:
         boot = next(boots)
-        monkeypatch.setattr(datadir, "_boot_id", lambda: boot)
+        monkeypatch.setattr(history, "boot_id", lambda: boot)
 
     start_anew()
     return start_anew
@@ -57,7 +57,7 @@ def reboot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def test_boot_id() -> None:
     """The boot id is the machine's, the same at every call."""
-    assert datadir._boot_id() == datadir._boot_id() != ""
+    assert history.boot_id() == history.boot_id() != ""
 
 
 def test_same_node(tmp_path: Path) -> None:
@@ -93,6 +93,101 @@ def test_copy_of_a_running_node(tmp_path: Path) -> None:
     assert values(copy, b"s") == {"k": b"1"}
     original.close()
     copy.close()
+
+
+def number(file: Path) -> int:
+    return file.stat().st_ino
+
+
+@pytest.mark.parametrize("config", [NORMAL, FULL], ids=["normal", "full"])
+def test_backup_copied_over_the_database(tmp_path: Path, config: Config) -> None:
+    """R5: it is the same file in the same boot, and yet another history: commits are gone from it."""
+    database, backup = tmp_path / "node" / "canister.db", tmp_path / "backup.db"
+    node = used(tmp_path / "node", config)
+    shutil.copy2(database, backup)
+    before = number(database)
+    assert used(tmp_path / "node", config) == node
+    shutil.copy2(backup, database)
+    assert number(database) == before
+    store = SqliteStore(tmp_path / "node", config)
+    assert store.node != node
+    assert store.heard_of(node) == 0, "what the old history went on to write is not vouched for"
+    assert values(store, b"s") == {"k": b"1"}
+    store.close()
+    assert node_of(tmp_path / "node", config) == store.node, "once is enough"
+
+
+def test_backup_copied_over_what_a_kill_left(tmp_path: Path) -> None:
+    """R5: so it is when the last process was killed, with the write-ahead log put back as well."""
+    killed = SqliteStore(tmp_path / "node", NORMAL)
+    put(killed, b"s", k=b"1")
+    shutil.copytree(tmp_path / "node", tmp_path / "backup")
+    put(killed, b"s", k=b"2")
+    shutil.copytree(tmp_path / "node", tmp_path / "left")  # a kill ends no connection
+    for backup, keeps in (("left", True), ("backup", False)):
+        killed.close()
+        for name in ("canister.db", "canister.db-wal"):
+            shutil.copyfile(tmp_path / backup / name, tmp_path / "node" / name)
+        again = SqliteStore(tmp_path / "node", NORMAL)
+        assert (again.node == killed.node) is keeps
+        assert values(again, b"s") == {"k": b"2" if keeps else b"1"}
+        again.close()
+
+
+def test_the_present_state_copied_over_the_database(tmp_path: Path) -> None:
+    """Where no commit is lost it is the same history."""
+    node = used(tmp_path)
+    shutil.copy2(tmp_path / "canister.db", tmp_path / "backup")
+    shutil.copy2(tmp_path / "backup", tmp_path / "canister.db")
+    assert node_of(tmp_path) == node
+
+
+def test_directory_copied_over_itself(tmp_path: Path) -> None:
+    """R5: a backup of the whole directory brings all files back, also those that note how far it got."""
+    node = used(tmp_path / "node")
+    shutil.copytree(tmp_path / "node", tmp_path / "backup", copy_function=shutil.copy2)
+    numbers = {file.name: number(file) for file in (tmp_path / "node").iterdir()}
+    assert used(tmp_path / "node") == node
+    for file in (tmp_path / "backup").iterdir():
+        shutil.copy2(file, tmp_path / "node")
+    assert {file.name: number(file) for file in (tmp_path / "node").iterdir()} == numbers
+    assert node_of(tmp_path / "node") != node
+
+
+def test_directory_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R5: the files that were put in the place of deleted ones may have been given their numbers."""
+    monkeypatch.setattr(history, "_file_of", lambda database: "the same")
+    node = used(tmp_path / "node")
+    shutil.copytree(tmp_path / "node", tmp_path / "backup", copy_function=shutil.copy2)
+    shutil.rmtree(tmp_path / "node")
+    shutil.copytree(tmp_path / "backup", tmp_path / "node", copy_function=shutil.copy2)
+    assert node_of(tmp_path / "node") != node
+
+
+def test_nobody_becomes_another_node_beside_one_that_runs(tmp_path: Path) -> None:
+    """A directory whose owner is set anew is looked at when nobody uses it any more."""
+    first = SqliteStore(tmp_path, NORMAL)
+    tmp_path.joinpath("use.lock").chmod(0o640)
+    tmp_path.joinpath("use.lock").chmod(0o600)
+    second = SqliteStore(tmp_path, NORMAL)
+    assert second.node == first.node
+    first.close()
+    assert node_of(tmp_path) == second.node
+    second.close()
+    third = node_of(tmp_path)
+    assert third != first.node
+    assert node_of(tmp_path) == third
+
+
+def test_database_replaced_while_it_is_in_use(tmp_path: Path) -> None:
+    """A process does not write to two files: a new connection would be one to another history."""
+    used(tmp_path / "a")
+    used(tmp_path / "b")
+    store = SqliteStore(tmp_path / "a", NORMAL)
+    tmp_path.joinpath("b", "canister.db").rename(tmp_path / "a" / "canister.db")
+    with pytest.raises(StoreError, match=r"replaced while it was in use; stop all processes"):
+        put(store, b"s", k=b"2")
+    store.close()
 
 
 def test_power_cut_in_normal(tmp_path: Path, reboot: Callable[[], None]) -> None:

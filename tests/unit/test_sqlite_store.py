@@ -174,7 +174,8 @@ def test_files_are_private(store: SqliteStore, directory: Path) -> None:
     put(store, b"s", k=b"1")
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
-    assert modes == dict.fromkeys(["canister.db", "canister.db-shm", "canister.db-wal", "write.lock"], 0o600)
+    names = ["canister.db", "canister.db-shm", "canister.db-wal", "use.lock", "write.lock"]
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 def test_opened_by_many_at_once(directory: Path, opener: Opener) -> None:

@@ -45,8 +45,8 @@ def canister(directory: Path, clock: ManualClock) -> Iterator[Canister]:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Return all files but the lock, which holds nothing."""
-    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "write.lock"}
+    """Return all files but the locks, which hold no sessions."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.suffix != ".lock"}
 
 
 def test_values_of_every_type(canister: Canister) -> None:

@@ -42,12 +42,13 @@ class Cursor(Protocol):
 
 
 class Handle:
-    """A connection and its typed ``execute(sql, parameters)``."""
+    """A connection, its typed ``execute(sql, parameters)``, and the stamp its transaction has drawn."""
 
-    __slots__ = ("connection", "execute")
+    __slots__ = ("connection", "execute", "stamp")
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
+        self.stamp = 0
         self.execute = cast("Callable[..., Cursor]", connection.execute)
 
 
@@ -96,6 +97,7 @@ class Pool:
     def __init__(self, path: Path, *, full: bool) -> None:
         self._path = path
         self._full = full
+        self._file = _number(path)
         self._idle: list[Handle] = []
         self._gate = threading.Condition()
         self._opened = 0
@@ -176,6 +178,11 @@ class Pool:
                     "the process forked while another thread was using the store; "
                     "open a new Canister in the child"
                 )
+            if _number(self._path) not in (None, self._file):
+                raise StoreError(
+                    f"{self._path} was replaced while it was in use; stop all processes of this node, "
+                    "then start them again"
+                )
             try:
                 handle = connect(self._path, full=self._full)
             except apsw.Error as error:
@@ -193,6 +200,15 @@ class Pool:
             while True:
                 self._idle.pop().connection.close()
                 self._opened -= 1
+
+
+def _number(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # to open it says more
+    return status.st_dev, status.st_ino
 
 
 def pending_frames(database: Path) -> int:

@@ -3,13 +3,10 @@
 import fcntl
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import apsw
 
@@ -22,7 +19,8 @@ from canister.errors import (
     StoreError,
 )
 from canister.record import NodeId
-from canister.store.connections import Handle, connect, explain, retrying
+from canister.store.connections import connect, explain, retrying
+from canister.store.history import Use, incarnate, set_meta
 from canister.store.peeking import peek
 
 FORMAT = 1
@@ -38,6 +36,7 @@ class DataDir:
         self.path = path.resolve()
         self.database = self.path / "canister.db"
         self.write_lock = self.path / "write.lock"
+        self.use = Use(self.path / "use.lock")
         self.agent_lock = self.path / "agent.lock"
         self.control_socket = self.path / "agent.sock"
         self.wake_socket = self.path / "wake.sock"
@@ -55,14 +54,24 @@ class DataDir:
             ConfigError: the directory belongs to another cluster.
         """
         self._make()
-        with self._locked():
+        with self._locked() as lock:
             if not self.database.exists():
                 self._create(config)
             self._check_header()
             try:
-                return self._incarnate(config, draw)
+                self.use.begin()
+                node = self._incarnate(config, draw, lock)
+                self.use.share()
             except apsw.Error as error:
+                self.use.end()
                 raise explain(error, self.database) from error
+            except OSError as error:
+                self.use.end()
+                raise StoreError(f"{error.filename or self.path} cannot be used: {error.strerror}") from error
+            except BaseException:
+                self.use.end()
+                raise
+            return node
 
     def _make(self) -> None:
         try:
@@ -75,14 +84,14 @@ class DataDir:
             )
 
     @contextmanager
-    def _locked(self) -> Generator[None, None, None]:
+    def _locked(self) -> Generator[int, None, None]:
         try:
             handle = os.open(self.write_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"{self.write_lock} cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+            yield handle
         finally:
             os.close(handle)
 
@@ -104,7 +113,7 @@ class DataDir:
                 handle.execute(files("canister.store").joinpath("schema.sql").read_text("utf-8"))
                 handle.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 handle.execute(f"PRAGMA user_version={FORMAT}")
-                _set_meta(handle, "cluster", config.cluster)
+                set_meta(handle, "cluster", config.cluster)
             handle.connection.close()
             fresh.rename(self.database)
         except apsw.Error as error:
@@ -149,57 +158,20 @@ class DataDir:
         (pages,) = struct.unpack_from(">I", header, _PAGES_AT)
         return bool(self.database.stat().st_size >= pages * (65536 if size == 1 else size))
 
-    def _incarnate(self, config: Config, draw: Callable[[], NodeId]) -> NodeId:
-        """Return the node id; a new one where the history may not be the one this id began.
-
-        Versions name a commit for ever, so an id must not be used again for another history: not
-        after a power cut that may have lost the last commits, nor in a copy of the directory.
-        """
+    def _incarnate(self, config: Config, draw: Callable[[], NodeId], lock: int) -> NodeId:
         handle = connect(self.database, full=True)
         try:
             # Closing must not write: the database may be refused.
             handle.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             if handle.connection.pragma("user_version") > FORMAT:  # still in the write-ahead log
                 raise NewerFormatError(f"{self.database} was written by a newer release; upgrade Canister")
-            meta: dict[str, Any] = dict(handle.execute("SELECT key, value FROM meta").fetchall())
-            if meta.get("cluster") != config.cluster:
+            found = handle.execute("SELECT value FROM meta WHERE key = 'cluster'").fetchone()
+            cluster = found[0] if found else None
+            if cluster != config.cluster:
                 raise ConfigError(
-                    f"{self.path} belongs to cluster {meta.get('cluster')!r}, not {config.cluster!r}; "
+                    f"{self.path} belongs to cluster {cluster!r}, not {config.cluster!r}; "
                     "set cluster to that name or choose another directory"
                 )
-            status = self.database.stat()
-            now = {
-                "file": f"{status.st_dev}:{status.st_ino}",
-                "boot": _boot_id(),
-                "durability": config.durability,
-            }
-            same_file = meta.get("file") == now["file"]
-            same_boot = meta.get("boot") == now["boot"]
-            if same_file and same_boot and meta["durability"] == "normal":
-                now["durability"] = "normal"  # commits of this boot may be unsynced, whoever opens next
-            known = meta.get("node")
-            if known is None or not same_file or not (same_boot or meta["durability"] == "full"):
-                known = draw()
-                with handle.connection:
-                    _set_meta(handle, "node", known)
-                    handle.execute("DELETE FROM log WHERE stamp < (SELECT max(stamp) FROM log)")
-                    handle.execute("UPDATE log SET changes = x'90'")
-            if any(meta.get(key) != value for key, value in now.items()):
-                with handle.connection:
-                    for key, value in now.items():
-                        _set_meta(handle, key, value)
-            return NodeId(known)
+            return incarnate(handle, self.database, config, draw, self.use, lock)
         finally:
             handle.connection.close()
-
-
-def _set_meta(handle: Handle, key: str, value: Any) -> None:
-    handle.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
-
-
-def _boot_id() -> str:
-    """Return what changes whenever the machine starts."""
-    if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

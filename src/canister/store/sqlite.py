@@ -1,8 +1,6 @@
 """The default store: one SQLite database in WAL mode, shared by all processes of a node."""
 
-import fcntl
 import os
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import starmap
@@ -16,7 +14,6 @@ from canister.clock import Clock, SystemClock
 from canister.config import Config, Policy
 from canister.edits import LONGEST
 from canister.errors import StoreError
-from canister.forks import watch_forks
 from canister.life import NEVER
 from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, new_node_id, user_of
 from canister.store.base import (
@@ -34,6 +31,7 @@ from canister.store.base import (
 from canister.store.connections import Cursor, Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.transaction import Row, Scope, Transaction
+from canister.store.turn import WriteTurn
 
 T = TypeVar("T")
 
@@ -75,6 +73,7 @@ class _SqliteRows:
     """The primitive acts of a transaction, on one connection."""
 
     def __init__(self, handle: Handle, node: NodeId) -> None:
+        self._handle = handle
         self._execute = handle.execute
         self._node = node
         self._indexed: dict[bytes, tuple[int, bytes | None]] = {}
@@ -111,6 +110,7 @@ class _SqliteRows:
 
     def append(self, entry: LogEntry) -> None:
         self._execute(_APPEND, (entry.stamp, _changes_encoder.encode(entry.changes)))
+        self._handle.stamp = entry.stamp
 
     def vouch(self, node: NodeId, stamp: int, now: int) -> None:
         if node == self._node:
@@ -180,7 +180,7 @@ class SqliteStore:
         self._node = self.files.open(config, draw)
         self._scope = Scope(self._node, config.cluster.encode(), Policy.of(config).drift, config.max_session)
         self._pool = Pool(self.files.database, full=config.durability == "full")
-        self._turn = _WriteTurn(self.files.write_lock)
+        self._turn = WriteTurn(self.files.write_lock)
 
     @property
     def node(self) -> NodeId:
@@ -221,6 +221,7 @@ class SqliteStore:
     def close(self) -> None:
         self._pool.close()
         self._turn.close()
+        self.files.use.end()
 
     def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
         return self._write(lambda handle: self._transaction(handle).merge(batch, heard))
@@ -341,9 +342,12 @@ class SqliteStore:
             handle = self._pool.take()
             try:
                 handle.execute("BEGIN IMMEDIATE")
+                handle.stamp = 0
                 try:
                     done = act(handle)
                     handle.execute("COMMIT")
+                    if handle.stamp:
+                        self._turn.note(handle.stamp)
                 except BaseException:
                     if handle.connection.in_transaction:
                         handle.execute("ROLLBACK")
@@ -356,57 +360,6 @@ class SqliteStore:
 
     def _transaction(self, handle: Handle) -> Transaction:
         return Transaction(_SqliteRows(handle, self._node), self._scope, self._clock.now())
-
-
-class _WriteTurn:
-    """Queues the writers of all processes on a kernel file lock.
-
-    SQLite's own waiting polls, and whoever polls at the wrong moment starves.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._mutex = threading.Lock()
-        self._handle: int | None = None
-        watch_forks(self)
-
-    def __enter__(self) -> None:
-        self._mutex.acquire()
-        try:
-            if self._handle is None:
-                self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
-        except OSError as error:
-            self._mutex.release()
-            raise StoreError(f"{self._path} cannot be locked: {error.strerror}") from error
-        except BaseException:
-            self._mutex.release()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            fcntl.flock(self._handle, fcntl.LOCK_UN)
-        self._mutex.release()
-
-    def close(self) -> None:
-        with self._mutex:
-            self._close_handle()
-
-    def before_fork(self) -> None:
-        # A lock taken on a handle the child inherits would be the child's as well.
-        self._mutex.acquire()
-        self._close_handle()
-
-    def after_fork(self, *, child: bool) -> None:
-        if child:
-            self._mutex = threading.Lock()
-        else:
-            self._mutex.release()
-
-    def _close_handle(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
 
 
 def _last_stamp(execute: Callable[..., Cursor]) -> int:

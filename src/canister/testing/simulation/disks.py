@@ -46,7 +46,7 @@ class Disk(Protocol):
         ...
 
     def restore(self, name: str) -> None:
-        """Put a saved state in place: another history, which must not go on under the same node id."""
+        """Put a saved state in place; where commits are lost by it, the node must not keep its id."""
         ...
 
     def erase(self) -> None:
@@ -95,8 +95,10 @@ class MemoryDisk:
         return all(store.whole(session) == whole for store in self._saved.values())
 
     def restore(self, name: str) -> None:
-        """Go on with a copy of a copy, under a new node id."""
-        self.store = self._saved[name].copy(node=self._draw())
+        """Go on with a copy of a copy, under a new node id if commits are lost by it."""
+        saved = self._saved[name]
+        is_behind = saved.last_stamp() < self.store.last_stamp()
+        self.store = saved.copy(node=self._draw() if is_behind else None)
 
     def erase(self) -> None:
         """Go on with an empty store under a new node id."""
@@ -113,8 +115,8 @@ class MemoryDisk:
 class SqliteDisk:
     """Data in a data directory. It is the product that tells another history by its files.
 
-    Each state that is put in place gets a directory of its own, and none is deleted before the end:
-    the number of a deleted file may be given to the next one.
+    A saved state is copied over the files in place. Whoever begins anew gets another directory, and none
+    is deleted before the end: the number of a deleted file may be given to the next one.
 
     Args:
         directory: where the data directories go.
@@ -166,11 +168,13 @@ class SqliteDisk:
         return True
 
     def restore(self, name: str) -> None:
-        """Go on with a copy of a copy."""
+        """Copy a copy over the files of the database, which stay the same files."""
         copy, _ = self._saved[name]
+        path = self.store.files.path
         self.close()
-        path = self._fresh()
-        shutil.copytree(copy, path)
+        for file in ("canister.db", "canister.db-wal"):
+            shutil.copyfile(copy / file, path / file)
+        path.joinpath("canister.db-shm").unlink(missing_ok=True)
         self._open(path)
 
     def erase(self) -> None:

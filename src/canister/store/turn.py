@@ -1,0 +1,72 @@
+"""Whose turn it is to write: one after the other, over all threads and processes of a node."""
+
+import contextlib
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+from canister.errors import StoreError
+from canister.forks import watch_forks
+from canister.store.history import note_stamp
+
+
+class WriteTurn:
+    """Queues the writers of all processes on a kernel file lock.
+
+    SQLite's own waiting polls, and whoever polls at the wrong moment starves.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mutex = threading.Lock()
+        self._handle: int | None = None
+        watch_forks(self)
+
+    def __enter__(self) -> None:
+        self._mutex.acquire()
+        try:
+            if self._handle is None:
+                self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+        except OSError as error:
+            self._mutex.release()
+            raise StoreError(f"{self._path} cannot be locked: {error.strerror}") from error
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+        self._mutex.release()
+
+    def note(self, stamp: int) -> None:
+        """Keep the stamp of what was committed in this turn, outside the database."""
+        assert self._handle is not None, "it is this writer's turn"
+        # The commit is done and stands. A stamp too low hides that a backup was put in place, no more.
+        with contextlib.suppress(OSError):
+            note_stamp(self._handle, stamp)
+
+    def close(self) -> None:
+        """Wait for the writer whose turn it is, and release the file."""
+        with self._mutex:
+            self._close_handle()
+
+    def before_fork(self) -> None:
+        """Keep others from writing until the fork is done."""
+        # A lock taken on a handle the child inherits would be the child's as well.
+        self._mutex.acquire()
+        self._close_handle()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Let others write again."""
+        if child:
+            self._mutex = threading.Lock()
+        else:
+            self._mutex.release()
+
+    def _close_handle(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
