@@ -3,7 +3,8 @@
 # Tried in this order; the first that runs, is 3.11 or newer and can make a virtual environment is
 # taken. Each is really run: a name on PATH may be a shim for an interpreter that is not there.
 PYTHON ?= python3.13 python3.12 python3.11 python3
-SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+OLDEST = 3.11
+SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < tuple(map(int, "$(OLDEST)".split("."))))
 
 BIN = .venv/bin
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check
@@ -11,7 +12,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 # pyright: use the version that its wheel carries; do not ask the network for a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help test demo lint format types check network soak coverage lock clean
+.PHONY: help test demo lint format types check django6 network soak coverage lock clean
 .PHONY: bench bench-smoke
 SEEDS ?= 20000
 # Names of benchmarks, all by default; BENCH takes further options: make bench ONLY=join BENCH=--large
@@ -27,6 +28,7 @@ help:
 	@echo "make format    rewrite the code as ruff wants it"
 	@echo "make types     mypy and pyright, both strict"
 	@echo "make check     lint, types and test"
+	@echo "make django6   run the tests of the Django adapter under Django 6, if there is a Python 3.12 or newer"
 	@echo "make network   run the tests on three hosts in network namespaces, a cut of a minute included (as root)"
 	@echo "make soak      run SEEDS=20000 simulated clusters and report what happened in them"
 	@echo "make bench     measure everything beside Redis and other rivals; ONLY=name for one benchmark"
@@ -54,6 +56,17 @@ types: .venv/.ready
 	$(BIN)/pyright
 
 check: lint types test
+
+# Django 6 needs Python 3.12, which need not be the one that .venv has, nor be on PATH.
+django6: PYTHON = python3.13 python3.12 $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[2-9].*/bin/python3)
+django6: OLDEST = 3.12
+django6: .venv/.ready
+	@$(TRY_PYTHON); \
+	if [ -z "$$python" ]; then \
+		echo "Not tested under Django 6: no Python $(OLDEST) or newer with venv was found (tried: $(PYTHON))."; \
+	else \
+		$(BIN)/nox --session django6 --reuse-venv yes --force-python "$$(command -v "$$python")"; \
+	fi
 
 network: .venv/.ready
 	@CANISTER_LONG_FAULTS=1 $(BIN)/python -m pytest tests/fault/test_namespaces.py
@@ -98,13 +111,17 @@ clean:
 	rm -rf build dist htmlcov .coverage .coverage.*
 	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-define FIND_PYTHON
+define TRY_PYTHON
 set -e; python=; \
 for candidate in $(PYTHON); do \
 	if "$$candidate" -c '$(SUITABLE)' 2>/dev/null; then python=$$candidate; break; fi; \
-done; \
+done
+endef
+
+define FIND_PYTHON
+$(TRY_PYTHON); \
 if [ -z "$$python" ]; then \
-	echo "No Python 3.11 or newer with venv was found (tried: $(PYTHON))." >&2; \
+	echo "No Python $(OLDEST) or newer with venv was found (tried: $(PYTHON))." >&2; \
 	echo "Install one, or name yours: make test PYTHON=/path/to/python3" >&2; \
 	exit 1; \
 fi

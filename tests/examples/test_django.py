@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.examples.shopping import go_shopping
 from tests.integration.cluster import eventually, free_port
 
 pytestmark = pytest.mark.integration
@@ -78,16 +79,8 @@ def test_the_shop(tmp_path: Path) -> None:
                     return False
 
             eventually(answers, 30.0, "the shop")
-            client.post("/cart/tea")
-            client.post("/cart/tea")
-            client.post("/log-in/ann")
-            assert client.get("/").json() == {"user": "ann", "cart": {"tea": 2}}
-            (device,) = client.get("/devices").json()
-            assert client.post(f"/devices/{device['handle']}/end").json() == {"ended": True}
-            assert client.get("/").json() == {"user": "", "cart": {}}
-            client.post("/log-in/ann")
-            client.post("/log-out")
-            assert client.get("/devices").status_code == 302
+            with httpx.Client(base_url=client.base_url, trust_env=False) as phone:
+                go_shopping(client, phone)
     finally:
         shop.terminate()
         shop.wait(20)

@@ -3,13 +3,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.cluster import Cluster, running_cluster
+from tests.integration.cluster import Cluster, free_port, running_cluster
+
+from canister import Canister
+from canister.testing.clock import ManualClock
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Return a cluster without nodes; what it starts ends with the test."""
     yield from running_cluster(tmp_path)
+
+
+@pytest.fixture
+def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
+    """A node of a cluster whose only other member cannot be reached."""
+    settings = {"listen": f"127.0.0.1:{free_port()}", "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
+    with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
+        assert canister.node.store.doubts() > 0
+        yield canister
 
 
 @pytest.fixture

@@ -15,6 +15,12 @@ def address() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
+def last_write(node: Canister) -> int:
+    """Return the stamp of a node's last commit, 0 before the first. The log itself is trimmed meanwhile."""
+    with node.node.store.snapshot() as snapshot:
+        return snapshot.last_stamp()
+
+
 @contextmanager
 def open_pair(directory: Path, **settings: Any) -> Iterator[tuple[Canister, Canister]]:
     """Open two nodes and link them. Without settings for it they are compared at link-up only."""

@@ -2,9 +2,8 @@
 
 import asyncio
 import importlib
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from aiohttp import ClientResponse, DummyCookieJar, WSMsgType, WSServerHandshakeError, web
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp_session import get_session, new_session
+from tests.integration.local import last_write
 
 from canister import Canister, ConfigError, SessionDestroyedError
 from canister.integrations.aiohttp import CanisterStorage, hold_session, session_of, setup
@@ -35,27 +35,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
-
-
-@pytest.fixture
-def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    """A node of a cluster whose only other member cannot be reached."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as one:
-        listen = f"127.0.0.1:{one.getsockname()[1]}"
-    settings = {"listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
-    with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
-        yield canister
 
 
 def with_cookie(value: str) -> dict[str, str]:
@@ -160,23 +139,18 @@ ROUTES = [
 ]
 
 
-def log_of(canister: Canister) -> list[Any]:
-    with canister.node.store.snapshot() as snapshot:
-        return snapshot.log(0)
-
-
 async def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
     canister: Canister, clock: ManualClock
 ) -> None:
     async with browsing(canister) as browser:
         await browser.ask("POST", "/put", json={"a": 1})
-        before = log_of(canister)
+        before = last_write(canister)
         clock.advance(timedelta(minutes=10))
         for path in ("/untouched", "/asked-for"):
             response = await browser.ask("GET", path)
             assert response.status == 200
             assert not {"Set-Cookie", "Vary", "Cache-Control"} & response.headers.keys()
-        assert log_of(canister) == before
+        assert last_write(canister) == before
 
 
 async def test_a_first_value_sends_the_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
@@ -367,7 +341,7 @@ async def test_another_storages_session_is_refused(canister: Canister) -> None:
 async def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cookie(
     cut_off: Canister, clock: ManualClock
 ) -> None:
-    token, before = token_of_elsewhere(clock), log_of(cut_off)
+    token, before = token_of_elsewhere(clock), last_write(cut_off)
     async with browsing(cut_off) as browser:
         response = await browser.ask("GET", "/", token=token)
         assert response.status == 200
@@ -378,7 +352,7 @@ async def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_th
     async with browsing(cut_off, when_behind="refuse") as browser:
         assert (await browser.ask("GET", "/", token=token)).status == 503
         assert (await browser.ask("GET", "/untouched", token=token)).status == 200
-    assert log_of(cut_off) == before
+    assert last_write(cut_off) == before
 
 
 async def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: Canister) -> None:

@@ -1,7 +1,6 @@
 """The typed dependencies, in HTTP and WebSocket routes of a FastAPI application."""
 
 import warnings
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,33 +9,26 @@ import pytest
 from fastapi import FastAPI, Form, WebSocket
 from starlette.exceptions import StarletteDeprecationWarning
 from starlette.websockets import WebSocketDisconnect
-from tests.integration.test_asgi import KEY, NAME, cut_off, token_of_elsewhere, with_cookie
+from tests.integration.test_asgi import KEY, NAME, token_of_elsewhere, with_cookie
 
-from canister import Canister
+from canister import Canister, ConfigError
 from canister.integrations.asgi import SessionMiddleware
-from canister.integrations.fastapi import CsrfProtected, CsrfToken, CurrentSession, CurrentUser
+from canister.integrations.fastapi import (
+    CsrfProtected,
+    CsrfToken,
+    CurrentManager,
+    CurrentSession,
+    CurrentUser,
+)
 from canister.testing.clock import ManualClock
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", StarletteDeprecationWarning)
     from starlette.testclient import TestClient, WebSocketDenialResponse
 
-__all__ = ["cut_off"]
-
 pytestmark = pytest.mark.integration
 
 HOST = "https://testserver"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
 
 
 def client_of(canister: Canister, **settings: Any) -> TestClient:
@@ -54,6 +46,10 @@ def client_of(canister: Canister, **settings: Any) -> TestClient:
     @app.get("/sync")
     def sync(user: CurrentUser, session: CurrentSession) -> list[Any]:
         return [user, session.handle is not None]
+
+    @app.post("/end-others")
+    def end_others(user: CurrentUser, session: CurrentSession, manager: CurrentManager) -> int:
+        return manager.users.end_all(user, keep=session.handle)
 
     @app.get("/form")
     async def form(token: CsrfToken) -> str:
@@ -104,6 +100,26 @@ def test_asking_for_the_user_counts_as_an_access(canister: Canister, clock: Manu
     for _ in range(5):
         clock.advance(timedelta(minutes=15))
         assert client.get("/me").json() == "ann"
+
+
+def test_a_user_can_end_their_other_sessions(canister: Canister) -> None:
+    laptop, phone = client_of(canister), client_of(canister)
+    for client in (laptop, phone):
+        client.post("/log-in/ann")
+    assert laptop.post("/end-others").json() == 1
+    assert phone.get("/me").status_code == 401
+    assert laptop.get("/me").json() == "ann"
+
+
+def test_without_the_middleware_it_says_what_to_add() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    def ask(manager: CurrentManager) -> None:
+        """Ask for the manager."""
+
+    with pytest.raises(ConfigError, match="SessionMiddleware"):
+        TestClient(app).get("/")
 
 
 def test_a_websocket_has_user_and_session(canister: Canister) -> None:

@@ -1,6 +1,5 @@
 """Sessions in Flask, with its test client, over a real canister."""
 
-import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, flash, get_flashed_messages, jsonify, request, session, stream_with_context
 from flask.testing import FlaskClient
+from tests.integration.local import last_write
 from werkzeug.exceptions import ServiceUnavailable
 
 from canister import Canister, CannotTellError, ConfigError, InvalidValueError, SessionError
@@ -24,28 +24,6 @@ pytestmark = pytest.mark.integration
 KEY = "key-0123456789-abcdefghijklmnopqrs"
 OTHER_KEY = "another-key-0123456789-abcdefghijk"
 NAME = "__Host-id"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
-
-
-@pytest.fixture
-def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    """A node of a cluster whose only other member cannot be reached."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{one.getsockname()[1]}"
-    settings = {"listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
-    with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
-        yield canister
 
 
 def make_app(canister: Canister | None, options: Any = None, **config: Any) -> Flask:
@@ -99,11 +77,6 @@ def token_in(client: FlaskClient) -> str:
     return cookie.value
 
 
-def log_of(canister: Canister) -> list[Any]:
-    with canister.node.store.snapshot() as snapshot:
-        return snapshot.log(0)
-
-
 def token_of_elsewhere(clock: ManualClock) -> str:
     return draft(KeyRing([KEY])).seal(make_version(clock.now(), NodeId(b"node-B.."))).text
 
@@ -117,10 +90,10 @@ def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
     client = client_of(make_app(canister))
     assert set(client.get("/plain").headers.keys()) == {"Content-Type", "Content-Length"}
     client.post("/put", json={"a": 1})
-    before = log_of(canister)
+    before = last_write(canister)
     clock.advance(timedelta(minutes=10))
     assert set(client.get("/plain").headers.keys()) == {"Content-Type", "Content-Length"}
-    assert log_of(canister) == before
+    assert last_write(canister) == before
 
 
 def test_a_first_value_sends_the_safe_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
@@ -211,9 +184,9 @@ def test_what_is_declared_not_modified_is_not_saved(canister: Canister) -> None:
 
     client = client_of(app)
     client.post("/put", json={"a": 1})
-    before = log_of(canister)
+    before = last_write(canister)
     assert client.post("/take-back/0").text == "False"
-    assert log_of(canister) == before
+    assert last_write(canister) == before
     assert client.post("/take-back/1").text == "True"
     assert client.get("/").json == {"a": 2, "b": 3}
 
@@ -281,7 +254,7 @@ def test_a_session_that_holds_nothing_but_permanence_is_not_stored(canister: Can
     app.before_request(lambda: setattr(session, "permanent", True))
     client = client_of(app)
     assert cookies_of(client.get("/plain")) == []
-    assert log_of(canister) == []
+    assert last_write(canister) == 0
     assert cookies_of(client.post("/put", json={"a": 1}))[0].endswith("; Max-Age=2592000")
 
 
@@ -294,9 +267,9 @@ def test_each_request_refreshes_a_permanent_session_once_per_touch_interval(
     clock.advance(timedelta(days=1))
     (cookie,) = cookies_of(client.get("/plain"))
     assert cookie.startswith(f"{NAME}={token_in(client)}; ")
-    before = log_of(canister)
+    before = last_write(canister)
     assert cookies_of(client.get("/plain")) == []
-    assert log_of(canister) == before
+    assert last_write(canister) == before
 
 
 def test_without_refresh_only_a_change_prolongs_a_permanent_session(
@@ -305,10 +278,10 @@ def test_without_refresh_only_a_change_prolongs_a_permanent_session(
     config: Any = {"SESSION_REFRESH_EACH_REQUEST": False, "PERMANENT_SESSION_LIFETIME": timedelta(days=20)}
     client = client_of(make_app(canister, **config))
     client.post("/put", json={"a": 1, "_permanent": True})
-    before = log_of(canister)
+    before = last_write(canister)
     clock.advance(timedelta(days=2))
     assert cookies_of(client.get("/plain")) == cookies_of(client.get("/")) == []
-    assert log_of(canister) == before
+    assert last_write(canister) == before
     assert cookies_of(client.post("/put", json={"a": 2}))[0].endswith("; Max-Age=1728000")
 
 
@@ -461,7 +434,7 @@ def test_what_cannot_be_stored_is_a_500_and_nothing_of_it_is_stored(
     assert response.status_code == 500
     assert len(commits) == 2, "the page of the error commits nothing again"
     assert cookies_of(response) == []
-    assert log_of(canister) == []
+    assert last_write(canister) == 0
 
 
 def test_an_error_of_the_application_keeps_what_was_written_as_flask_does(canister: Canister) -> None:

@@ -110,6 +110,18 @@ def test_a_log_in_and_a_log_out_are_in_the_users_list(client: FlaskClient, manag
     assert handles(manager, "ann") == []
 
 
+def test_the_client_is_recorded_where_the_application_wants_it(
+    app: Flask, client: FlaskClient, manager: SessionManager
+) -> None:
+    client.post("/login/ann", headers={"User-Agent": "Reader"})
+    (plain,) = manager.users.sessions("ann")
+    assert (plain.identity.address, plain.identity.agent) == (None, None)
+    app.config["CANISTER_RECORD_CLIENT"] = True
+    client.post("/login/ann", headers={"User-Agent": "Reader" * 100})
+    (recorded,) = manager.users.sessions("ann")
+    assert (recorded.identity.address, recorded.identity.agent) == ("127.0.0.1", ("Reader" * 100)[:256])
+
+
 def test_a_log_out_ends_the_session_for_good(app: Flask, client: FlaskClient) -> None:
     client.post("/put/cart/tea")
     client.post("/login/ann")

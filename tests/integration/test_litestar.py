@@ -2,12 +2,9 @@
 
 import importlib
 import logging
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +14,7 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.response import Stream
 from litestar.security.session_auth import SessionAuth
 from litestar.testing import TestClient
+from tests.integration.local import last_write
 
 from canister import Canister, CannotTellError, ConfigError
 from canister.integrations.litestar import CanisterSessionConfig, session_of
@@ -36,27 +34,6 @@ BASE = "https://testserver.local"
 AnyRequest = Request[Any, Any, Any]
 AnyWebSocket = WebSocket[Any, Any, Any]
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
-
-
-@pytest.fixture
-def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    """A node of a cluster whose only other member cannot be reached."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as one:
-        listen = f"127.0.0.1:{one.getsockname()[1]}"
-    settings = {"listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
-    with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
-        yield canister
 
 
 def token_of_elsewhere(clock: ManualClock) -> str:
@@ -125,23 +102,18 @@ async def log_out(request: AnyRequest) -> str:
 HANDLERS = [untouched, skipped, show, show_in_thread, show_id, put, append, log_in, log_out]
 
 
-def log_of(canister: Canister) -> list[Any]:
-    with canister.node.store.snapshot() as snapshot:
-        return snapshot.log(0)
-
-
 def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
     canister: Canister, clock: ManualClock
 ) -> None:
     client = client_of(canister)
     assert client.get("/untouched").headers.keys() == {"content-length", "content-type"}
     client.post("/put", json={"a": 1})
-    before = log_of(canister)
+    before = last_write(canister)
     clock.advance(timedelta(minutes=10))
     for path in ("/untouched", "/skipped"):
         assert client.get(path).headers.keys() == {"content-length", "content-type"}
     assert client.get("/skipped").json() is False
-    assert log_of(canister) == before
+    assert last_write(canister) == before
 
 
 def test_a_first_value_sends_the_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
@@ -297,22 +269,22 @@ def test_session_auth_empties_a_session_without_a_user(canister: Canister) -> No
     assert client.get("/public").json() == {"cart": "tea"}
     assert client.get("/me").status_code == 401
     assert client.get("/public").json() == {}
-    before = log_of(canister)
+    before = last_write(canister)
     assert client.get("/me").status_code == 401
-    assert log_of(canister) == before, "what is empty is not emptied again"
+    assert last_write(canister) == before, "what is empty is not emptied again"
 
 
 def test_session_auth_logs_nobody_out_where_the_node_cannot_tell(
     cut_off: Canister, clock: ManualClock
 ) -> None:
     client, _ = auth_client(cut_off)
-    before = log_of(cut_off)
+    before = last_write(cut_off)
     for settings in ({}, {"when_behind": "refuse"}):
         client, _ = auth_client(cut_off, **settings)
         response = client.get("/me", headers=with_cookie(token_of_elsewhere(clock)))
         assert response.status_code == 503
         assert "set-cookie" not in response.headers
-    assert log_of(cut_off) == before
+    assert last_write(cut_off) == before
 
 
 # Not knowing is not absence.
@@ -323,14 +295,14 @@ def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cook
 ) -> None:
     client = client_of(cut_off)
     cookie = with_cookie(token_of_elsewhere(clock))
-    before = log_of(cut_off)
+    before = last_write(cut_off)
     response = client.get("/", headers=cookie)
     assert (response.status_code, response.json()) == (200, {})
     assert "set-cookie" not in response.headers
     response = client.post("/put", json={"a": 1}, headers=cookie)
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
     assert "set-cookie" not in response.headers
-    assert log_of(cut_off) == before
+    assert last_write(cut_off) == before
 
 
 def test_what_a_handler_may_not_read_is_503_unless_the_application_handles_it(

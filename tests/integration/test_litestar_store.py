@@ -1,7 +1,6 @@
 """Litestar's store contract, and what a store on many nodes adds to it."""
 
 import string
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,17 +29,6 @@ DAY = timedelta(days=1)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
 
 
 @pytest.fixture

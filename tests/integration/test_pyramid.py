@@ -1,6 +1,5 @@
 """The session factory under Pyramid, over a real canister."""
 
-import socket
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.local import last_write
 
 from canister import Canister, ConfigError, SessionDestroyedError, SessionError
 from canister.record import NodeId, make_version
@@ -31,28 +31,6 @@ KEY = "key-0123456789-abcdefghijklmnopqrs"
 NAME = "__Host-id"
 END = CookieSettings().end()
 HTTPS = {"wsgi.url_scheme": "https", "HTTP_HOST": "testserver", "SERVER_PORT": "443"}
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
-
-
-@pytest.fixture
-def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    """A node of a cluster whose only other member cannot be reached."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{one.getsockname()[1]}"
-    settings = {"listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
-    with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
-        yield canister
 
 
 def show(request: Any) -> Any:
@@ -104,15 +82,10 @@ def token_of_elsewhere(clock: ManualClock) -> str:
     return draft(KeyRing([KEY])).seal(make_version(clock.now(), NodeId(b"node-B.."))).text
 
 
-def log_of(canister: Canister) -> list[Any]:
-    with canister.node.store.snapshot() as snapshot:
-        return snapshot.log(0)
-
-
 def test_an_untouched_request_writes_nothing_and_sends_no_cookie(canister: Canister) -> None:
     headers = client_of(canister).get("/untouched").headers
     assert not {"Set-Cookie", "Vary", "Cache-Control"} & set(headers)
-    assert log_of(canister) == []
+    assert last_write(canister) == 0
 
 
 def test_a_session_from_first_value_to_log_out(canister: Canister) -> None:
@@ -247,7 +220,7 @@ def test_an_exception_commits_nothing(canister: Canister) -> None:
 
     with pytest.raises(RuntimeError, match="view"):
         client_of(canister, fail=fail).get("/fail")
-    assert log_of(canister) == []
+    assert last_write(canister) == 0
 
 
 def test_a_save_that_comes_after_the_log_out_fails_and_brings_nothing_back(canister: Canister) -> None:

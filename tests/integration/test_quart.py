@@ -1,10 +1,8 @@
 """Sessions in Quart, with its test client, over a real canister."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +10,7 @@ from quart import Quart, Response, flash, get_flashed_messages, jsonify, request
 from quart.helpers import stream_with_context
 from quart.testing import WebsocketResponseError
 from quart.testing.connections import WebsocketDisconnectError
+from tests.integration.local import last_write
 
 from canister import Canister, CannotTellError, SessionError
 from canister.integrations.quart import CanisterSessions
@@ -55,28 +54,6 @@ class Client:
         return next((cookie.value for cookie in self.client.cookie_jar if cookie.name == NAME), None)
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
-
-
-@pytest.fixture
-def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    """A node of a cluster whose only other member cannot be reached."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{one.getsockname()[1]}"
-    settings = {"listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
-    with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
-        yield canister
-
-
 def make_app(canister: Canister, options: Any = None, **config: Any) -> Quart:
     app = Quart(__name__)
     app.config.update({"SECRET_KEY": KEY, "TESTING": True} | config)
@@ -107,11 +84,6 @@ def cookies_of(response: Any) -> list[str]:
     return response.headers.getlist("Set-Cookie")
 
 
-def log_of(canister: Canister) -> list[Any]:
-    with canister.node.store.snapshot() as snapshot:
-        return snapshot.log(0)
-
-
 def token_of_elsewhere(clock: ManualClock) -> str:
     return draft(KeyRing([KEY])).seal(make_version(clock.now(), NodeId(b"node-B.."))).text
 
@@ -129,12 +101,12 @@ def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
     client = Client(make_app(canister))
     assert cookies_of(client.get("/plain")) == []
     client.post("/put", json={"a": 1})
-    before = log_of(canister)
+    before = last_write(canister)
     clock.advance(timedelta(minutes=10))
     response = client.get("/plain")
     assert cookies_of(response) == []
     assert "Vary" not in response.headers
-    assert log_of(canister) == before
+    assert last_write(canister) == before
 
 
 def test_a_first_value_sends_the_safe_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
@@ -280,7 +252,7 @@ def test_what_cannot_be_stored_is_a_500_and_is_committed_once(
     assert response.status_code == 500
     assert len(commits) == 1
     assert cookies_of(response) == []
-    assert log_of(canister) == []
+    assert last_write(canister) == 0
 
 
 def test_what_cannot_be_told_is_a_503_that_leaves_the_cookie_alone(

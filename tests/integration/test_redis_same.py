@@ -69,11 +69,6 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def node(request: pytest.FixtureRequest, server: RedisServer, clock: ManualClock) -> Iterator[Canister]:
     """Yield sessions of the test's own, with the settings that the test's module has for them."""
     absolute = getattr(sys.modules[request.function.__module__], "ABSOLUTE", "30d")

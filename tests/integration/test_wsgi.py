@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ import bottle
 import falcon
 import falcon.testing
 import pytest
+from tests.integration.local import last_write
 
 from canister import Canister, CannotTellError, ConfigError, SessionDestroyedError, SessionError
 from canister.integrations.wsgi import SessionMiddleware, session_of
@@ -38,28 +38,6 @@ NAME = "__Host-id"
 END = CookieSettings().end()
 HTTPS = {"wsgi.url_scheme": "https", "HTTP_HOST": "testserver", "SERVER_PORT": "443"}
 PLAIN = [("Content-Type", "text/plain")]
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", clock=clock) as canister:
-        yield canister
-
-
-@pytest.fixture
-def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    """A node of a cluster whose only other member cannot be reached."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{one.getsockname()[1]}"
-    settings = {"listen": listen, "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
-    with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
-        yield canister
 
 
 def client_of(canister: Canister, app: WSGIApplication | None = None, **settings: Any) -> Client:
@@ -103,11 +81,6 @@ def token_of_elsewhere(clock: ManualClock) -> str:
     return draft(KeyRing([KEY])).seal(make_version(clock.now(), NodeId(b"node-B.."))).text
 
 
-def log_of(canister: Canister) -> list[Any]:
-    with canister.node.store.snapshot() as snapshot:
-        return snapshot.log(0)
-
-
 def served(app: WSGIApplication) -> tuple[str, list[tuple[str, str]], bytes]:
     """Return what a server sends that keeps the headers back until there is a body, as PEP 3333 has it."""
     sent, heads = [], []
@@ -131,10 +104,10 @@ def test_an_untouched_request_writes_nothing_and_sends_no_header(
     client = client_of(canister)
     assert client.get("/untouched").headerlist == PLAIN
     client.post("/?a=1")
-    before = log_of(canister)
+    before = last_write(canister)
     clock.advance(timedelta(minutes=10))
     assert client.get("/untouched").headerlist == PLAIN
-    assert log_of(canister) == before
+    assert last_write(canister) == before
 
 
 def test_a_first_value_sends_the_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
@@ -260,7 +233,7 @@ def test_a_body_without_headers_is_a_mistake_and_commits_nothing(canister: Canis
 
     with pytest.raises(AssertionError, match="before it called start_response"):
         client_of(canister, app).get("/")
-    assert log_of(canister) == []
+    assert last_write(canister) == 0
 
 
 def test_an_error_page_after_the_commit_still_carries_its_cookie(canister: Canister) -> None:
@@ -310,7 +283,7 @@ def test_an_exception_commits_nothing(canister: Canister) -> None:
     for app, message in ((call, "in the call"), (first_chunk, "in the first chunk")):
         with pytest.raises(RuntimeError, match=message):
             client_of(canister, app).get("/")
-    assert log_of(canister) == []
+    assert last_write(canister) == 0
 
 
 class Body:
@@ -409,7 +382,7 @@ def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cook
 ) -> None:
     client = client_of(cut_off)
     cookie = with_cookie(token_of_elsewhere(clock))
-    before = log_of(cut_off)
+    before = last_write(cut_off)
     for path in ("/", "/untouched"):
         assert "Set-Cookie" not in client.get(path, headers=cookie).headers
     response = client.post("/?a=1", headers=cookie, status=503)
@@ -418,7 +391,7 @@ def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cook
     assert "Set-Cookie" not in response.headers
     assert "cookie was left as it is" in response.text
     assert client.head("/?a=1", headers=cookie, status=503).body == b""
-    assert log_of(cut_off) == before
+    assert last_write(cut_off) == before
 
 
 def test_a_refusal_is_503_wherever_it_is_met_before_the_headers(

@@ -30,12 +30,6 @@ IDLE, INTERVAL, GRACE, ABSOLUTE = 20 * MINUTE, MINUTE, 60 * MINUTE, 30 * DAY
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    """Return the clock of the node under test."""
-    return ManualClock()
-
-
-@pytest.fixture
 def node(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     """Yield a node of its own with the default settings."""
     with Canister(tmp_path / "node", clock=clock) as node:

@@ -21,12 +21,6 @@ IDLE, INTERVAL, GRACE, ABSOLUTE = 20 * MINUTE, MINUTE, HOUR, 5 * DAY
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    """Return the clock of the node under test."""
-    return ManualClock()
-
-
-@pytest.fixture
 def node(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     """Yield a node of its own; nothing here needs its agent."""
     with Canister(tmp_path / "node", agent=False, clock=clock, absolute_lifetime=ABSOLUTE) as node:

@@ -20,12 +20,6 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    """Return the clock of the node under test."""
-    return ManualClock()
-
-
-@pytest.fixture
 def node(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     """Yield a node of its own with the default settings; nothing here needs its agent."""
     with Canister(tmp_path / "node", agent=False, clock=clock) as node:

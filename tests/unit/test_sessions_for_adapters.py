@@ -22,11 +22,6 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     with Canister(tmp_path / "data", agent=False, clock=clock, renewal_timeout="10m") as canister:
         yield canister

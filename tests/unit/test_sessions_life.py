@@ -29,11 +29,6 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "data"
 

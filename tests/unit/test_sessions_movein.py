@@ -39,11 +39,6 @@ class Book:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def book(clock: ManualClock) -> Book:
     return Book(clock)
 

@@ -28,11 +28,6 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     with Canister(tmp_path / "data", agent=False, clock=clock, listen="127.0.0.1:7499") as canister:
         yield canister

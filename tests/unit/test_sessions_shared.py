@@ -14,11 +14,6 @@ KEY = "key-0123456789-abcdefghijklmnopqrs"
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def manager(tmp_path: Path, clock: ManualClock) -> Iterator[SessionManager]:
     with Canister(tmp_path / "data", agent=False, clock=clock) as canister:
         yield SessionManager(canister, secret_keys=KEY)

@@ -19,11 +19,6 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     with Canister(tmp_path / "data", agent=False, clock=clock) as canister:
         yield canister

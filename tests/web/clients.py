@@ -1,11 +1,12 @@
-"""Many small HTTP clients, and the round-robin proxy between them and the nodes of a site."""
+"""Many small HTTP clients of a site."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from itertools import cycle
 from typing import Any, NamedTuple
+
+from tests.web.proxy import Proxy, exchange
 
 AT_ONCE = 200
 """So many requests are under way at the most."""
@@ -34,20 +35,12 @@ class Web:
         self.ports = ports
         self.refusals = 0
         self.requests = 0
-        self._next = cycle(ports)
         self._free = asyncio.Semaphore(AT_ONCE)
-        self._proxy: asyncio.Server | None = None
-
-    @property
-    def port(self) -> int:
-        """The proxy's port."""
-        assert self._proxy is not None
-        port: int = self._proxy.sockets[0].getsockname()[1]
-        return port
+        self._proxy = Proxy(ports)
 
     def client(self, cookies: Mapping[str, str] | None = None, *, node: int | None = None) -> "Client":
         """Return a client with a jar of its own, behind the proxy or at one node."""
-        return Client(self, self.port if node is None else self.ports[node], dict(cookies or {}))
+        return Client(self, self._proxy.port if node is None else self.ports[node], dict(cookies or {}))
 
     async def send(self, port: int, method: str, path: str, cookies: Mapping[str, str]) -> Answer:
         """Send one request and return the response."""
@@ -57,24 +50,13 @@ class Web:
         lines += ["Content-Length: 0"] if method == "POST" else []
         async with self._free:
             self.requests += 1
-            data = await _exchange(port, "\r\n".join([*lines, "", ""]).encode())
+            data = await exchange(port, "\r\n".join([*lines, "", ""]).encode())
         return _parse(data)
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            request = await reader.readuntil(b"\r\n\r\n")
-            writer.write(await _exchange(next(self._next), request))
-            await writer.drain()
-        except asyncio.CancelledError:
-            return  # the scenario failed; CPython 3.11 would log each request that it left
-        finally:
-            writer.close()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Web"]:
         """Run the proxy."""
-        self._proxy = await asyncio.start_server(self._forward, "127.0.0.1", 0, backlog=2 * AT_ONCE)
-        async with self._proxy:
+        async with self._proxy.running():
             yield self
 
 
@@ -121,16 +103,6 @@ def browse(ports: list[int], scenario: Callable[[Web], Awaitable[Any]]) -> Any:
             return await scenario(web)
 
     return asyncio.run(run())
-
-
-async def _exchange(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        return await reader.read()
-    finally:
-        writer.close()
-        await writer.wait_closed()
 
 
 def _parse(data: bytes) -> Answer:

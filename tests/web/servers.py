@@ -1,4 +1,4 @@
-"""Web sites of two nodes: real servers with four worker processes each, on data directories of their own."""
+"""Web sites of two nodes: real servers with several worker processes, on data directories of their own."""
 
 import os
 import subprocess
@@ -15,12 +15,19 @@ ROOT = Path(__file__).parents[2]
 APPS = Path(__file__).with_name("apps")
 WORKERS = 4
 
-GUNICORN = ["gunicorn", f"--workers={WORKERS}", "--no-control-socket", "--log-level=warning", "--bind"]
-UVICORN = ["uvicorn", f"--workers={WORKERS}", "--no-access-log", "--log-level=warning", "--port"]
+GUNICORN = ["gunicorn", "--workers={workers}", "--no-control-socket", "--log-level=warning", "--bind"]
+UVICORN = ["uvicorn", "--workers={workers}", "--no-access-log", "--log-level=warning", "--port"]
 SERVERS: dict[str, list[str]] = {
     "gunicorn": [*GUNICORN, "127.0.0.1:{port}", "{app}"],
     "gunicorn-preload": [*GUNICORN, "127.0.0.1:{port}", "--preload", "{app}"],
     "gunicorn-aiohttp": [*GUNICORN, "127.0.0.1:{port}", "--worker-class=aiohttp.GunicornWebWorker", "{app}"],
+    "gunicorn-aiohttp-preload": [
+        *GUNICORN,
+        "127.0.0.1:{port}",
+        "--preload",
+        "--worker-class=aiohttp.GunicornWebWorker",
+        "{app}",
+    ],
     "uvicorn": [*UVICORN, "{port}", "{app}"],
 }
 """What follows ``python -m``, by kind of server."""
@@ -34,8 +41,8 @@ RUNS_ON: dict[str, list[str]] = {
     "flask_app": ["gunicorn", "gunicorn-preload"],
     "quart_app": ["uvicorn"],
     "litestar_app": ["uvicorn"],
-    "aiohttp_app": ["gunicorn-aiohttp"],
-    "pyramid_app": ["gunicorn"],
+    "aiohttp_app": ["gunicorn-aiohttp", "gunicorn-aiohttp-preload"],
+    "pyramid_app": ["gunicorn", "gunicorn-preload"],
 }
 """Which servers each module of ``apps`` is run on."""
 
@@ -56,11 +63,12 @@ def modules() -> list[str]:
 class Server:
     """One node of a site: a web server and its workers, on one data directory."""
 
-    def __init__(self, node: Node, module: str, kind: str) -> None:
+    def __init__(self, node: Node, module: str, kind: str, workers: int) -> None:
         self.node = node
         self.port = free_port()
         self._log = node.path.with_suffix(".server.log")
-        given = [part.format(port=self.port, app=f"tests.web.apps.{module}:app") for part in SERVERS[kind]]
+        values = {"port": self.port, "app": f"{module}:app", "workers": workers}
+        given = [part.format_map(values) for part in SERVERS[kind]]
         settings = {name: str(value) for name, value in node.settings.items() if name != "seeds"}
         settings |= {"path": str(node.path), "seeds": ",".join(node.settings["seeds"]), "secret_keys": SECRET}
         environ = os.environ | {f"CANISTER_{name.upper()}": value for name, value in settings.items()}
@@ -74,13 +82,13 @@ class Server:
         """What the server and its workers have printed."""
         return self._log.read_text()
 
-    def wait_ready(self) -> None:
-        """Wait until it answers."""
+    def wait_ready(self, path: str) -> None:
+        """Wait until it answers a request for *path*."""
 
         def answers() -> bool:
             assert self._process.poll() is None, f"the server ended: {self.log}"
             try:
-                return httpx.get(f"http://127.0.0.1:{self.port}/plain", trust_env=False).text == "plain"
+                return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False).is_success
             except httpx.TransportError:
                 return False
 
@@ -107,6 +115,7 @@ class Site:
 
     def __init__(self, servers: list[Server], relays: list[Relay]) -> None:
         self._relays = relays
+        self._servers = servers
         self.nodes = [server.node for server in servers]
         self.ports = [server.port for server in servers]
 
@@ -143,14 +152,28 @@ class Site:
             for id in node.store.all_sessions()
         }
 
+    def logs(self) -> str:
+        """Return what the servers and their workers have printed."""
+        return "".join(server.log for server in self._servers)
+
     def _isolate(self, *, on: bool) -> None:
         for node in self.nodes:
             node.store.node.isolate(on=on)
 
 
 @contextmanager
-def running_site(directory: Path, module: str, kind: str) -> Iterator[Site]:
-    """Yield a site of two linked nodes, and end it."""
+def running_site(
+    directory: Path, module: str, kind: str, *, workers: int = WORKERS, probe: str = "/plain"
+) -> Iterator[Site]:
+    """Yield a site of two linked nodes, and end it.
+
+    Args:
+        directory: where the nodes keep their data.
+        module: has the application, by the name ``app``.
+        kind: one of `SERVERS`.
+        workers: how many processes each server has.
+        probe: a path that the application answers without further ado.
+    """
     listen = [free_port() for _ in range(2)]
     with ExitStack() as stack:
         relays = [stack.enter_context(running_relay(port)) for port in listen]
@@ -161,11 +184,11 @@ def running_site(directory: Path, module: str, kind: str) -> Iterator[Site]:
             seeds = [other for other in addresses if other != address]
             node = Node(name, directory / name, {**settings, "seeds": seeds})
             node.address = address
-            servers.append(Server(node, module, kind))
+            servers.append(Server(node, module, kind, workers))
             stack.callback(servers[-1].stop)
             stack.callback(node.release)
         for server in servers:
-            server.wait_ready()
+            server.wait_ready(probe)
         site = Site(servers, relays)
         await_linked(site.nodes, 30.0)
         yield site

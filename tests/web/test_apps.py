@@ -18,7 +18,7 @@ RACES_ONLY = {200, 400, 409, 500, 503}
 @pytest.fixture(scope="module", params=RUNS, ids="-".join)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     module, kind = request.param
-    with running_site(tmp_path_factory.mktemp(module), module, kind) as site:
+    with running_site(tmp_path_factory.mktemp(module), f"tests.web.apps.{module}", kind) as site:
         yield site
 
 
@@ -50,12 +50,21 @@ def test_the_application_keeps_the_contract(site: Site) -> None:
 
         pids: list[set[str]] = []
         for node in range(2):
-            answers = await asyncio.gather(*(web.client(node=node).send("GET", "/pid") for _ in range(60)))
-            pids.append({answer.text for answer in answers})
-        assert min(len(pids[0]), len(pids[1])) > 1, "several processes answer"
+            pids.append(await workers_of(web, node))
         assert not pids[0] & pids[1]
 
     browse(site.ports, scenario)
+
+
+async def workers_of(web: Web, node: int) -> set[str]:
+    """Return the ids of a node's processes that answer; more than one, if it takes several tries."""
+    found: set[str] = set()
+    for _ in range(20):
+        answers = await asyncio.gather(*(web.client(node=node).send("GET", "/pid") for _ in range(60)))
+        found |= {answer.text for answer in answers}
+        if len(found) > 1:
+            return found
+    raise AssertionError(f"one process answers all requests: {found}")
 
 
 def test_no_write_is_lost(site: Site) -> None:

@@ -53,6 +53,18 @@ def session_of(connection: Connection) -> Session:
     return session
 
 
+def manager_of(connection: Connection) -> SessionManager:
+    """Return the session manager in front of the application: its `users` lists and ends a user's sessions.
+
+    Args:
+        connection: the request or WebSocket.
+
+    Raises:
+        ConfigError: `SessionMiddleware` is not in front of the application.
+    """
+    return _response_of(connection).manager
+
+
 class SessionMiddleware:
     """Puts the session into ``scope["session"]`` and commits it when the response headers leave.
 
@@ -118,10 +130,7 @@ def hold_session(connection: Connection, *, keep_alive: bool = False) -> None:
     Raises:
         ConfigError: `SessionMiddleware` is not in front of the application.
     """
-    response = connection.scope.get(_RESPONSE)
-    if not isinstance(response, _Response):
-        raise ConfigError("add canister.integrations.asgi.SessionMiddleware in front of the application")
-    response.hold.ask(keep_alive=keep_alive)
+    _response_of(connection).hold.ask(keep_alive=keep_alive)
 
 
 class _Response:
@@ -131,7 +140,7 @@ class _Response:
         self.begun = False
         self.refused = False
         self.hold = Hold(manager)
-        self._manager = manager
+        self.manager = manager
         self._scope = scope
         self._session = session
         self._send = send
@@ -156,7 +165,7 @@ class _Response:
         self._session.adopt(self._scope.get("session"))
         self._has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers") or ())
         try:
-            _add_headers(message, await self._manager.acommit(self._session))
+            _add_headers(message, await self.manager.acommit(self._session))
         except AcknowledgementError as error:
             # What was written stands: the client is told its cookies, or a log-in would log it out.
             await self.refuse(error, self._session.state.outcome)
@@ -187,6 +196,13 @@ class _Response:
                 await self._send({"type": "websocket.close", "code": 1008, "reason": "the session is over"})
             elif not self._has_length:  # or the server cuts the connection: the client must see it is short
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _response_of(connection: Connection) -> _Response:
+    response = connection.scope.get(_RESPONSE)
+    if not isinstance(response, _Response):
+        raise ConfigError("add canister.integrations.asgi.SessionMiddleware in front of the application")
+    return response
 
 
 def _is_last(message: Message) -> bool:

@@ -14,8 +14,8 @@ from starlette.datastructures import FormData
 from starlette.requests import HTTPConnection
 
 from canister.errors import CannotTellError
-from canister.integrations.asgi import session_of
-from canister.sessions import Session
+from canister.integrations.asgi import manager_of, session_of
+from canister.sessions import Session, SessionManager
 
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf_token"
@@ -53,6 +53,19 @@ async def require_user(session: CurrentSession) -> Any:
 
 CurrentUser = Annotated[Any, Depends(require_user)]
 """The id of the user who is logged in; 401 without one."""
+
+
+async def session_manager(connection: HTTPConnection) -> SessionManager:
+    """Return the session manager, whose `users` lists and ends a user's sessions.
+
+    Raises:
+        ConfigError: `SessionMiddleware` is not in front of the application.
+    """
+    return manager_of(connection)
+
+
+CurrentManager = Annotated[SessionManager, Depends(session_manager)]
+"""The session manager: ``manager.users.sessions(user)`` are a user's devices."""
 
 
 async def csrf_token(session: CurrentSession) -> str:

@@ -7,9 +7,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from flask import Flask, session
+from flask import Flask, request, session
 
-from canister.integrations.flask_parts import FlaskSession
+from canister.integrations.flask_parts import RECORD_CLIENT, FlaskSession
+from canister.sessions.identity import AGENT_LENGTH
 
 _OWN = ("_user_id", "_fresh", "_id", "_remember", "_remember_seconds")
 _LEFT = ("_remember", "_flashes")
@@ -31,11 +32,15 @@ def connect(app: Flask) -> None:
     signals.session_protected.connect(_protected, sender=app)
 
 
-def _logged_in(_app: Flask, **_: Any) -> None:
+def _logged_in(app: Flask, **_: Any) -> None:
     current = _current()
     if current is not None:
         kept = _kept(current, _OWN)  # where another user was logged in, nothing else is
-        current.login(kept["_user_id"])
+        address = agent = None
+        if app.config.get(RECORD_CLIENT, False):
+            address = request.remote_addr
+            agent = request.user_agent.string[:AGENT_LENGTH] or None
+        current.login(kept["_user_id"], address=address, agent=agent)
         current.update(kept)
 
 

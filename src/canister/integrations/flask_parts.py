@@ -22,8 +22,13 @@ from canister.sessions.state import Changes, State
 EXTENSION = "canister"
 """Where an application keeps its session manager among its extensions."""
 
+RECORD_CLIENT = "CANISTER_RECORD_CLIENT"
+"""Whether a log-in by Flask-Login records the client's address and software."""
+
 _PREFIX = "CANISTER_"
 _INSECURE = "CANISTER_INSECURE_COOKIES"
+_NOT_SETTINGS = (RECORD_CLIENT, _INSECURE)
+"""What begins like a setting of `Canister` and is one of the adapter."""
 _DEFAULT_NAME = "session"
 _PERMANENT = "_permanent"
 _SLOT, _TRUE = key_slot(_PERMANENT), encode_value(True)
@@ -154,7 +159,9 @@ def manager_for(
     Raises:
         ConfigError: a setting is wrong.
     """
-    given = {key: value for key, value in config.items() if key.startswith(_PREFIX) and key != _INSECURE}
+    given = {
+        key: value for key, value in config.items() if key.startswith(_PREFIX) and key not in _NOT_SETTINGS
+    }
     own = {_PREFIX + name.upper(): name for name in ManagerOptions.__annotations__ if name != "cookie"}
     chosen: dict[str, Any] = {name: given.pop(key) for key, name in own.items() if key in given}
     chosen = {"secret_keys": _secret_keys(config)} | chosen | options

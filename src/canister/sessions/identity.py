@@ -15,6 +15,8 @@ KNOWN = Slot(IDENTITY + b"known")
 METHODS = Slot(IDENTITY + b"methods")
 ADDRESS = Slot(IDENTITY + b"address")
 AGENT = Slot(IDENTITY + b"agent")
+AGENT_LENGTH = 256
+"""So many characters of the client's software are recorded where an adapter does so."""
 
 
 class Identity(NamedTuple):

@@ -13,11 +13,11 @@ from django.http import HttpRequest
 from canister.codec import USER_TYPES
 from canister.integrations.django.configuration import records_client
 from canister.integrations.django.store import SessionStore
+from canister.sessions.identity import AGENT_LENGTH
 from canister.sessions.outcome import REFUSALS
 
 REFUSAL = "_canister_refusal"
 """Where a request holds the error that Django has made a 500 of."""
-_AGENT_LENGTH = 256
 
 
 def connect() -> None:
@@ -39,7 +39,7 @@ def _logged_in(*, request: HttpRequest, user: Any, **_: Any) -> None:
     address = agent = None
     if records_client():
         address = request.META.get("REMOTE_ADDR")
-        agent = request.META.get("HTTP_USER_AGENT", "")[:_AGENT_LENGTH] or None
+        agent = request.META.get("HTTP_USER_AGENT", "")[:AGENT_LENGTH] or None
     store.log_in(user_id(user), address=address, agent=agent)
 
 
