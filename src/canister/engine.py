@@ -86,6 +86,17 @@ class Engine(Protocol):
         """Set when the engine is being closed."""
         ...
 
+    def announce_keys(self, ring: list[str]) -> None:
+        """Let the peers know which secret keys a session manager of this process has.
+
+        Args:
+            ring: the keys' fingerprints, the signing one first.
+
+        Raises:
+            StoreError: the database cannot be written.
+        """
+        ...
+
     def last_stamp(self) -> int:
         """Return the stamp of the last write that `changes_since` can tell from later ones."""
         ...

@@ -18,12 +18,14 @@ from canister.errors import AcknowledgementError, AgentError, CannotTellError
 from canister.freshness import Fetched, Stamp, missing
 from canister.life import NEVER
 from canister.record import Version, stamp_of
-from canister.store.base import Edit, Known, Needed
+from canister.store.base import Edit, Fingerprints, Known, Needed
 from canister.store.sqlite import SqliteStore
 
 __all__ = ["Changes", "Heals", "Loaded", "MemberState", "Needed", "Node", "Status", "check_acks"]
 
 _SWEEP_BATCH = 200
+_MOST_RINGS = 16
+"""Key rings of one process that the peers are told of."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -50,6 +52,7 @@ class Node:
         self.store = SqliteStore(path, config, clock)
         self._client = AgentClient(self.store.files.control_socket)
         self._waker: Waker | None = None
+        self._fingerprints: Fingerprints = []
         self.closing = threading.Event()
         self._agent = AgentThread(self.store, config, clock) if may_run_agent else None
         try:
@@ -72,6 +75,18 @@ class Node:
     def key_directory(self) -> Path:
         """The data directory: a secret key in it is for the processes that share it."""
         return self.store.files.path
+
+    def announce_keys(self, ring: list[str]) -> None:
+        """Let the agent tell the peers which secret keys a session manager of this process has.
+
+        What the process says that speaks last holds for the node: its processes run one application.
+
+        Args:
+            ring: the keys' fingerprints, the signing one first.
+        """
+        self._fingerprints = [*(known for known in self._fingerprints if known != ring), ring][-_MOST_RINGS:]
+        if self.store.fingerprints() != self._fingerprints:
+            self.store.save_fingerprints(self._fingerprints)
 
     def close(self) -> None:
         """Stop the agent if it runs here, and release the data directory."""

@@ -48,6 +48,9 @@ class ServerEngine:
         self.clock = self.store.clock
         atexit.register(self.close)
 
+    def announce_keys(self, ring: list[str]) -> None:
+        """Do nothing: there are no peers that could compare them."""
+
     def last_stamp(self) -> int:
         """Return 0: the servers keep no log."""
         return 0

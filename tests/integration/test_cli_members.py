@@ -19,7 +19,7 @@ def test_lists_the_members(tmp_path: Path) -> None:
         ]
         members = run("members", tmp_path / "a", "--json").json
         assert [m["address"] for m in members] == [a.config.listen, b.config.listen]
-        assert members[0].keys() == {"address", "state", "node", "lag", "clock_offset"}
+        assert members[0].keys() == {"address", "state", "node", "lag", "clock_offset", "keys_fit"}
         assert abs(members[1]["clock_offset"]) < 5
 
 

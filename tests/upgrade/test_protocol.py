@@ -31,12 +31,21 @@ FRAMES: list[tuple[str, bytes]] = msgspec.msgpack.decode(
     Path(__file__).with_name("protocol-1.msgpack").read_bytes(), type=list[tuple[str, bytes]]
 )
 
+ADDED: dict[type[Message], list[object]] = {Hello: [[]], m.MemberList: [[]]}
+"""What messages of protocol 1 have gained: the fingerprints of the sender's keys."""
+
 
 @pytest.mark.parametrize(("payload", "expected"), [(f[1], e) for f, e in zip(FRAMES, MESSAGES, strict=True)])
 def test_messages_of_protocol_1(payload: bytes, expected: Message) -> None:
-    """Read as they were meant, and written alike: nodes of both releases understand each other."""
+    """Read as they were meant, and written alike: nodes of both releases understand each other.
+
+    What has been added since stands behind it, where the older release does not look.
+    """
     assert decode_message(payload) == expected
-    assert encode_message(expected) == payload
+    before, now = (msgspec.msgpack.decode(data) for data in (payload, encode_message(expected)))
+    added = ADDED.get(type(expected), [])
+    assert msgspec.msgpack.encode(now[: len(now) - len(added)]) == payload
+    assert now == [*before, *added]
 
 
 def test_every_kind_is_in_the_fixture() -> None:
@@ -96,11 +105,29 @@ def test_ranges(
 def test_what_a_newer_release_adds_is_passed_over() -> None:
     """Fields after ours are not read; a kind we do not know ends the link, it is never guessed at."""
     for _, payload in FRAMES:
-        parts = msgspec.msgpack.decode(payload)
+        message = decode_message(payload)
+        parts = msgspec.msgpack.decode(encode_message(message))
         longer = msgspec.msgpack.encode([*parts, {"new": [1, 2]}, b"more"])
-        assert decode_message(longer) == decode_message(payload)
+        assert decode_message(longer) == message
     with pytest.raises(ProtocolError):
         decode_message(msgspec.msgpack.encode([99, 1, 2]))
+
+
+def test_a_peer_of_before_says_nothing_of_its_keys() -> None:
+    for name in ("Hello", "MemberList"):
+        message = decode_message(dict(FRAMES)[name])
+        assert message.fingerprints == []
+
+
+@pytest.mark.parametrize(
+    "fingerprints",
+    [[["zz"]], [[""]], [["ab\n"]], [["a" * 33]], [["ab"] * 101], [[]] * 17, ["ab"], "ab", [[b"ab"]], None],
+)
+def test_odd_fingerprints_are_refused(fingerprints: object) -> None:
+    for said in (hello(1, 1), m.MemberList([])):
+        parts = msgspec.msgpack.decode(encode_message(said))
+        with pytest.raises(ProtocolError):
+            decode_message(msgspec.msgpack.encode([*parts[:-1], fingerprints]))
 
 
 def test_a_newer_only_peer_is_refused_without_harm(tmp_path: Path) -> None:

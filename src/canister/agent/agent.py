@@ -284,5 +284,6 @@ class Agent:
             lag = None if not held else max(0, last - held) / SECOND
             state = "up" if link.is_sound else "comparing"
             offset = link.clock_offset / SECOND
-            states.append(MemberState(member.address, state, member.node.hex(), lag, offset))
+            fit = self._replica.keys.fit(link)
+            states.append(MemberState(member.address, state, member.node.hex(), lag, offset, fit))
         return states

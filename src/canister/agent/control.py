@@ -94,6 +94,8 @@ class MemberState(msgspec.Struct, frozen=True):
         node: its node id, in hex.
         lag: seconds by which it is behind this node's commits; None if not linked.
         clock_offset: seconds its clock is ahead of this one; None if not linked.
+        keys_fit: whether it verifies what is signed here, and the other way round; None if that is not
+            known: it is not linked, or one of the two has no sessions of a web application.
     """
 
     address: str
@@ -101,6 +103,7 @@ class MemberState(msgspec.Struct, frozen=True):
     node: str
     lag: float | None = None
     clock_offset: float | None = None
+    keys_fit: bool | None = None
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ class Finding(NamedTuple):
 
     Attributes:
         point: its number there: ``O`` for the OWASP Session Management Cheat Sheet, ``V`` for ASVS 5.0,
-            ``N`` for NIST SP 800-63B, ``C`` for RFC 6265bis.
+            ``N`` for NIST SP 800-63B, ``C`` for RFC 6265bis; ``M`` for what the members of a cluster need.
         asks: what it asks, in short.
         verdict: how it stands.
         evidence: what was found, or what the application has to do.
@@ -32,8 +32,8 @@ class Finding(NamedTuple):
     evidence: str
 
 
-Result = tuple[bool, str]
-"""Whether a point holds, and the evidence."""
+Result = tuple[bool | None, str]
+"""Whether a point holds, None if that cannot be told here, and the evidence."""
 
 Check = Callable[[Subject], Result]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from canister.checks import behaviour, cookies
 from canister.checks.finding import Check, Finding, Point, Result, Verdict
 from canister.checks.subject import Settings, subject
-from canister.checks.transport import links, plain_http
+from canister.checks.transport import keys, links, plain_http
 
 POINTS = (
     # OWASP Session Management Cheat Sheet
@@ -83,7 +83,12 @@ POINTS = (
     Point("C6", "SameSite=None only with Secure", cookies.bad_settings),
     Point("C7", "several cookies of one name", cookies.several),
     Point("C8", "Set-Cookie only when it changed", cookies.only_when_changed),
+    # The members of a cluster
+    Point("M1", "members verify what each other signs", keys),
 )
+
+
+_VERDICTS = {True: Verdict.PASS, False: Verdict.FAIL, None: Verdict.YOURS}
 
 
 def check(settings: Settings) -> Iterator[Finding]:
@@ -97,4 +102,4 @@ def check(settings: Settings) -> Iterator[Finding]:
             with subject(settings) as tried:
                 results[point.check] = point.check(tried)
         holds, evidence = results[point.check]
-        yield point.finding(Verdict.PASS if holds else Verdict.FAIL, evidence)
+        yield point.finding(_VERDICTS[holds], evidence)

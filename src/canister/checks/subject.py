@@ -30,18 +30,21 @@ class Settings:
         cookie: the cookies' attributes.
         max_sessions: how many sessions a user may have.
         at_cap: what happens beyond that.
+        canister: where the application's own sessions are; None where only its settings are known.
     """
 
     config: Config
     cookie: CookieSettings
     max_sessions: int | None = None
     at_cap: AtCap = "evict"
+    canister: Canister | None = None
 
     @classmethod
     def of(cls, manager: SessionManager) -> "Settings":
         """Return the settings of an application's session manager."""
         users = manager.users
-        return cls(manager.canister.config, manager.cookie, users.most, users.at_cap)
+        canister = manager.canister
+        return cls(canister.config, manager.cookie, users.most, users.at_cap, canister)
 
 
 class SetClock:

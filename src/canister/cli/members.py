@@ -28,6 +28,7 @@ def member_facts(member: MemberState) -> dict[str, Any]:
         "node": member.node,
         "lag": member.lag,
         "clock_offset": member.clock_offset,
+        "keys_fit": member.keys_fit,
     }
 
 

@@ -70,6 +70,7 @@ def _print(local: dict[str, Any], status: Status | None, at: int, *, as_json: bo
             ("digest", f"{status.digest} as of {utc(to_datetime(at))}"),
             ("open questions", str(status.queued)),
             ("refused", _refused(status)),
+            ("secret keys", _keys(status)),
             ("isolated", "yes; `canister heal` lets the node back" if status.isolated else "no"),
         ]
     )
@@ -79,6 +80,14 @@ def _print(local: dict[str, Any], status: Status | None, at: int, *, as_json: bo
 
 def _refused(status: Status) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in sorted(status.refused.items())) or "none"
+
+
+def _keys(status: Status) -> str:
+    known = [member for member in status.members if member.keys_fit is not None]
+    misfits = [member.address for member in known if not member.keys_fit]
+    if misfits:
+        return f"DO NOT FIT those of {', '.join(misfits)}; give all nodes the same"
+    return f"fit those of {len(known)} other nodes" if known else "not compared with any other node"
 
 
 def _facts(status: Status | None, at: int) -> dict[str, Any]:

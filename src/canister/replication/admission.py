@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from canister.clock import Clock
 from canister.errors import ProtocolError
+from canister.replication.keyrings import KeyRings
 from canister.replication.link import Link, LinkId
 from canister.replication.membership import Membership
 from canister.replication.messages import MOST_MEMBERS, OLDEST, PROTOCOL, Hello, MemberList
@@ -26,6 +27,7 @@ class Admission:
         clock: where the time comes from.
         runtime: what sends.
         links: the node's links, as they are at any time.
+        keys: the secret keys of this node's processes.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Admission:
         clock: Clock,
         runtime: Runtime,
         links: Mapping[LinkId, Link],
+        keys: KeyRings,
     ) -> None:
         self._cluster = cluster
         self._incarnation = incarnation
@@ -45,6 +48,7 @@ class Admission:
         self._clock = clock
         self._runtime = runtime
         self._links = links
+        self._keys = keys
 
     def hello(self) -> Hello:
         """Return the first message for a new link."""
@@ -56,6 +60,7 @@ class Admission:
             incarnation=self._incarnation,
             now=self._clock.now(),
             members=self._membership.all(),
+            fingerprints=self._keys.own,
         )
 
     def refusal(self, hello: Hello) -> str | None:
@@ -87,11 +92,15 @@ class Admission:
             raise ProtocolError(f"with those it names the cluster has more than {MOST_MEMBERS} members")
         return self._membership.merge(named)
 
+    def tell(self) -> None:
+        """Tell all peers of the members, and of this node's keys."""
+        self._runtime.send(list(self._links), MemberList(self._membership.all(), self._keys.own))
+
     def spread(self) -> list[Link]:
         """Keep the changed list and tell all peers; return the links that it leaves no room for."""
         members = self._membership.all()
         self._store.save_members(members)
-        self._runtime.send(list(self._links), MemberList(members))
+        self.tell()
         removed = {member.address for member in members if member.removed}
         links = self._links.values()
         return [link for link in links if self._membership.me.removed or link.address in removed]

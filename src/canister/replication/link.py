@@ -4,6 +4,7 @@ from canister.clock import SECOND
 from canister.record import NodeId
 from canister.replication.messages import Hello
 from canister.replication.pull import Pull
+from canister.store.base import Fingerprints
 
 LinkId = int
 
@@ -44,6 +45,8 @@ class Link:
         self.node: NodeId = hello.member.node
         self.incarnation = hello.incarnation
         self.dialed = dialed
+        self.fingerprints: Fingerprints = hello.fingerprints
+        """Of the peer's secret keys."""
         self.opened = now
         self.last_received = now
         self.last_beat = 0

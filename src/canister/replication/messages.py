@@ -36,6 +36,9 @@ _Heard = Annotated[dict[_Node, _Instant], Meta(max_length=_MOST)]
 _Rows = Annotated[list[Row], Meta(max_length=_MOST)]
 _Numbers = Annotated[list[int], Meta(max_length=1024)]
 _Wanted = tuple[int, Annotated[list[bytes], Meta(max_length=_MOST)]]
+_Fingerprint = Annotated[str, Meta(max_length=32, pattern=r"\A[0-9a-f]+\Z")]
+_Ring = Annotated[list[_Fingerprint], Meta(max_length=100)]
+_Fingerprints = Annotated[list[_Ring], Meta(max_length=16)]
 _Members = Annotated[list[Member], Meta(max_length=MOST_MEMBERS)]
 
 
@@ -44,7 +47,10 @@ class Message(msgspec.Struct, array_like=True, frozen=True, tag=True):
 
 
 class Hello(Message, frozen=True, tag=1):
-    """The first message on a link, from both sides."""
+    """The first message on a link, from both sides.
+
+    *fingerprints* are those of the sender's secret keys; they came after the first nodes of protocol 1.
+    """
 
     oldest: int
     newest: int
@@ -53,6 +59,7 @@ class Hello(Message, frozen=True, tag=1):
     incarnation: bytes
     now: _Instant
     members: _Members
+    fingerprints: _Fingerprints = []
 
 
 class Refused(Message, frozen=True, tag=2):
@@ -80,9 +87,10 @@ class Heartbeat(Message, frozen=True, tag=15):
 
 
 class MemberList(Message, frozen=True, tag=4):
-    """The sender's member list, after a change."""
+    """The sender's member list and the fingerprints of its keys, after a change of one of them."""
 
     members: _Members
+    fingerprints: _Fingerprints = []
 
 
 class AskRoot(Message, frozen=True, tag=5):

@@ -20,6 +20,7 @@ from canister.replication.comparison import Comparisons
 from canister.replication.coverage import Coverage
 from canister.replication.digests import View
 from canister.replication.fetches import Fetches
+from canister.replication.keyrings import KeyRings
 from canister.replication.link import Link, LinkId, Patience
 from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership
@@ -89,8 +90,9 @@ class Replica:
         self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
         self._live = LiveFlow(store, clock, runtime)
         self._coverage = Coverage(membership, store, self.links)
+        self.keys = KeyRings(store, membership, self.links, runtime)
         self._admission = Admission(
-            config.cluster, random.randbytes(8), store, membership, clock, runtime, self.links
+            config.cluster, random.randbytes(8), store, membership, clock, runtime, self.links, self.keys
         )
         self._next_upkeep = 0
         self.comparisons = Comparisons(store, clock, runtime, self._view, self._trust.merge)
@@ -146,6 +148,7 @@ class Replica:
         self.links[number] = link
         self.comparisons.heals.linked(link.address, now)
         self._learn(hello.members)
+        self.keys.learn(link, hello.fingerprints)
         self._coverage.tell()
         self.comparisons.start(link)
         self.acks.opened(link)
@@ -213,6 +216,8 @@ class Replica:
             self.store.release()
             self._trust.check_clock([link.clock_offset for link in self.links.values()])
             self.store.trim_log(min(self._live.tree.applied, now - _TRIM_AFTER))
+            if self.keys.look():
+                self._admission.tell()
 
     def pull_now(self) -> None:
         """Compare with every linked peer as soon as possible."""
@@ -285,6 +290,7 @@ class Replica:
             self._coverage.tell()
 
     def _on_membership(self, link: Link, message: MemberList) -> None:
+        self.keys.learn(link, message.fingerprints)
         self._learn(message.members)
 
     def _on_ask_root(self, link: Link, question: AskRoot) -> None:

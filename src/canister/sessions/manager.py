@@ -122,6 +122,7 @@ class SessionManager:
         self._strict = _is_test() if strict is None else strict
         self._node = node
         self.keys = find_keys(secret_keys, node.key_directory, clustered=config.listen is not None)
+        node.announce_keys(self.keys.fingerprints)
         self.events = Events()
         self.users = Users(node, max_sessions, at_cap, self._ended)
         self._watch = Watch(node, self.users, self.events)

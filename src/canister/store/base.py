@@ -22,6 +22,9 @@ Needed = int | Literal["majority", "all"]
 Known = Mapping[bytes, Record | None]
 """Sessions as the caller has just loaded them, by encoded id; None for one that is not there."""
 
+Fingerprints = list[list[str]]
+"""What the secret keys of a node are known by: a list for each key ring, its signing key first."""
+
 Edit = Callable[[Record | None, Moment], Record | None]
 """Turns what is stored into what to merge, or None to write nothing. Runs inside the write lock."""
 
@@ -237,6 +240,14 @@ class ReplicatedStore(Store, Protocol):
 
     def set_clock_off(self, off: bool) -> None:
         """Tell all processes of the node whether its clock is too far from its peers' to write."""
+        ...
+
+    def fingerprints(self) -> Fingerprints:
+        """Return what the node's processes said last of their secret keys."""
+        ...
+
+    def save_fingerprints(self, fingerprints: Fingerprints) -> None:
+        """Tell all processes of the node, its agent above all, what this one's secret keys are."""
         ...
 
     def set_doubts(self, count: int) -> None:

@@ -10,7 +10,7 @@ from canister.config import Config, Policy
 from canister.errors import StoreError
 from canister.life import NEVER
 from canister.record import NodeId, Record, Version, encode_record, new_node_id, user_of
-from canister.store.base import Edit, Known, Listed, LogEntry, Member, Merged, Stored, bucket_of
+from canister.store.base import Edit, Fingerprints, Known, Listed, LogEntry, Member, Merged, Stored, bucket_of
 from canister.store.transaction import Row, Scope, Transaction
 
 
@@ -64,6 +64,7 @@ class MemoryStore:
         self._lock = threading.RLock()
         self._members: list[Member] = []
         self._doubts = 0
+        self._fingerprints: Fingerprints = []
         self._closed = False
         self.rows: dict[bytes, Row] = {}
         self.entries: list[LogEntry] = []
@@ -180,6 +181,12 @@ class MemoryStore:
 
     def set_doubts(self, count: int) -> None:
         self._doubts = count
+
+    def fingerprints(self) -> Fingerprints:
+        return self._fingerprints
+
+    def save_fingerprints(self, fingerprints: Fingerprints) -> None:
+        self._fingerprints = fingerprints
 
     def set_clock_off(self, off: bool) -> None:
         self.clock_off = off

@@ -19,6 +19,7 @@ from canister.record import EMPTY, NodeId, Record, Version, decode_record, encod
 from canister.store.base import (
     Change,
     Edit,
+    Fingerprints,
     Known,
     Listed,
     LogEntry,
@@ -45,6 +46,8 @@ _OF_USER = "SELECT id, record FROM sessions WHERE user = ? ORDER BY bucket, id"
 _CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE bucket = ? AND id = ?"
 _DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
+_META = "SELECT value FROM meta WHERE key = ?"
+_SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 _CLOCK = "SELECT max(stamp), EXISTS (SELECT 1 FROM meta WHERE key = 'clock_off') FROM log"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _VOUCH = """
@@ -302,12 +305,19 @@ class SqliteStore:
             raise StoreError(f"{log} cannot be synced: {error.strerror}") from error
 
     def doubts(self) -> int:
-        found = self._one("SELECT value FROM meta WHERE key = 'doubts'", ())
+        found = self._one(_META, ("doubts",))
         return found[0] if found else 0
 
     def set_doubts(self, count: int) -> None:
-        sql = "INSERT OR REPLACE INTO meta (key, value) VALUES ('doubts', ?)"
-        self._write(lambda handle: handle.execute(sql, (count,)))
+        self._write(lambda handle: handle.execute(_SET_META, ("doubts", count)))
+
+    def fingerprints(self) -> Fingerprints:
+        found = self._one(_META, ("keys",))
+        return msgspec.msgpack.decode(found[0], type=Fingerprints) if found else []
+
+    def save_fingerprints(self, fingerprints: Fingerprints) -> None:
+        data = msgspec.msgpack.encode(fingerprints)
+        self._write(lambda handle: handle.execute(_SET_META, ("keys", data)))
 
     def set_clock_off(self, off: bool) -> None:
         sql = (

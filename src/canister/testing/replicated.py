@@ -214,6 +214,14 @@ class ReplicatedStoreContract(MergingContract):
         store.set_doubts(0)
         assert store.doubts() == 0
 
+    def test_fingerprints(self, store: ReplicatedStore) -> None:
+        """What the node's processes said last of their keys is kept, as a whole."""
+        assert store.fingerprints() == []
+        store.save_fingerprints([["aa", "bb"], ["cc"]])
+        assert store.fingerprints() == [["aa", "bb"], ["cc"]]
+        store.save_fingerprints([["dd"]])
+        assert store.fingerprints() == [["dd"]]
+
     def test_set_expiry_raises_the_retention(self, store: ReplicatedStore, clock: ManualClock) -> None:
         """The retention by which the digests count is that of the session as it is now."""
         put(store, b"s", k=b"1")
