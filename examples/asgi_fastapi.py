@@ -1,7 +1,7 @@
 """A small shop on FastAPI: ``python examples/asgi_fastapi.py``, then http://localhost:8000/.
 
-The pages are in ``templates/``. Serves plain http for the sake of the example; leave out
-``plain_http=True`` behind TLS.
+Needs jinja2, python-multipart and uvicorn; the pages are in ``templates/``. Serves plain http for the sake
+of the example; leave out ``plain_http=True`` behind TLS.
 """
 
 from pathlib import Path

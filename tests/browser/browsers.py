@@ -18,6 +18,7 @@ PATIENCE = 30.0
 SWITCHES = [
     "--headless=new",
     "--no-sandbox",
+    "--disable-dev-shm-usage",  # containers have little of it
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -146,12 +147,16 @@ class Tab:
         try:
             self._left.is_enabled()
         except StaleElementReferenceException:
-            pass
-        except WebDriverException:  # between two pages there is none to ask
-            return False
-        else:
-            return False
-        return bool(self._driver.execute_script("return document.readyState") == "complete")
+            return self._is_complete()
+        except WebDriverException as error:
+            raise AssertionError("between two pages there is none to ask") from error
+        return False
+
+    def _is_complete(self) -> bool:
+        try:
+            return bool(self._driver.execute_script("return document.readyState") == "complete")
+        except WebDriverException as error:
+            raise AssertionError("the page has gone") from error
 
 
 @contextmanager
