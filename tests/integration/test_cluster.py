@@ -14,6 +14,8 @@ from tests.integration.cluster import (
     everything,
 )
 
+from canister import Canister
+
 pytestmark = pytest.mark.integration
 
 SESSIONS = 10_000
@@ -155,6 +157,20 @@ def test_everyone_is_found_along_a_chain_of_seeds(cluster: Cluster) -> None:
     second.process.kill()
     third.store.put("s", "k", "from the far end")
     eventually(lambda: first.store.get_data("s", local=True) == {"k": "from the far end"})
+
+
+def test_a_node_that_was_alone_is_one_member_of_its_cluster(cluster: Cluster) -> None:
+    """Nobody waits for the one that had no address."""
+    first = cluster.add()
+    with Canister(first.path) as alone:
+        alone.put("s", "k", "from the time alone")
+        assert [member.state for member in alone.members()] == ["self"]
+    nodes = [first, cluster.add(seeds=[first])]
+    for node in nodes:
+        node.start()
+    await_linked(nodes)
+    assert nodes[1].store.put("s", "k", "together", acks="all") == "from the time alone"
+    assert first.store.get_data("s", local=True) == {"k": "together"}
 
 
 def test_the_member_list_survives_a_restart(cluster: Cluster) -> None:

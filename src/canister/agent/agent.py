@@ -27,6 +27,8 @@ from canister.store.sqlite import SqliteStore
 
 logger = logging.getLogger("canister.agent")
 
+_ALONE = "local"
+"""What a node calls itself that has no address."""
 _TICK = 0.2
 _GATHER = 0.001
 """Seconds for which the commits of busy writers are gathered."""
@@ -88,10 +90,11 @@ class Agent:
         return [*own, *self._mesh.sockets()]
 
     def _membership(self) -> Membership:
-        stored = self._store.members()
+        address = self._config.address or _ALONE
+        # A node that has got an address is no second member, for which all would wait for ever.
+        stored = [m for m in self._store.members() if m.address == address or m.address != _ALONE]
         with self._store.snapshot() as snapshot:
             last = snapshot.last_stamp()
-        address = self._config.address or "local"
         version = make_version(next_stamp(last, self._clock.now()), self._store.node)
         empty = next(self._store.scan(), None) is None
         me = introduce(stored, address, self._store.node, version, empty=empty)
