@@ -14,7 +14,7 @@ from canister.config import load_config
 from canister.edits import Moment, Writes
 from canister.errors import ConfigError, InputError, StoreError, TooLargeError
 from canister.freshness import decode_stamp, encode_stamp, stamp_for
-from canister.life import Status, accessed, interval_of, is_live, status, updated
+from canister.life import Status, accessed, deadline, is_live, is_touch_due, status, updated
 from canister.node import MemberState, Needed, Node
 from canister.opening import open_engine
 from canister.record import Record, Version
@@ -148,8 +148,12 @@ class Canister:
             CannotTellError: nobody who could answer as new as *after* was reached.
         """
         session, slot = encode_id(id), key_slot(key)
-        record = self._live(session, local=local, after=after)
-        if record is not None and not local:
+        stamp = decode_stamp(after) if after is not None else ()
+        record = self.engine.load(session, local=local, after=stamp).record
+        now = self._clock.now()
+        if record is None or deadline(record) <= now:
+            return default
+        if not local and is_touch_due(record, now):
             self._touch_by_reading(session, record)
         return value_of(record, slot, default)
 
@@ -323,7 +327,7 @@ class Canister:
 
     def _touch_if_due(self, session: bytes, record: Record, when: int | None = None) -> None:
         access = self._clock.now() if when is None else when
-        if access >= accessed(record) + max(1, interval_of(record)):
+        if is_touch_due(record, access):
             touch: tuple[bytes, Edit] = (session, lambda r, m: edits.touch(r, m, min(access, m.now)))
             self.engine.commit([touch], known={session: record})
 

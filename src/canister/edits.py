@@ -12,7 +12,7 @@ from typing import NamedTuple
 from canister.clock import DAY, instant, micros
 from canister.config import Policy, parse_duration
 from canister.errors import ConfigError, InputError, SessionDestroyedError, SessionEndedError
-from canister.life import accessed, deadline, hard_end, interval_of, retention
+from canister.life import accessed, deadline, hard_end, interval_of, is_touch_due, retention
 from canister.record import META, Birth, Cell, Destroy, Expiry, Record, Slot, Touch, Version, stamp_of
 
 LONGEST = 400 * DAY
@@ -101,11 +101,7 @@ def write(
 
 def touch(record: Record | None, moment: Moment, when: int) -> Record | None:
     """Record an access at *when*, if the session is live and the touch interval has passed."""
-    if (
-        record is None
-        or deadline(record) <= moment.now
-        or when < accessed(record) + max(1, interval_of(record))
-    ):
+    if record is None or deadline(record) <= moment.now or not is_touch_due(record, when):
         return None
     return Record(touch=Touch(moment.version, when))
 

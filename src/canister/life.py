@@ -49,6 +49,11 @@ def accessed(record: Record) -> int:
     return record.touch.access if record.touch else 0
 
 
+def is_touch_due(record: Record | None, when: int) -> bool:
+    """Tell whether an access at *when* is to be recorded: the touch interval has passed."""
+    return record is not None and when >= accessed(record) + max(1, interval_of(record))
+
+
 def deadline(record: Record) -> int:
     """Return the instant at which readers see the session end. 0 for a destroyed or unborn one."""
     birth, expiry = record.birth, record.expiry

@@ -103,12 +103,25 @@ class StoresAgree(Verbs):
         super().__init__()
         self.directory = tempfile.TemporaryDirectory(dir=MEMORY)
         self.store = SqliteStore(Path(self.directory.name), CONFIG, self.clock)
+        self.reader = SqliteStore(Path(self.directory.name), CONFIG, self.clock)
         self.memory = MemoryStore(CONFIG, self.clock, self.store.node)
         self.peers: dict[bytes, Record] = {}
 
     def teardown(self) -> None:
+        self.reader.close()
         self.store.close()
         self.directory.cleanup()
+
+    @invariant()
+    def another_process_sees_the_same(self) -> None:
+        """What a process keeps in memory is never older than what another one has written."""
+        for session in SESSIONS:
+            assert self.reader.load(session) == self.memory.load(session)
+        assert self.reader.doubts() == self.memory.doubts()
+
+    @rule(count=st.integers(0, 2))
+    def set_doubts(self, count: int) -> None:
+        self.both(lambda store: store.set_doubts(count))
 
     @rule(session=sessions, offset=offsets, name=names, content=contents, part=st.booleans())
     def arrive(self, session: bytes, offset: int, name: str, content: Any, part: bool) -> None:

@@ -174,7 +174,7 @@ def test_files_are_private(store: SqliteStore, directory: Path) -> None:
     put(store, b"s", k=b"1")
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
-    names = ["canister.db", "canister.db-shm", "canister.db-wal", "use.lock", "write.lock"]
+    names = ["canister.db", "canister.db-shm", "canister.db-wal", "use.lock", "write.lock", "writes.map"]
     assert modes == dict.fromkeys(names, 0o600)
 
 

@@ -10,7 +10,7 @@ from canister import edits
 from canister.config import Policy
 from canister.edits import Moment
 from canister.errors import SessionDestroyedError, SessionEndedError
-from canister.life import accessed, deadline, interval_of
+from canister.life import deadline
 from canister.record import EMPTY, IDENTITY, KEY, Cell, Expiry, Record, Slot, merge
 from canister.sessions import counters
 from canister.sessions.renewal import GOOD
@@ -31,11 +31,6 @@ def save(policy: Policy, changes: Changes) -> Edit:
         )
 
     return edit
-
-
-def is_touch_due(record: Record | None, now: int) -> bool:
-    """Tell whether an access at *now* is to be recorded."""
-    return record is not None and now >= accessed(record) + max(1, interval_of(record))
 
 
 def touch() -> Edit:

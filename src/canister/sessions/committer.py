@@ -15,9 +15,10 @@ from canister.errors import (
     TooManySessionsError,
 )
 from canister.freshness import covers, newest, stamp_for
+from canister.life import is_touch_due
 from canister.record import Record, Slot, Version, stamp_of
 from canister.sessions import stamp
-from canister.sessions.changes import Succession, is_touch_due, save, touch
+from canister.sessions.changes import Succession, save, touch
 from canister.sessions.choice import behind, unknown
 from canister.sessions.cookie import CookieSettings
 from canister.sessions.events import EventKind

@@ -14,9 +14,9 @@ from canister.codec import decode_id, is_session_id, is_user_record_id
 from canister.engine import Engine
 from canister.errors import CanisterError
 from canister.forks import watch_forks
-from canister.life import deadline, is_live
+from canister.life import deadline, is_live, is_touch_due
 from canister.record import Record
-from canister.sessions.changes import is_touch_due, touch
+from canister.sessions.changes import touch
 from canister.sessions.events import Event, EventKind, Events
 from canister.sessions.users import Users
 from canister.store.base import Change

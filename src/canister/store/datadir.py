@@ -19,6 +19,7 @@ from canister.errors import (
     StoreError,
 )
 from canister.record import NodeId
+from canister.store.cache import make_counts
 from canister.store.connections import connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
 from canister.store.peeking import peek
@@ -37,6 +38,7 @@ class DataDir:
         self.database = self.path / "canister.db"
         self.write_lock = self.path / "write.lock"
         self.use = Use(self.path / "use.lock")
+        self.counts = self.path / "writes.map"
         self.agent_lock = self.path / "agent.lock"
         self.control_socket = self.path / "agent.sock"
         self.wake_socket = self.path / "wake.sock"
@@ -61,6 +63,7 @@ class DataDir:
             try:
                 self.use.begin()
                 node = self._incarnate(config, draw, lock)
+                make_counts(self.counts)
                 self.use.share()
             except apsw.Error as error:
                 self.use.end()

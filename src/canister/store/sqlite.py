@@ -29,6 +29,7 @@ from canister.store.base import (
     Stored,
     bucket_of,
 )
+from canister.store.cache import FACTS, SessionCache, group_of
 from canister.store.connections import Cursor, Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.transaction import Row, Scope, Transaction
@@ -63,6 +64,8 @@ _DUE = """
     SELECT retain, bucket, id FROM sessions
     WHERE retain <= ? AND (retain, bucket, id) > (?, ?, ?) ORDER BY retain, bucket, id LIMIT ?
 """
+_ABSENT = Stored(None, held=False)
+_NEVER_READ = -1
 _PAGE = 500
 _CHECKPOINT_AT = 2000
 """Pages in the write-ahead log from which they are moved into the database."""
@@ -75,12 +78,15 @@ _member_decoder = msgspec.msgpack.Decoder(Member)
 class _SqliteRows:
     """The primitive acts of a transaction, on one connection."""
 
-    def __init__(self, handle: Handle, node: NodeId) -> None:
+    def __init__(self, handle: Handle, node: NodeId, cache: SessionCache) -> None:
         self._handle = handle
         self._execute = handle.execute
         self._node = node
+        self._cache = cache
         self._indexed: dict[bytes, tuple[int, bytes | None]] = {}
         """Retention and user of the rows read in this transaction that hold nothing back."""
+        self.written: dict[bytes, tuple[Stored, int]] = {}
+        """The sessions written, and the bytes of each."""
 
     def get(self, session: bytes) -> Row | None:
         found = self._execute(_GET, (bucket_of(session), session)).fetchone()
@@ -95,17 +101,23 @@ class _SqliteRows:
     def put(self, session: bytes, row: Row, encoded: bytes) -> None:
         digest, retain = row.mark
         user = user_of(row.record)
+        bucket = bucket_of(session)
+        self._cache.mark(group_of(bucket))
+        self.written[session] = (Stored(row.visible, row.held is not None), len(encoded))
         if row.held is None and self._indexed.get(session) == (retain, user):
             # Where all indexes stay as they are, a write changes two pages in place of four.
-            self._execute(_CHANGE, (encoded, digest, bucket_of(session), session))
+            self._execute(_CHANGE, (encoded, digest, bucket, session))
             return
         self._indexed.pop(session, None)
         held = None if row.held is None else encode_record(row.held)
-        self._execute(_PUT, (bucket_of(session), session, encoded, held, digest, retain, user))
+        self._execute(_PUT, (bucket, session, encoded, held, digest, retain, user))
 
     def delete(self, session: bytes) -> None:
         self._indexed.pop(session, None)
-        self._execute(_DELETE, (bucket_of(session), session))
+        self.written.pop(session, None)
+        bucket = bucket_of(session)
+        self._cache.mark(group_of(bucket))
+        self._execute(_DELETE, (bucket, session))
 
     def clock(self) -> tuple[int, bool]:
         last, off = self._execute(_CLOCK).fetchone()
@@ -184,21 +196,36 @@ class SqliteStore:
         self._scope = Scope(self._node, config.cluster.encode(), Policy.of(config).drift, config.max_session)
         self._pool = Pool(self.files.database, full=config.durability == "full")
         self._turn = WriteTurn(self.files.write_lock)
+        self._cache = SessionCache(self.files.counts)
+        self._doubts: tuple[int, int] = (_NEVER_READ, 0)
+        self._members: tuple[int, list[Member]] = (_NEVER_READ, [])
 
     @property
     def node(self) -> NodeId:
         return self._node
 
     def load(self, session: bytes) -> Stored:
-        found = self._one(_LOAD, (bucket_of(session), session))
-        if found is None:
-            return Stored(None, False)
-        record = decode_record(found[0])
-        shown = record.birth is not None or record.destroy is not None
-        return Stored(record if shown else None, found[1] is not None)
+        bucket = bucket_of(session)
+        count = self._cache.counts[group_of(bucket)]
+        stored = self._cache.find(session, count)
+        if stored is None:
+            found = self._one(_LOAD, (bucket, session))
+            if found is None:
+                return _ABSENT
+            record = decode_record(found[0])
+            shown = record.birth is not None or record.destroy is not None
+            stored = Stored(record if shown else None, found[1] is not None)
+            self._cache.keep(session, count, stored, len(found[0]))
+        return stored
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
-        return self._write(lambda handle: self._transaction(handle).commit(edits))
+        def act(handle: Handle) -> Version | None:
+            rows = _SqliteRows(handle, self._node, self._cache)
+            version = Transaction(rows, self._scope, self._clock.now()).commit(edits)
+            self._cache.fresh = rows.written
+            return version
+
+        return self._write(act)
 
     def scan(self) -> Iterator[tuple[bytes, Record]]:
         position = (-1, b"")
@@ -223,7 +250,10 @@ class SqliteStore:
 
     def close(self) -> None:
         self._pool.close()
-        self._turn.close()
+        self._turn.close()  # waits for the last writer
+        self._cache.close()
+        self._doubts = (_NEVER_READ, 0)
+        self._members = (_NEVER_READ, [])
         self.files.use.end()
 
     def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
@@ -280,9 +310,14 @@ class SqliteStore:
             yield SqliteSnapshot(handle)
 
     def members(self) -> list[Member]:
-        with self._pool.lend() as handle:
-            rows = handle.execute("SELECT member FROM members").fetchall()
-        return [_member_decoder.decode(member) for (member,) in rows]
+        count = self._cache.counts[FACTS]
+        known, members = self._members
+        if known != count:
+            with self._pool.lend() as handle:
+                rows = handle.execute("SELECT member FROM members").fetchall()
+            members = [_member_decoder.decode(member) for (member,) in rows]
+            self._members = (_read_at(count), members)
+        return list(members)
 
     def save_members(self, members: Iterable[Member]) -> None:
         rows = [(member.address, msgspec.msgpack.encode(member)) for member in members]
@@ -291,7 +326,7 @@ class SqliteStore:
             handle.execute("DELETE FROM members")
             handle.connection.executemany("INSERT INTO members (address, member) VALUES (?, ?)", rows)
 
-        self._write(replace)
+        self._write_fact(replace)
 
     def sync(self) -> None:
         log = self.files.database.with_name("canister.db-wal")
@@ -305,11 +340,16 @@ class SqliteStore:
             raise StoreError(f"{log} cannot be synced: {error.strerror}") from error
 
     def doubts(self) -> int:
-        found = self._one(_META, ("doubts",))
-        return found[0] if found else 0
+        count = self._cache.counts[FACTS]
+        known, doubts = self._doubts
+        if known != count:
+            found = self._one(_META, ("doubts",))
+            doubts = int(found[0]) if found else 0
+            self._doubts = (_read_at(count), doubts)
+        return doubts
 
     def set_doubts(self, count: int) -> None:
-        self._write(lambda handle: handle.execute(_SET_META, ("doubts", count)))
+        self._write_fact(lambda handle: handle.execute(_SET_META, ("doubts", count)))
 
     def fingerprints(self) -> Fingerprints:
         found = self._one(_META, ("keys",))
@@ -361,15 +401,32 @@ class SqliteStore:
                 except BaseException:
                     if handle.connection.in_transaction:
                         handle.execute("ROLLBACK")
+                    self._cache.fresh = {}
                     raise
+                finally:
+                    self._cache.settle()
             except apsw.Error as error:
                 raise explain(error, self.files.database) from error
             finally:
                 self._pool.give(handle)
             return done
 
+    def _write_fact(self, act: Callable[[Handle], object]) -> None:
+        """Write what the processes of the node keep in memory besides sessions."""
+
+        def marked(handle: Handle) -> None:
+            self._cache.mark(FACTS)
+            act(handle)
+
+        self._write(marked)
+
     def _transaction(self, handle: Handle) -> Transaction:
-        return Transaction(_SqliteRows(handle, self._node), self._scope, self._clock.now())
+        return Transaction(_SqliteRows(handle, self._node, self._cache), self._scope, self._clock.now())
+
+
+def _read_at(count: int) -> int:
+    """Return the count at which what was read since holds; none while it is being written."""
+    return _NEVER_READ if count & 1 else count
 
 
 def _last_stamp(execute: Callable[..., Cursor]) -> int:

@@ -1,0 +1,227 @@
+"""What a process keeps of what it has read: never old, never too much."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from tests.records import slot
+
+from canister import edits
+from canister.config import Config, Policy
+from canister.edits import Moment
+from canister.errors import DiskFullError, StoreError
+from canister.record import Record
+from canister.store import cache
+from canister.store.base import Member, Stored, bucket_of
+from canister.store.cache import SessionCache, group_of, make_counts
+from canister.store.sqlite import SqliteStore
+from canister.testing.contract import put, values
+
+SESSION = b"s"
+GROUP = group_of(bucket_of(SESSION))
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[SqliteStore]:
+    """Return the store of one process."""
+    store = SqliteStore(tmp_path, Config())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def two(tmp_path: Path, one: SqliteStore) -> Iterator[SqliteStore]:
+    """Return the store of another process of the same node: it shares nothing with *one* but files."""
+    store = SqliteStore(tmp_path, Config())
+    yield store
+    store.close()
+
+
+def count_queries(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by each look of *store* at the database."""
+    asked: list[str] = []
+    ask = store._one
+
+    def counted(sql: str, parameters: tuple[object, ...]) -> object:
+        asked.append(sql)
+        return ask(sql, parameters)
+
+    monkeypatch.setattr(store, "_one", counted)
+    return asked
+
+
+def test_a_session_is_read_once(one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read again while nobody writes, nor what this process has written itself."""
+    put(one, SESSION, k=b"1")
+    here, there = count_queries(one, monkeypatch), count_queries(two, monkeypatch)
+    for _ in range(3):
+        assert values(one, SESSION) == values(two, SESSION) == {"k": b"1"}
+    assert (len(here), len(there)) == (0, 1)
+
+
+def test_what_another_process_writes_is_seen(one: SqliteStore, two: SqliteStore) -> None:
+    """Each write of any process is seen by all from the moment on at which it returns."""
+    for number in range(5):
+        put(one, SESSION, k=b"%d" % number)
+        assert values(two, SESSION) == values(one, SESSION) == {"k": b"%d" % number}
+        put(two, SESSION, k=b"-%d" % number)
+        assert values(two, SESSION) == values(one, SESSION) == {"k": b"-%d" % number}
+    one.forget(SESSION)
+    assert two.load(SESSION) == Stored(None, held=False)
+
+
+def before_commit(store: SqliteStore, act: Callable[[], object]) -> None:
+    """Let *act* run just before the next commit of *store* is made."""
+    handle = store._pool.take()
+    execute = handle.execute
+
+    def executing(sql: str, *arguments: object) -> object:
+        if sql == "COMMIT":
+            handle.execute = execute
+            act()
+        return execute(sql, *arguments)
+
+    handle.execute = executing  # type: ignore[assignment]
+    store._pool.give(handle)
+
+
+def test_a_commit_that_failed_is_not_kept(one: SqliteStore) -> None:
+    """Where the commit itself fails, for lack of room for example, what was there before is served."""
+
+    def fail() -> None:
+        raise apsw.FullError
+
+    put(one, SESSION, k=b"1")
+    before_commit(one, fail)
+    with pytest.raises(DiskFullError):
+        put(one, SESSION, k=b"2")
+    assert values(one, SESSION) == {"k": b"1"}
+
+
+def test_a_read_between_a_mark_and_a_commit_whose_writer_is_killed(
+    one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read while a write was under way is not kept: the writer may be killed later."""
+    put(one, SESSION, k=b"1")
+    before_commit(one, lambda: values(two, SESSION))
+    monkeypatch.setattr(one._cache, "settle", lambda: None)
+    put(one, SESSION, k=b"2")
+    assert values(two, SESSION) == {"k": b"2"}
+
+
+def test_a_writer_killed_after_its_commit(
+    one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit is seen though its writer was killed before it could say so, until the next and after it."""
+    put(one, SESSION, k=b"1")
+    assert values(two, SESSION) == {"k": b"1"}
+    monkeypatch.setattr(one._cache, "settle", lambda: None)
+    put(one, SESSION, k=b"2")
+    assert one._cache.counts[GROUP] % 2
+    for _ in range(2):
+        assert values(two, SESSION) == {"k": b"2"}
+    put(two, SESSION, k=b"3")
+    assert not one._cache.counts[GROUP] % 2
+    assert values(two, SESSION) == {"k": b"3"}
+    asked = count_queries(two, monkeypatch)
+    assert values(two, SESSION) == {"k": b"3"}
+    assert not asked
+
+
+def test_a_write_that_failed_is_not_kept(one: SqliteStore) -> None:
+    """What was rolled back is not seen, in the process that wrote it either."""
+    put(one, SESSION, k=b"1")
+    policy = Policy.of(Config())
+
+    def write(record: Record | None, moment: Moment) -> Record:
+        return edits.write(record, moment, policy, {slot("k"): b"2"})
+
+    def fail(record: Record | None, moment: Moment) -> Record:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        one.commit([(SESSION, write), (b"other", fail)])
+    assert values(one, SESSION) == {"k": b"1"}
+    assert not one._cache.counts[GROUP] % 2
+
+
+def test_a_read_under_way_while_somebody_writes(
+    one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read just before a commit is not served after it."""
+    put(one, SESSION, k=b"1")
+    ask = two._one
+
+    def slow(sql: str, parameters: tuple[object, ...]) -> object:
+        found = ask(sql, parameters)
+        put(one, SESSION, k=b"2")
+        return found
+
+    monkeypatch.setattr(two, "_one", slow)
+    assert values(two, SESSION) == {"k": b"1"}
+    monkeypatch.setattr(two, "_one", ask)
+    assert values(two, SESSION) == {"k": b"2"}
+
+
+def test_doubts_and_members_of_another_process(one: SqliteStore, two: SqliteStore) -> None:
+    """What is kept besides sessions is as new as what was written."""
+    assert (two.doubts(), two.members()) == (0, [])
+    member = Member("a:1", put(one, SESSION), False, put(one, SESSION), one.node)
+    one.set_doubts(2)
+    one.save_members([member])
+    assert (two.doubts(), two.members()) == (2, [member])
+    two.members().clear()
+    assert two.members() == [member]
+
+
+@pytest.mark.parametrize("ask", [lambda s: s.load(SESSION), SqliteStore.doubts, SqliteStore.members])
+def test_a_closed_store_serves_nothing(one: SqliteStore, ask: Callable[[SqliteStore], object]) -> None:
+    """What was kept is not served after the end."""
+    put(one, SESSION, k=b"1")
+    ask(one)
+    one.close()
+    with pytest.raises(StoreError, match="is closed"):
+        ask(one)
+
+
+@pytest.mark.integration
+def test_over_a_fork(one: SqliteStore) -> None:
+    """Parent and child see each other's writes, though both kept the session before."""
+    put(one, SESSION, k=b"1")
+    assert values(one, SESSION) == {"k": b"1"}
+    child = os.fork()
+    if not child:
+        put(one, SESSION, k=b"child")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert values(one, SESSION) == {"k": b"child"}
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """Of many sessions the ones used last are kept, however many there are."""
+    make_counts(tmp_path / "counts")
+    kept = SessionCache(tmp_path / "counts", most=100_000)
+    stored = Stored(Record(), held=False)
+    for number in range(10_000):
+        kept.keep(b"%d" % number, 0, stored, 1000)
+        assert kept.find(b"0", 0) is stored  # used all the time
+    found = [number for number in range(10_000) if kept.find(b"%d" % number, 0) is not None]
+    assert len(found) < 110
+    assert 9_999 in found
+    kept.close()
+    kept.keep(b"1", 0, stored, 1)
+    assert kept.find(b"1", 0) is None
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room for the counts the store is not opened: writing to them later would kill the process."""
+
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache.os, "pwrite", no_room)
+    with pytest.raises(DiskFullError, match="free some space"):
+        make_counts(tmp_path / "counts")
