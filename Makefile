@@ -15,6 +15,8 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 .PHONY: help test demo lint format types check django6 network soak coverage lock clean
 .PHONY: bench bench-smoke
 SEEDS ?= 20000
+# Nodes of each simulated cluster, 3 to 5 by default: make soak NODES=100 SEEDS=2
+NODES ?=
 # Names of benchmarks, all by default; BENCH takes further options: make bench ONLY=join BENCH=--large
 ONLY ?=
 BENCH ?=
@@ -72,7 +74,7 @@ network: .venv/.ready
 	@CANISTER_LONG_FAULTS=1 $(BIN)/python -m pytest tests/fault/test_namespaces.py
 
 soak: .venv/.ready
-	@$(BIN)/python -m canister.testing.simulation --seeds $(SEEDS)
+	@$(BIN)/python -m canister.testing.simulation --seeds $(SEEDS) $(if $(NODES),--nodes $(NODES))
 
 bench: .venv/.ready
 	@$(BIN)/python -m benchmarks $(foreach name,$(ONLY),--only $(name)) $(BENCH)

@@ -40,6 +40,8 @@ class DigestTree:
 
     def __init__(self) -> None:
         self._levels: list[list[int]] = [[0] * size for size in LEVELS]
+        self._top: list[bytes] = []
+        """What is below the root, as every comparison asks for it; empty once something has changed."""
         self._applied = 0
         self._horizon = 0
         self.size = 0
@@ -53,6 +55,7 @@ class DigestTree:
     def build(self, snapshot: Snapshot, at: int) -> None:
         """Begin anew from the stored sessions."""
         self._levels = [[0] * size for size in LEVELS]
+        self._top = []
         self.size = 0
         self._applied = snapshot.last_stamp()
         self._horizon = at
@@ -85,6 +88,12 @@ class DigestTree:
 
     def children(self, level: int, node: int) -> list[bytes]:
         """Return the shortened digests one level below a node."""
+        if level == 0:
+            self._top = self._top or self._below(0, 0)
+            return self._top
+        return self._below(level, node)
+
+    def _below(self, level: int, node: int) -> list[bytes]:
         fan = LEVELS[level + 1] // LEVELS[level]
         below = self._levels[level + 1]
         return [below[i].to_bytes(16, "big")[:SHORT] for i in range(node * fan, (node + 1) * fan)]
@@ -95,6 +104,7 @@ class DigestTree:
 
     def _toggle(self, bucket: int, digest: bytes, count: int) -> None:
         self.size += count
+        self._top = []
         value = int.from_bytes(digest, "big")
         for level, shift in zip(self._levels, _SHIFTS, strict=True):
             level[bucket >> shift] ^= value

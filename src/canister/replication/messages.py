@@ -238,12 +238,12 @@ def decode_message(payload: bytes | bytearray | memoryview) -> Any:
 
 
 def _check_members(members: list[Member]) -> None:
-    if not "".join([member.address for member in members]).isprintable() or any(
-        len(member.address) > _MAX_ADDRESS
-        or len(member.joined) > _MAX_NAME
-        or len(member.version) > _MAX_NAME
-        or len(member.node) > _MAX_NAME
-        for member in members
+    addresses = [member.address for member in members]
+    names = [name for member in members for name in (member.joined, member.version, member.node)]
+    if (
+        not "".join(addresses).isprintable()
+        or max(map(len, addresses), default=0) > _MAX_ADDRESS
+        or max(map(len, names), default=0) > _MAX_NAME
     ):
         raise ProtocolError("a member's address or version has no form that a node gives it")
 

@@ -143,9 +143,10 @@ class SimNode:
         if replica is None or self.hung:
             return
         known = {m.address for m in replica.membership.others()} | set(self.seeds)
-        for address in sorted(known - {self.address}):
+        heard = {link.address for link in replica.links.values() if not replica.is_silent(link.number)}
+        for address in sorted(known - heard - {self.address}):
             other = self.cluster.nodes.get(address)
-            if other is not None and not replica.is_linked(address):
+            if other is not None:
                 self.network.connect(self, other)
 
     def _repeat(self, period: int, life: int, act: Callable[[], None]) -> None:

@@ -84,7 +84,7 @@ class Network:
 
     def is_cut(self, source: "SimNode", target: "SimNode") -> bool:
         """Tell whether messages from *source* do not get to *target*."""
-        return (source.address, target.address) in self._cuts
+        return bool(self._cuts) and (source.address, target.address) in self._cuts
 
     def cut(self, sources: Sequence["SimNode"], targets: Sequence["SimNode"]) -> None:
         """Stop messages from all *sources* to all *targets*."""

@@ -32,6 +32,8 @@ _TURN = 15 * SECOND
 """How long a node leaves a session alone before it may use it again."""
 _SHARED_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where SQLite files are, so that no time is lost waiting for a disk."""
+_LARGE = 40
+"""As many nodes hear and compare with each other no more often than by default, fewer twice as often."""
 _HEAL = 45.0
 """Seconds the cluster is given to become equal after the last fault has ended."""
 
@@ -75,7 +77,7 @@ class Scenario:
         self.random = Random(seed)
         self.outcome = Outcome(seed)
         self.steps = steps
-        self.cluster = Cluster(size, seed, _config(self.random), directory)
+        self.cluster = Cluster(size, seed, _config(self.random, size), directory)
         self.sessions: list[bytes] = []
         self.destroyed: dict[bytes, Version] = {}
         self.readers: list[Reader] = []
@@ -239,7 +241,7 @@ def _expiry(record: Record | None, moment: edits.Moment, policy: Policy, idle: i
     return edits.set_expiry(record, moment, policy, idle, None)
 
 
-def _config(random: Random) -> Config:
+def _config(random: Random, size: int) -> Config:
     """Return long, short or tiny session times: in tiny ones, sessions are born and purged within a run."""
     idle, absolute, grace, drift = random.choice(
         (
@@ -253,7 +255,7 @@ def _config(random: Random) -> Config:
         absolute_lifetime=absolute,
         grace_period=grace,
         max_clock_drift=drift,
-        node_interval=timedelta(seconds=4),
-        digest_interval=timedelta(seconds=5),
+        node_interval=timedelta(seconds=8 if size >= _LARGE else 4),
+        digest_interval=timedelta(seconds=10 if size >= _LARGE else 5),
         cluster="simulated",
     )

@@ -1,5 +1,6 @@
 """Many scenarios on all cores, and what happened in them taken together."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from canister.testing.simulation.checks import Violation
 from canister.testing.simulation.scenario import Outcome, run_scenario
 
 _CHUNK = 10
+"""Scenarios a core is given at once, where there are enough for all."""
 
 
 class Failure(NamedTuple):
@@ -51,8 +53,9 @@ def soak(
         progress: is told how many are done after each one, and its failure if it failed.
     """
     soaked = Soaked(Outcome(seeds[0]), [])
+    chunk = min(_CHUNK, -(-len(seeds) // (os.cpu_count() or 1)))
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        results = pool.map(partial(_run, plan=plan), seeds, chunksize=_CHUNK)
+        results = pool.map(partial(_run, plan=plan), seeds, chunksize=chunk)
         for done, result in enumerate(results, start=1):
             if isinstance(result, Failure):
                 soaked.failed.append(result)
