@@ -15,8 +15,8 @@ from . import planted
 AT_LEAST = {
     "same key": 1_000,
     "destroy": 900,
-    "keys": 6_500,
-    "birth": 2_400,
+    "keys": 4_000,
+    "birth": 1_700,
     "too far ahead": 200,
     "destroy ahead": 100,
 }

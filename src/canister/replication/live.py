@@ -34,11 +34,12 @@ class LiveFlow:
         Returns how many entries were logged.
         """
         entries = self.tree.catch_up(snapshot)
-        if not entries or not links:
-            return len(entries)
+        own = [commit for commit in map(_own_commit, entries) if commit]
+        if not own or not links:
+            return len(entries)  # how far this node has got is told by heartbeats
         commits: list[list[Row]] = []
         size = 0
-        for commit in filter(None, map(_own_commit, entries)):
+        for commit in own:
             commits.append(commit)
             size += sum(len(session) + len(delta) for session, delta in commit)
             if size > _FRAME:
