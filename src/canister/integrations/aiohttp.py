@@ -14,7 +14,7 @@ from canister.errors import ConfigError
 from canister.integrations.streams import Hold
 from canister.sessions import ManagerOptions, Outcome, SessionManager
 from canister.sessions import Session as CanisterSession
-from canister.sessions.outcome import REFUSALS
+from canister.sessions.outcome import REFUSALS, refuse
 
 logger = logging.getLogger("canister.sessions")
 
@@ -196,10 +196,8 @@ class _Course:
             self._storage.manager.finish(self.session.data, f"http {self._request.path}")
 
     def _refusal(self, error: Exception) -> web.Response:
-        logger.warning("http %s was refused: %s", self._request.path, error)
-        status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
-        headers = {"Retry-After": "2", "Cache-Control": "no-store"}
-        response = web.Response(status=status, text=f"{reason}: {error}\n", headers=headers)
+        page = refuse(error, f"http {self._request.path}")
+        response = web.Response(status=page.status, body=page.text.encode(), headers=page.headers)
         outcome = self.session.data.state.outcome if self.session is not None else None
         if outcome is not None:  # what was written stands, though fewer members than wanted hold it
             _add_headers(response, outcome)

@@ -10,7 +10,7 @@ from canister.canister import Canister
 from canister.errors import AcknowledgementError, ConfigError, StoreUnavailableError
 from canister.integrations.streams import Hold
 from canister.sessions import ManagerOptions, Outcome, Session, SessionManager
-from canister.sessions.outcome import REFUSALS
+from canister.sessions.outcome import REFUSALS, refuse
 
 logger = logging.getLogger("canister.sessions")
 
@@ -175,18 +175,16 @@ class _Response:
     async def refuse(self, error: Exception, outcome: Outcome | None = None) -> None:
         """Answer with an error in place of what the application sends."""
         self.refused = True
-        logger.warning("%s %s was refused: %s", self._scope["type"], self._scope["path"], error)
+        page = refuse(error, f"{self._scope['type']} {self._scope['path']}")
         if self._scope["type"] == "websocket":
             await self._send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
             return
-        status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
-        plain = (b"content-type", b"text/plain; charset=utf-8")
-        headers = [plain, (b"retry-after", b"2"), (b"cache-control", b"no-store")]
-        start: Message = {"type": "http.response.start", "status": status, "headers": headers}
+        headers = [(name.lower().encode(), value.encode()) for name, value in page.headers.items()]
+        start: Message = {"type": "http.response.start", "status": page.status, "headers": headers}
         if outcome is not None:
             _add_headers(start, outcome)
         await self._send(start)
-        await self._send({"type": "http.response.body", "body": f"{reason}: {error}\n".encode()})
+        await self._send({"type": "http.response.body", "body": page.text.encode()})
 
     async def close(self) -> None:
         """End the stream of a session that is over; the client is to ask anew."""

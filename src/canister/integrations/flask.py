@@ -1,6 +1,5 @@
 """Sessions for Flask: ``CanisterSessions(app, canister=canister)``, and ``flask.session`` is stored here."""
 
-import logging
 from typing import Any, Unpack, cast
 
 from flask import Flask, Request, Response, current_app, request
@@ -11,15 +10,12 @@ from canister.errors import CanisterError
 from canister.integrations import flask_login
 from canister.integrations.flask_parts import (
     EXTENSION,
-    REFUSAL_HEADERS,
     FlaskSession,
     manager_for,
     refusal_of,
 )
 from canister.sessions import ManagerOptions, Outcome, SessionManager
-from canister.sessions.outcome import REFUSALS
-
-logger = logging.getLogger("canister.sessions")
+from canister.sessions.outcome import REFUSAL_HEADERS, REFUSALS
 
 _SESSION = "canister.session"
 
@@ -117,8 +113,8 @@ class CanisterSessionInterface(SessionInterface):
 
 def _refuse(error: CanisterError) -> Response:
     """Answer what the application has no handler for, with its page for the status if it has one."""
-    logger.warning("%s %s was refused: %s", request.method, request.path, error)
-    response = current_app.make_response(current_app.handle_http_exception(refusal_of(error)))
+    refusal = refusal_of(error, f"{request.method} {request.path}")
+    response = current_app.make_response(current_app.handle_http_exception(refusal))
     refused: FlaskSession | None = request.environ.get(_SESSION)
     if refused is not None:
         refused.give_up()

@@ -15,7 +15,7 @@ from canister.edits import Times
 from canister.errors import ConfigError
 from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, SessionStatus
 from canister.sessions.keys import VARIABLE
-from canister.sessions.outcome import REFUSALS
+from canister.sessions.outcome import refuse
 from canister.sessions.session import Keeper
 from canister.sessions.state import Changes, State
 
@@ -199,14 +199,9 @@ def cookie_settings(config: Mapping[str, Any]) -> CookieSettings:
     )
 
 
-def refusal_of(error: Exception) -> HTTPException:
-    """Return what a request is answered that an error of `REFUSALS` ended."""
-    status = next(REFUSALS[kind][0] for kind in REFUSALS if isinstance(error, kind))
-    return default_exceptions[status](description=str(error))
-
-
-REFUSAL_HEADERS = {"Retry-After": "2", "Cache-Control": "no-store"}
-"""What goes with it, whatever page the application shows."""
+def refusal_of(error: Exception, where: str) -> HTTPException:
+    """Return what a request is answered that an error of `REFUSALS` ended, as the framework has it."""
+    return default_exceptions[refuse(error, where).status](description=str(error))
 
 
 def _secret_keys(config: Mapping[str, Any]) -> list[str] | None:

@@ -1,6 +1,5 @@
 """Sessions for Pyramid: a session factory, and an ``includeme`` that makes it from the settings."""
 
-import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import Any, Unpack, cast
@@ -15,10 +14,8 @@ from canister.canister import Canister
 from canister.clock import SECOND
 from canister.errors import ConfigError
 from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, csrf
-from canister.sessions.outcome import REFUSALS
+from canister.sessions.outcome import REFUSALS, refuse
 from canister.sessions.state import State
-
-logger = logging.getLogger("canister.sessions")
 
 _FLASH = "_f_"
 _PREFIX = "canister."
@@ -182,11 +179,8 @@ _FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
 
 def refused(error: Exception, request: Any) -> Any:
     """Return the response to a request that nobody else answers: Pyramid's exception view."""
-    logger.warning("%s %s was refused: %s", request.method, request.path_info, error)
-    status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
-    response = Response(f"{reason}: {error}\n", status, content_type="text/plain", charset="utf-8")
-    response.headers.update([("Retry-After", "2"), ("Cache-Control", "no-store")])
-    return response
+    page = refuse(error, f"{request.method} {request.path_info}")
+    return Response(page.text.encode(), page.status, headerlist=list(page.headers.items()))
 
 
 def _replace(response: Any, other: Any) -> None:

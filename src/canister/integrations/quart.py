@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Unpack, cast
 
@@ -16,15 +15,12 @@ from canister.canister import Canister
 from canister.errors import CanisterError
 from canister.integrations.flask_parts import (
     EXTENSION,
-    REFUSAL_HEADERS,
     FlaskSession,
     manager_for,
     refusal_of,
 )
 from canister.sessions import Lease, ManagerOptions, Outcome, SessionManager
-from canister.sessions.outcome import REFUSALS
-
-logger = logging.getLogger("canister.sessions")
+from canister.sessions.outcome import REFUSAL_HEADERS, REFUSALS
 
 _SESSION = "canister.session"
 _LEASE = "canister.lease"
@@ -172,8 +168,8 @@ class CanisterSessionInterface(SessionInterface):
 async def _refuse(error: CanisterError) -> Response | WerkzeugResponse:
     """Answer what the application has no handler for, with its page for the status if it has one."""
     current: BaseRequestWebsocket = request if has_request_context() else websocket
-    logger.warning("%s was refused: %s", current.path, error)
-    response = await current_app.make_response(await current_app.handle_http_exception(refusal_of(error)))
+    refusal = refusal_of(error, current.path)
+    response = await current_app.make_response(await current_app.handle_http_exception(refusal))
     refused = cast("dict[str, object]", current.scope).get(_SESSION)
     if isinstance(refused, FlaskSession):
         refused.give_up()

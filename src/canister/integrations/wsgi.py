@@ -1,6 +1,5 @@
 """Sessions for WSGI applications: Bottle, Falcon and whatever else has an ``environ``."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, Unpack
@@ -9,9 +8,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from canister.canister import Canister
 from canister.errors import ConfigError
 from canister.sessions import ManagerOptions, Session, SessionManager
-from canister.sessions.outcome import REFUSALS
-
-logger = logging.getLogger("canister.sessions")
+from canister.sessions.outcome import REFUSALS, refuse
 
 _SESSION = "canister.session"
 
@@ -114,13 +111,12 @@ class _Response:
     def refuse(self, error: Exception) -> None:
         """Answer with an error in place of what the application sends."""
         self.begun = self._refused = True
-        logger.warning("%s was refused: %s", self._where, error)
-        status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
-        page = f"{reason}: {error}\n".encode()
-        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(page)))]
-        self._held = f"{status} {reason}", [*headers, ("Retry-After", "2"), ("Cache-Control", "no-store")]
+        page = refuse(error, self._where)
+        body = page.text.encode()
+        headers = [*page.headers.items(), ("Content-Length", str(len(body)))]
+        self._held = f"{page.status} {page.reason}", headers
         self._send_headers(None)
-        self._chunks = iter(() if self._method == "HEAD" else (page,))
+        self._chunks = iter(() if self._method == "HEAD" else (body,))
 
     def __iter__(self) -> Iterator[bytes]:
         return self

@@ -26,7 +26,41 @@ REFUSALS: Mapping[type[CanisterError], tuple[int, str]] = {
 }
 """What a request is answered that no application answers for itself: status and reason, by error."""
 
+REFUSAL_HEADERS = {"Retry-After": "2", "Cache-Control": "no-store"}
+"""What goes with such an answer, whatever page the application shows."""
+
 _PRIVATE = 'private, no-cache="Set-Cookie"'
+
+
+class RefusalPage(NamedTuple):
+    """What a request is answered that an error of `REFUSALS` ended; `REFUSAL_HEADERS` go with it.
+
+    Attributes:
+        status: the status.
+        reason: its reason phrase.
+        text: plain text.
+    """
+
+    status: int
+    reason: str
+    text: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers, for frameworks that are given all of them."""
+        return {"Content-Type": "text/plain; charset=utf-8", **REFUSAL_HEADERS}
+
+
+def refuse(error: Exception, where: str) -> RefusalPage:
+    """Log that a request was refused; return what it is answered.
+
+    Args:
+        error: one of `REFUSALS`.
+        where: the request.
+    """
+    logger.warning("%s was refused: %s", where, error)
+    status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
+    return RefusalPage(status, reason, f"{reason}: {error}\n")
 
 
 class Outcome(NamedTuple):

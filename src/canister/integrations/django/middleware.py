@@ -1,6 +1,5 @@
 """The middleware: loads the session before the view, commits it when the response leaves."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -17,9 +16,7 @@ from canister.integrations.django.configuration import ENGINE, own_cookie, sessi
 from canister.integrations.django.signals import REFUSAL
 from canister.integrations.django.store import SessionStore
 from canister.sessions import Outcome, Session
-from canister.sessions.outcome import REFUSALS
-
-logger = logging.getLogger("canister.sessions")
+from canister.sessions.outcome import REFUSALS, refuse
 
 _REFUSALS = tuple(REFUSALS)
 
@@ -122,14 +119,8 @@ def _failed(
 
 
 def _refuse(request: HttpRequest, error: Exception) -> HttpResponse:
-    logger.warning("%s %s was refused: %s", request.method, request.path, error)
-    status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
-    return _Refusal(
-        f"{reason}: {error}\n",
-        status=status,
-        content_type="text/plain; charset=utf-8",
-        headers={"Retry-After": "2", "Cache-Control": "no-store"},
-    )
+    page = refuse(error, f"{request.method} {request.path}")
+    return _Refusal(page.text, status=page.status, headers=page.headers)
 
 
 def _end(

@@ -1,0 +1,38 @@
+"""What a request is answered that no application answers for itself, alike for all frameworks."""
+
+import logging
+
+import pytest
+
+from canister.errors import (
+    CanisterError,
+    CannotTellError,
+    OldSystemError,
+    SessionLockedError,
+    StoreUnavailableError,
+    TooManySessionsError,
+)
+from canister.sessions.outcome import refuse
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "reason"),
+    [
+        (CannotTellError, 503, "Service unavailable"),
+        (OldSystemError, 503, "Service unavailable"),
+        (StoreUnavailableError, 503, "Service unavailable"),
+        (SessionLockedError, 403, "Forbidden"),
+        (TooManySessionsError, 403, "Forbidden"),
+    ],
+)
+def test_a_refusal_says_why_is_not_cached_and_is_logged(
+    kind: type[CanisterError], status: int, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = refuse(kind("it is so"), "GET /cart")
+    assert (page.status, page.reason, page.text) == (status, reason, f"{reason}: it is so\n")
+    assert page.headers == {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Retry-After": "2",
+        "Cache-Control": "no-store",
+    }
+    assert caplog.record_tuples == [("canister.sessions", logging.WARNING, "GET /cart was refused: it is so")]
