@@ -8,7 +8,9 @@ from types import ModuleType
 import pytest
 from tests.integration import test_asgi, test_litestar_store, test_pyramid
 from tests.redis_servers import RedisServer, running_redis
-from tests.unit import test_api, test_api_expiry, test_api_input, test_sessions_manager
+from tests.unit import test_api, test_api_expiry, test_api_input
+from tests.unit.sessions import test_bad_tokens, test_commits, test_ends, test_manager, test_not_knowing
+from tests.unit.sessions.kit import KEY
 
 from canister import Canister
 from canister.integrations.litestar import CanisterStore
@@ -43,7 +45,9 @@ def adopt(module: ModuleType) -> None:
             globals()[f"{origin}_{name.removeprefix('test_')}"] = member
 
 
-for _module in (test_api, test_api_expiry, test_api_input, test_sessions_manager):
+for _module in (test_api, test_api_expiry, test_api_input):
+    adopt(_module)
+for _module in (test_commits, test_bad_tokens, test_ends, test_not_knowing, test_manager):
     adopt(_module)
 for _module in (test_asgi, test_litestar_store, test_pyramid):
     adopt(_module)
@@ -94,4 +98,4 @@ def store(canister: Canister) -> CanisterStore:
 
 @pytest.fixture
 def manager(canister: Canister) -> SessionManager:
-    return SessionManager(canister, secret_keys=test_sessions_manager.KEY)
+    return SessionManager(canister, secret_keys=KEY)
