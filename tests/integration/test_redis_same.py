@@ -32,7 +32,7 @@ EXCEPTIONS = {
     "test_what_has_ended_is_swept",
     # A key must be configured.
     "test_a_node_alone_needs_no_key",
-    "test_the_examples_run",
+    "test_the_example_runs",
 }
 """What holds for data directories only. A test that looks into one is skipped as soon as it does."""
 
