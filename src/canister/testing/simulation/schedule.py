@@ -29,3 +29,8 @@ class Schedule:
             self.now, _, act = heapq.heappop(self._events)
             act()
         self.now = end
+
+    def leap(self, duration: int) -> None:
+        """Let *duration* microseconds pass in which nothing happens; what was due comes later by as much."""
+        self.now += duration
+        self._events = [(at + duration, number, act) for at, number, act in self._events]
