@@ -12,8 +12,9 @@ from canister.config import Config, Policy
 from canister.engine import Changes, Loaded, check_acks
 from canister.errors import ConfigError
 from canister.freshness import Stamp
+from canister.life import NEVER
 from canister.record import Version
-from canister.store.base import Edit, Known, Needed
+from canister.store.base import Change, Edit, Known, Mark, Needed
 from canister.store.redis import RedisStore, beside
 
 T = TypeVar("T")
@@ -52,12 +53,19 @@ class ServerEngine:
         """Do nothing: there are no peers that could compare them."""
 
     def last_stamp(self) -> int:
-        """Return 0: the servers keep no log."""
-        return 0
+        """Return the number of what was heard last."""
+        return self.store.listener.last
 
     def changes_since(self, stamp: int) -> Changes:
-        """Return nothing, and that there may be more: whoever watches a session has to load it."""
-        return Changes([], stamp, missed=True)
+        """Return which sessions others have ended since; of what only changes them nothing is told.
+
+        Raises:
+            StoreError: no server can be listened to.
+        """
+        heard = self.store.listener.since(stamp)
+        # How a session was and is now is not told; that it is still kept is.
+        changes = [Change(session, None, Mark(b"", NEVER), None) for session in heard.sessions]
+        return Changes(changes, heard.upto, heard.missed)
 
     def load(self, session: bytes, *, after: Stamp = (), local: bool = False, ask: bool = False) -> Loaded:
         """Return a session; there is nowhere else to ask."""

@@ -1,5 +1,6 @@
 """Redis Cluster and sentinels: several masters, slots that move, and a log-in over two of them."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, running_cluster, running_redis
 
 from canister import Canister, ConfigError, SessionDestroyedError, StoreUnavailableError
-from canister.sessions import SessionManager
+from canister.sessions import Session, SessionManager
 from canister.store.redis.wire import Link
 
 pytestmark = pytest.mark.integration
@@ -99,6 +100,23 @@ def test_a_crash_in_the_middle_of_a_log_in(node: Canister, monkeypatch: pytest.M
         assert manager.load([old]) == {"k": 1}
     else:
         assert scripts == [2]  # by chance both are in one slot
+
+
+def test_streams_end_whatever_master_their_session_is_on(node: Canister, cluster: list[RedisServer]) -> None:
+    """What is said on one master is heard on all; nobody asks for the sessions meanwhile."""
+    manager = SessionManager(node, secret_keys=KEY)
+    held: list[tuple[Session, threading.Event]] = []
+    for _ in range(12):
+        session = manager.load([])
+        session["k"] = 1
+        manager.commit(session)
+        held.append((session, threading.Event()))
+        assert manager.hold(session, held[-1][1].set) is not None
+    eventually(lambda: node.engine.last_stamp() > 0, 10, "it listens")
+    with Canister(f"redis+cluster://{cluster[1].address}", cluster="shop") as other:
+        for session, _ in held:
+            other.destroy(str(session.handle))
+    assert all(ended.wait(1) for _, ended in held)
 
 
 def test_slots_that_move(node: Canister, cluster: list[RedisServer]) -> None:

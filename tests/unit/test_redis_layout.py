@@ -4,6 +4,7 @@ import pytest
 from tests.records import A, slot
 
 from canister import edits
+from canister.codec import user_record_id
 from canister.config import Config, Policy
 from canister.edits import Moment
 from canister.errors import CorruptDatabaseError, NewerFormatError
@@ -27,12 +28,12 @@ def written(before: Record | None, number: int, **values: bytes | None) -> Recor
 def sent(before: Record | None, after: Record, number: int) -> list[object]:
     """Return what a commit sends of one session, after the number of keys and the key."""
     write = Write(b"s", held_as_loaded(before), after, version(number), NOW + number)
-    return list(Layout("c").commit([write])[4:])
+    return list(Layout("c").commit([write])[5:])
 
 
 def stored(before: dict[bytes, bytes], words: list[object]) -> dict[bytes, bytes]:
     """Do what the script does; return the hash."""
-    _, _, _, drop, put, *rest = words
+    _, _, _, _, drop, put, *rest = words
     assert isinstance(drop, int)
     assert isinstance(put, int)
     assert len(rest) == drop + put
@@ -66,8 +67,8 @@ def test_only_what_changed_is_sent() -> None:
     first = written(None, 1, **{f"k{number}": b"x" * 100 for number in range(50)})
     words = sent(first, written(first, 2, k7=b"y"), 2)
     assert words[:2] == [version(1), version(2)]
-    assert words[3:5] == [0, 4]
-    assert words[5::2] == [b"r", slot("k7")]
+    assert words[3:6] == [0, 0, 4]
+    assert words[6::2] == [b"r", slot("k7")]
 
 
 def test_the_time_to_live_is_the_retention() -> None:
@@ -76,7 +77,7 @@ def test_the_time_to_live_is_the_retention() -> None:
     assert sent(None, record, 0)[2] == (POLICY.idle + POLICY.interval + POLICY.grace) // 1000
     assert sent(None, record, 1)[2] == (POLICY.idle + POLICY.interval + POLICY.grace) // 1000
     late = Write(b"s", ABSENT, record, version(0), NOW + POLICY.absolute)
-    assert Layout("c").commit([late])[6] == 1
+    assert Layout("c").commit([late])[7] == 1
 
 
 def test_no_reply_is_no_session() -> None:
@@ -112,3 +113,24 @@ def test_keys(session: bytes) -> None:
     one, two = Layout("a"), Layout("a:{s")
     assert one.session(one.key(session)) == session
     assert not two.key(session).startswith(one.pattern[:-1])
+
+
+def test_what_ends_is_told_and_nothing_else() -> None:
+    """A destroy, an end that comes sooner and a user's record; no other write, no longer life."""
+
+    def ends(before: Record | None, after: Record, session: bytes = b"s") -> bool:
+        return Write(session, held_as_loaded(before), after, version(9), NOW + 9).ends
+
+    first = written(None, 1, a=b"1")
+    moment = Moment(version(2), NOW + 2)
+    destroyed = merge(first, edits.destroy(first, moment, POLICY))
+    sooner = merge(first, edits.set_expiry(first, moment, POLICY, None, NOW + 60_000_000) or Record())
+    assert ends(first, destroyed)
+    assert ends(None, edits.destroy(None, moment, POLICY))
+    assert ends(first, sooner)
+    assert ends(None, first, user_record_id(b"u"))
+    assert not ends(None, first)
+    assert not ends(first, written(first, 2, a=b"2"))
+    assert not ends(sooner, first)
+    assert not ends(destroyed, destroyed)
+    assert sent(first, destroyed, 3)[3] == 1

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from canister import Canister
+from canister import Canister, edits
+from canister.engine import Changes
 from canister.errors import StoreError
 from canister.sessions import Event, EventKind, SessionManager
 from canister.sessions.watch import Watch
@@ -210,3 +211,57 @@ def test_a_store_that_fails_is_looked_at_again(
         canister.destroy(session.handle)
         assert ended.wait(2)
     assert "cannot be seen, trying again: the disk is gone" in caplog.text
+
+
+def test_what_nobody_tells_is_seen_within_half_a_minute(
+    manager: SessionManager, watch: Watch, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = create(manager)
+    ended: list[str] = []
+    hold(watch, session, ended)
+    watch.look()
+    node = manager.canister.node
+    monkeypatch.setattr(node, "changes_since", lambda stamp: Changes([], stamp, missed=False))
+    node.store.commit([(session.state.token.session, lambda r, m: edits.destroy(r, m, node.policy))])
+    clock.advance(timedelta(seconds=29))
+    watch.look()
+    assert ended == []
+    clock.advance(timedelta(seconds=1))
+    watch.look()
+    assert ended == [session.handle]
+
+
+def test_one_session_that_cannot_be_read_holds_up_no_other(
+    manager: SessionManager, elsewhere: SessionManager, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be looked at, or told, stays due until it can."""
+    ill, well = create(manager), create(manager)
+    tokens = [session.state.token for session in (ill, well)]
+    ended: list[str] = []
+    events: list[Event] = []
+    manager.events.subscribe(events.append)
+    hold(watch, ill, ended)
+    hold(watch, well, ended)
+    watch.look()
+    handles = [ill.handle, well.handle]
+    for token in tokens:
+        elsewhere.destroy(elsewhere.load([token.text]))
+    events.clear()  # the two managers share a node, not their subscribers
+    store = manager.canister.node.store
+    load = store.load
+
+    def failing(session: bytes) -> Any:
+        if session == tokens[0].session:
+            raise StoreError("the disk is gone")
+        return load(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "load", failing)
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                watch.look()
+        assert ended == [handles[1]]
+        assert [event.handle for event in events] == [handles[1]]
+    watch.look()
+    assert ended == [handles[1], handles[0]]
+    assert [event.handle for event in events] == [handles[1], handles[0]]

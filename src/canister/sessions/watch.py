@@ -1,7 +1,7 @@
 """Seeing what other requests, processes and nodes do to sessions: leases of streams, and events.
 
-One thread of a process reads what was written to the store since it last looked. It starts with the
-first lease or subscriber, and ends with the node.
+One thread of a process reads what was written to the store since it last looked, or hears what ends on the
+servers. It starts with the first lease or subscriber, and ends with the node.
 """
 
 import logging
@@ -9,13 +9,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from canister.clock import to_datetime
-from canister.codec import decode_id, is_session_id, is_user_record_id
-from canister.engine import Engine
+from canister.clock import SECOND, to_datetime
+from canister.codec import decode_id, is_session_id, user_record_id
+from canister.engine import Changes, Engine
 from canister.errors import CanisterError
 from canister.forks import watch_forks
-from canister.life import deadline, is_live, is_touch_due
-from canister.record import Record
+from canister.life import accessed, deadline, interval_of, is_live, is_touch_due
+from canister.record import Record, user_of
 from canister.sessions.changes import touch
 from canister.sessions.events import Event, EventKind, Events
 from canister.sessions.users import Users
@@ -25,6 +25,8 @@ logger = logging.getLogger("canister.sessions")
 
 _PAUSE = 0.25
 """Seconds between two looks."""
+_LONGEST = 30 * SECOND
+"""Microseconds after which a session is looked at whatever is told of it."""
 _REMEMBERED = 1024
 
 
@@ -33,6 +35,8 @@ class Lease:
 
     Attributes:
         over: whether the session was found to be over.
+        next: when it has to be looked at, whatever is told of it.
+        user: where the store keeps what is true of all its user's sessions.
     """
 
     def __init__(
@@ -43,7 +47,12 @@ class Lease:
         self.on_end = on_end
         self.keep_alive = keep_alive
         self.over = False
-        self.until = 0
+        self.next = 0
+        self.user: bytes | None = None
+
+    def is_touched_by(self, changed: set[bytes]) -> bool:
+        """Tell whether a change may have ended the session: its own, or that of its user's record."""
+        return self.session in changed or (self.user is not None and self.user in changed)
 
     def close(self) -> None:
         """Give the hold up."""
@@ -102,21 +111,52 @@ class Watch:
         self._told.append(handle)
 
     def look(self) -> None:
-        """Look once."""
-        changes = self._node.changes_since(self._stamp)
+        """Look once.
+
+        What cannot be looked at now is looked at the next time, after all that is due by then.
+
+        Raises:
+            StoreError: something could not be looked at.
+        """
+        try:
+            self._take(self._node.changes_since(self._stamp))
+            self._tell_all()
+        finally:  # what is due has to be looked at also while nothing is told
+            self._check_all()
+
+    def _take(self, changes: Changes) -> None:
+        """Note what changes make due."""
         self._stamp = changes.upto
         if self._events:
-            for change in changes.sessions:
-                self._tell(change)
+            self._untold.extend(changes.sessions)
         changed = {change.session for change in changes.sessions}
-        # A user's record may end sessions that did not change themselves.
-        everything = changes.missed or any(map(is_user_record_id, changed))
-        now = self._node.clock.now()
+        for lease in self._held() if changed or changes.missed else ():
+            if changes.missed or lease.is_touched_by(changed):
+                lease.next = 0
+
+    def _held(self) -> list[Lease]:
         with self._lock:
-            leases = [lease for held in self._leases.values() for lease in held]
-        for lease in leases:
-            if everything or lease.session in changed or lease.keep_alive or lease.until <= now:
+            return [lease for held in self._leases.values() for lease in held]
+
+    def _tell_all(self) -> None:
+        while self._untold:
+            change = self._untold.popleft()
+            try:
+                self._tell(change)
+            except CanisterError:
+                self._untold.append(change)
+                raise
+
+    def _check_all(self) -> None:
+        now = self._node.clock.now()
+        for lease in sorted(self._held(), key=lambda lease: lease.next):
+            if lease.next > now:
+                break
+            try:
                 self._check(lease, now)
+            except CanisterError:
+                lease.next = now
+                raise
 
     def before_fork(self) -> None:
         """Nothing to do: the parent's thread goes on."""
@@ -133,14 +173,18 @@ class Watch:
         self._thread = threading.Thread()
         self._leases: dict[bytes, set[Lease]] = {}
         self._told: deque[str] = deque(maxlen=_REMEMBERED)
+        self._untold: deque[Change] = deque(maxlen=_REMEMBERED)
         self._stamp = 0
 
     def _run(self) -> None:
+        complained = ""
         while not self._node.closing.wait(_PAUSE):
             try:
                 self.look()
+                complained = ""
             except CanisterError as error:
-                if not self._node.closing.is_set():
+                if not self._node.closing.is_set() and str(error) != complained:
+                    complained = str(error)
                     logger.warning("what happens to sessions cannot be seen, trying again: %s", error)
 
     def _check(self, lease: Lease, now: int) -> None:
@@ -150,9 +194,15 @@ class Watch:
             self.release(lease)
             lease.on_end()
             return
+        used = accessed(record)
         if lease.keep_alive and is_touch_due(record, now):
             self._node.commit([(lease.session, touch())])
-        lease.until = deadline(record)
+            used = now
+        user = user_of(record)
+        lease.user = None if user is None else user_record_id(user)
+        lease.next = min(now + _LONGEST, deadline(record))
+        if lease.keep_alive:
+            lease.next = min(lease.next, used + max(1, interval_of(record)))
 
     def _tell(self, change: Change) -> None:
         if not is_session_id(change.session):

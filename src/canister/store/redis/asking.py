@@ -37,7 +37,7 @@ def run(servers: Servers, key: bytes, commands: Sequence[Command], deadline: Dea
         if error is None:
             return replies
         if not (isinstance(error, AskError) or is_passing(error)):
-            raise _explained(error, pool) from error
+            raise explained(error, pool) from error
         once = servers.look_again(error)
         if not deadline.pause():
             raise StoreUnavailableError(
@@ -77,7 +77,7 @@ def masters_of(servers: Servers, deadline: Deadline) -> list[Pool]:
     try:
         return servers.masters(deadline)
     except RedisError as error:
-        raise _explained(error, None) from error
+        raise explained(error, None) from error
 
 
 def servers_of(servers: Servers, deadline: Deadline) -> list[Server]:
@@ -89,7 +89,7 @@ def servers_of(servers: Servers, deadline: Deadline) -> list[Server]:
     try:
         return servers.listed(deadline)
     except RedisError as error:
-        raise _explained(error, None) from error
+        raise explained(error, None) from error
 
 
 def _obstacle(replies: Replies) -> ResponseError | None:
@@ -104,7 +104,8 @@ def _ask_once(pool: Pool, commands: Sequence[Command], deadline: Deadline) -> Re
     return pool.exchange(asking, deadline)[1::2]
 
 
-def _explained(error: RedisError, pool: Pool | None) -> StoreError:
+def explained(error: RedisError, pool: Pool | None) -> StoreError:
+    """Return what an error means for whoever runs the application; *pool* is the server, if it is one's."""
     if pool is not None:
         return explain(error, pool.address)
     return StoreUnavailableError(str(error)) if is_passing(error) else StoreError(f"Redis: {error}")

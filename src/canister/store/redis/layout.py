@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from canister.codec import is_user_record_id
 from canister.edits import LONGEST
 from canister.errors import CorruptDatabaseError, NewerFormatError, ProtocolError
-from canister.life import retention
+from canister.life import deadline, retention
 from canister.record import (
     EMPTY,
     VERSION_BYTES,
@@ -43,11 +44,11 @@ Command = tuple[bytes | int | str, ...]
 """The words of one command."""
 
 SCRIPT = b"""
-local at, plans, stale = 1, {}, false
+local channel, at, plans, stale = ARGV[1], 2, {}, false
 for number, key in ipairs(KEYS) do
-  local plan = {seen = ARGV[at], revision = ARGV[at + 1], life = ARGV[at + 2]}
-  plan.drop, plan.put = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-  plan.from = at + 5
+  local plan = {seen = ARGV[at], revision = ARGV[at + 1], life = ARGV[at + 2], ends = ARGV[at + 3] == '1'}
+  plan.drop, plan.put = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+  plan.from = at + 6
   at = plan.from + plan.drop + plan.put
   local present = redis.call('HGET', key, 'r') or ''
   if present == plan.revision then
@@ -63,6 +64,9 @@ if stale then
   return reply
 end
 for number, key in ipairs(KEYS) do
+  if plans[number].ends then redis.call('PUBLISH', channel, key) end
+end
+for number, key in ipairs(KEYS) do
   local plan = plans[number]
   local middle = plan.from + plan.drop
   for i = plan.from, middle - 1, 1000 do
@@ -75,9 +79,10 @@ for number, key in ipairs(KEYS) do
 end
 return reply
 """
-"""Writes sessions if each still has the revision that was seen; returns the server's time, and what there
-is if not. A commit whose reply was lost finds its own revision: it only renews the life, so that waiting
-for replicas after it means something.
+"""Writes sessions if each still has the revision that was seen, and says what it ends; returns the server's
+time, and what there is if not. It speaks first: a user who may not makes it fail with nothing written, and
+nobody hears of it before it is done. A commit whose reply was lost finds its own revision: it only renews
+the life, so that waiting for replicas after it means something.
 """
 
 SHA = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
@@ -103,6 +108,14 @@ class Write(NamedTuple):
     now: int
 
     @property
+    def ends(self) -> bool:
+        """Whether the session, or those of a user, may be over sooner than others believe."""
+        before, after = self.before.record, self.after
+        if before is None:
+            return after.destroy is not None or is_user_record_id(self.session)
+        return deadline(after) < deadline(before) or is_user_record_id(self.session)
+
+    @property
     def held(self) -> Held:
         """The session once it is written."""
         return Held(self.after, self.version)
@@ -118,6 +131,7 @@ class Layout:
     def __init__(self, cluster: str) -> None:
         self._prefix = f"{quote(cluster, safe='')}:{{".encode()
         self.pattern = self._prefix + b"*"
+        self.channel = self._prefix[:-1] + b"ended"
 
     def key(self, session: bytes) -> bytes:
         """Return the key that holds a session."""
@@ -130,6 +144,10 @@ class Layout:
     def user(self, user: bytes) -> bytes:
         """Return the key that lists a user's sessions; no session's key is like it."""
         return self._prefix[:-1] + b"user:" + sha1(user, usedforsecurity=False).hexdigest().encode()
+
+    def try_to_speak(self) -> Command:
+        """Return the command that says nothing on the channel; who may not is told so."""
+        return (b"PUBLISH", self.channel, b"")
 
     def list_for(self, user: bytes, session: bytes, now: int) -> list[Command]:
         """Return the commands that list a session as a user's, from *now* (microseconds) on."""
@@ -147,7 +165,7 @@ class Layout:
             writes: what to write.
             whole: send the script itself, to a server that does not know it yet.
         """
-        words: list[bytes | int] = [len(writes), *(self.key(write.session) for write in writes)]
+        words: list[bytes | int] = [len(writes), *(self.key(write.session) for write in writes), self.channel]
         for write in writes:
             words += _words(write)
         return (b"EVAL", SCRIPT, *words) if whole else (b"EVALSHA", SHA, *words)
@@ -206,7 +224,7 @@ def _words(write: Write) -> list[bytes | int]:
     for slot, cell in _changed(before, after):
         put += (slot, cell.version if cell.value is None else cell.version + _VALUE + cell.value)
     life = max(1, -((write.now - retention(after)) // 1000))
-    return [write.before.revision, write.version, life, len(gone), len(put), *gone, *put]
+    return [write.before.revision, write.version, life, int(write.ends), len(gone), len(put), *gone, *put]
 
 
 def _facts(record: Record) -> bytes:

@@ -41,6 +41,7 @@ from canister.store.redis.layout import (
     read_time,
 )
 from canister.store.redis.links import Pool
+from canister.store.redis.listening import Listener
 from canister.store.redis.servers import Server, open_servers
 from canister.store.redis.url import Topology, parse_url, show
 from canister.store.redis.wire import Replies
@@ -89,6 +90,7 @@ class RedisStore:
         self._lock = threading.Lock()
         self._closed = False
         self._servers = open_servers(self._url)
+        self.listener = Listener(self._servers, self._layout, self._patience)
         try:
             self._check_servers()
         except BaseException:
@@ -184,6 +186,7 @@ class RedisStore:
 
     def close(self) -> None:
         self._closed = True
+        self.listener.close()
         self._servers.close()
 
     def servers(self) -> list[Server]:
@@ -301,7 +304,7 @@ class RedisStore:
         deadline = self._deadline()
         for pool in masters_of(self._servers, deadline):
             asked: list[Command] = [(b"INFO", b"memory"), (b"INFO", b"cluster"), (b"TIME",)]
-            memory, cluster, time = run_on(pool, asked, deadline)
+            memory, cluster, time, _ = run_on(pool, [*asked, self._layout.try_to_speak()], deadline)
             self._set_clock([time])
             policy = _info(memory, "maxmemory_policy")
             if policy != "noeviction" and not self._url.allow_eviction:

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import hiredis
@@ -85,6 +85,25 @@ class Link:
         if isinstance(reply, ConnectionError):  # nothing can be asked here: no log-in, or still loading
             raise reply
         return reply
+
+    def arrived(self) -> Generator[Any]:
+        """Yield the replies that are there; waits for none.
+
+        Raises:
+            ConnectionError: the server has closed the connection.
+        """
+        while True:
+            while (reply := self._reader.gets()) is not _INCOMPLETE:
+                yield reply
+            try:
+                data = self._socket.recv(_CHUNK)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return
+            except OSError as error:
+                raise ConnectionError(str(error)) from error
+            if not data:
+                raise ConnectionError("the server has closed the connection")
+            self._reader.feed(data)
 
     def close(self) -> None:
         """Close the connection."""
