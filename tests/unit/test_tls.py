@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import ssl
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,64 @@ def test_a_node_whose_certificate_is_not_valid_now_starts(
     Credentials(config(node))
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
     assert "peers refuse this node until the files are renewed" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("days", "authority_days", "quiet", "told"),
+    [
+        (90, 3650, 31, [(29, "node.crt ends in 29 days"), (1.5, "node.crt ends in 36 hours")]),
+        (3, 3650, 2, [(0.9, "node.crt ends in 22 hours")]),
+        (90, 90, 31, [(29, "node.crt ends in 29 days")]),
+    ],
+    ids=["a long one", "a short one", "with its authority"],
+)
+def test_that_a_certificate_ends_is_told_in_good_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    days: int,
+    authority_days: int,
+    quiet: float,
+    told: list[tuple[float, str]],
+) -> None:
+    """Once a day, by a node that runs, and as an error from its end on; a new certificate ends it."""
+    monkeypatch.setattr(tls, "_LOOK", 0.0)
+    certs.make_authority(tmp_path, "shop", authority_days)
+    node = certs.issue(tmp_path, ["127.0.0.1"], days=days).parent
+    end = certs.show(node / "node.crt")[0].ends.timestamp()
+    credentials = Credentials(config(node))
+
+    def logged(days_before: float) -> list[tuple[str, str]]:
+        caplog.clear()
+        monkeypatch.setattr(time, "time", lambda: end - days_before * 86_400)
+        for _ in range(3):
+            credentials.renew()
+        return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+    assert not logged(quiet)
+    for left, words in told:
+        ((level, message),) = logged(left)
+        assert (level, words in message) == ("WARNING", True), message
+    ((level, message),) = logged(-0.1)
+    assert (level, "has ended; peers refuse this node until it is renewed" in message) == ("ERROR", True)
+    if authority_days > days:
+        fresh = certs.issue(tmp_path, ["127.0.0.1"], days=days + 60, out=tmp_path / "fresh").parent
+        for name in ("node.key", "node.crt"):
+            os.replace(fresh / name, node / name)
+        assert not [level for level, _ in logged(-0.1) if level != "INFO"]
+
+
+def test_that_an_authority_ends_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the certificate says that it goes on; one that replaces it, with the same name, counts."""
+    begins, end, later = (f"Jan  1 00:00:00 {year} GMT" for year in (2030, 2031, 2033))
+    ca = {"subject": "ca", "notAfter": end}
+    certificate = {"issuer": "ca", "notBefore": begins, "notAfter": later}
+    files = tls._Files(tmp_path / "ca.crt", tmp_path / "node.crt", tmp_path / "node.key")
+    now = ssl.cert_time_to_seconds(end) - 3 * 86_400
+    tls._Validity(files, certificate, [ca, {**ca, "notAfter": later}]).tell(now)
+    assert not caplog.records
+    tls._Validity(files, certificate, [ca, {**ca, "subject": "another"}]).tell(now)
+    assert "ca.crt ends in 3 days; renew it" in caplog.text
 
 
 def test_new_files_are_taken_once_they_fit(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,9 @@ Certificate = Mapping[str, Any]
 
 _LOOK = 1.0
 """Seconds between two looks at whether the files have changed."""
+_DAY = 86_400.0
+_NOTICE = 30 * _DAY
+"""The longest time before its end that a certificate is warned of; of a short one it is the last third."""
 _CHUNK = 65536
 _RECORDS = range(20, 24)
 """What a TLS record can begin with."""
@@ -54,26 +57,35 @@ class Credentials:
         self._cluster = config.cluster
         self._address = config.address
         self._complained = ""
+        self._validity: _Validity | None = None
         self._seen = self._files.state()
         self._looked = time.monotonic()
         self._contexts = self._files.load()
         try:
-            self._check(self._contexts)
+            self._validity = self._check(self._contexts)
         except _TimeError as error:  # the node serves its own processes; its links wait for new files
             logger.error("%s; peers refuse this node until the files are renewed", error)
 
     def renew(self) -> None:
-        """Take in the files if they have changed; what does not fit is told and not taken."""
+        """Take in the files if they have changed; what does not fit is told and not taken.
+
+        That a certificate is about to end is told as well.
+        """
         now = time.monotonic()
         if now - self._looked < _LOOK:
             return
         self._looked = now
+        self._renew()
+        if self._validity is not None:
+            self._validity.tell(time.time())
+
+    def _renew(self) -> None:
         try:
             seen = self._files.state()
             if seen == self._seen:
                 return
             contexts = self._files.load()
-            self._check(contexts)
+            validity = self._check(contexts)
         except ConfigError as error:
             # Perhaps just one of two files has been replaced: tried again until they fit.
             if str(error) != self._complained:
@@ -81,7 +93,7 @@ class Credentials:
             self._complained = str(error)
             return
         self._complained = ""
-        self._seen, self._contexts = seen, contexts
+        self._seen, self._contexts, self._validity = seen, contexts, validity
 
     def secure(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, server: bool
@@ -104,7 +116,7 @@ class Credentials:
                 "wrong cluster", f"the certificate is for {_listed(carried)}, not for {wanted}"
             )
 
-    def _check(self, contexts: "_Contexts") -> None:
+    def _check(self, contexts: "_Contexts") -> "_Validity":
         """Refuse files that peers would refuse: by a handshake of this node with itself."""
         cert = self._files.cert
         try:
@@ -120,6 +132,7 @@ class Credentials:
         except HandshakeError as error:
             raise ConfigError(f"tls_cert {cert} does not fit this node: {error}") from error
         logger.info("links use %s, valid until %s", cert, certificate.get("notAfter"))
+        return _Validity(self._files, certificate, contexts.server.get_ca_certs())
 
 
 class TlsStream:
@@ -246,6 +259,37 @@ class _Contexts(NamedTuple):
     client: ssl.SSLContext
 
 
+class _Validity:
+    """Until when a node's certificate and its authority's hold; tells it in good time, once a day.
+
+    Args:
+        files: what to name.
+        certificate: the node's own.
+        authorities: those that `_Files.ca` holds.
+    """
+
+    def __init__(self, files: "_Files", certificate: Certificate, authorities: Iterable[Certificate]) -> None:
+        signers = [each for each in authorities if each.get("subject") == certificate.get("issuer")]
+        last = max(map(_ends, signers), default=_ends(certificate))
+        self._file = files.cert if _ends(certificate) <= last else files.ca
+        self._end = min(_ends(certificate), last)
+        self._notice = min(_NOTICE, (self._end - _begins(certificate)) / 3)
+        self._told: int | None = None
+
+    def tell(self, now: float) -> None:
+        """Say how long the certificates still hold, if that is not long and was not said today."""
+        left = self._end - now
+        days = int(left // _DAY)
+        if left > self._notice or days == self._told:
+            return
+        self._told = days
+        if left > 0:
+            span = f"{days} days" if days > 1 else f"{left / 3600:.0f} hours"
+            logger.warning("%s ends in %s; renew it, or peers will refuse this node", self._file, span)
+        else:
+            logger.error("%s has ended; peers refuse this node until it is renewed", self._file)
+
+
 class _Files(NamedTuple):
     ca: Path
     cert: Path
@@ -319,6 +363,14 @@ def _words(error: Exception) -> str:
     """Return what OpenSSL says, in words."""
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     return str(reason).replace("_", " ").lower()
+
+
+def _ends(certificate: Certificate) -> float:
+    return ssl.cert_time_to_seconds(certificate["notAfter"])
+
+
+def _begins(certificate: Certificate) -> float:
+    return ssl.cert_time_to_seconds(certificate["notBefore"])
 
 
 def _names(certificate: Certificate, kind: str) -> list[str]:
