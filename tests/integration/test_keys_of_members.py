@@ -78,6 +78,23 @@ def test_keys_that_fit_after_all(nodes: tuple[Canister, Canister], tmp_path: Pat
         assert verdict(first).verdict == "pass"
 
 
+def test_the_hello_alone_tells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Members that know each other have nothing else to say when they meet again."""
+    with pair(tmp_path) as (a, b):
+        SessionManager(a, secret_keys=ONE)
+        SessionManager(b, secret_keys=TWO)
+        eventually(lambda: peer_fits(a) is False and peer_fits(b) is False)
+        addresses = [str(node.config.listen) for node in (a, b)]
+    caplog.clear()
+    with (
+        Canister(tmp_path / "a", listen=addresses[0]) as a,
+        Canister(tmp_path / "b", listen=addresses[1], seeds=addresses[:1]) as b,
+    ):
+        eventually(lambda: peer_fits(a) is False and peer_fits(b) is False, message="the hellos are compared")
+        alarms = [record.message for record in caplog.records if "do not fit" in record.message]
+        assert len(alarms) == 2, "one of each node, as before"
+
+
 def test_a_hello_says_what_the_node_said_before_it_was_restarted(tmp_path: Path) -> None:
     with Canister(tmp_path / "a", agent=False) as a:
         manager = SessionManager(a, secret_keys=[ONE, TWO])

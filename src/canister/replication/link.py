@@ -45,8 +45,8 @@ class Link:
         self.node: NodeId = hello.member.node
         self.incarnation = hello.incarnation
         self.dialed = dialed
-        self.fingerprints: Fingerprints = hello.fingerprints
-        """Of the peer's secret keys."""
+        self.fingerprints: Fingerprints = []
+        """Of the peer's secret keys, as far as it has told them."""
         self.opened = now
         self.last_received = now
         self.last_beat = 0
