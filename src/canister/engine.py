@@ -170,5 +170,5 @@ def check_acks(acks: object) -> None:
     Raises:
         InputError: says what can.
     """
-    if acks not in ("majority", "all") and not (type(acks) is int and acks >= 1):
+    if not (type(acks) is int and acks >= 1) and acks not in ("majority", "all"):
         raise InputError(f"acks is a number from 1, 'majority' or 'all', not {acks!r}")

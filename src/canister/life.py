@@ -56,13 +56,15 @@ def is_touch_due(record: Record | None, when: int) -> bool:
 
 def deadline(record: Record) -> int:
     """Return the instant at which readers see the session end. 0 for a destroyed or unborn one."""
-    birth, expiry = record.birth, record.expiry
+    birth, expiry, touch = record.birth, record.expiry, record.touch
     if record.destroy is not None or birth is None:
         return 0
-    end = accessed(record) + idle_of(record) + interval_of(record)
-    hard = birth.born + birth.absolute
-    if hard < end:
-        end = hard
+    # Every read asks this: the terms are spelled out rather than called.
+    if expiry is not None and expiry.idle is not None:
+        span = expiry.idle + expiry.interval
+    else:
+        span = birth.idle + birth.interval
+    end = min((touch.access if touch is not None else 0) + span, birth.born + birth.absolute)
     return end if expiry is None or expiry.until is None or expiry.until > end else expiry.until
 
 
@@ -74,9 +76,11 @@ def retention(record: Record) -> int:
     """
     if record.destroy is not None:
         return record.destroy.keep
-    if record.birth is None:
+    birth, touch = record.birth, record.touch
+    if birth is None:
         return 0
-    return min(accessed(record) + record.reach, hard_end(record)) + record.birth.grace
+    access = touch.access if touch is not None else 0
+    return min(access + record.reach, birth.born + birth.absolute) + birth.grace
 
 
 def last_retention(record: Record, drift: int) -> int:

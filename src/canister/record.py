@@ -164,6 +164,9 @@ def merge(a: Record, b: Record) -> Record:
     """Return the record that holds what *a* and *b* hold, conflicts decided alike on every node."""
     if a is EMPTY and _is_merged(b):
         return b
+    if _only_writes(a, b):
+        touch = a.touch if b.touch is None else _merge_touch(a.touch, b.touch)
+        return Record(a.birth, a.expiry, a.reach, touch, None, None, _merge_cells(a.cells, b.cells, None))
     destroy = _merge_destroy(a.destroy, b.destroy)
     if destroy is not None:
         return Record(destroy=destroy)
@@ -250,6 +253,20 @@ def _is_merged(record: Record) -> bool:
     return len(slots) < 2 or slots == sorted(slots)
 
 
+def _only_writes(a: Record, b: Record) -> bool:
+    """Tell whether *b* is what nearly all commits are: keys of a session that nothing hides."""
+    return (
+        b.birth is None
+        and b.expiry is None
+        and not b.reach
+        and b.clear is None
+        and b.destroy is None
+        and a.clear is None
+        and a.destroy is None
+        and a.reach >= 0
+    )
+
+
 def _merge_destroy(a: Destroy | None, b: Destroy | None) -> Destroy | None:
     if a is None or b is None:
         return a or b
@@ -282,11 +299,11 @@ def _merge_cells(a: Mapping[Slot, Cell], b: Mapping[Slot, Cell], clear: bytes | 
     merged = dict(a)
     for slot, cell in b.items():
         have = merged.get(slot)
-        if have is None or _order(have) < _order(cell):
+        if have is None or (have.version <= cell.version and _order(have) < _order(cell)):
             merged[slot] = cell
     if clear is not None:
         merged = {s: c for s, c in merged.items() if c.version >= clear or s[0] == META[0]}
-    return dict(sorted(merged.items()))
+    return merged if len(merged) < 2 else dict(sorted(merged.items()))
 
 
 def _order(cell: Cell) -> tuple[Version, bool, bytes]:

@@ -1,11 +1,13 @@
 from functools import reduce
 
 import msgspec
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.property.strategies import births, conflicting, destroyed, records, undestroyed, versions
 from tests.records import POLICY, A, at
 
+import canister.record
 from canister.edits import Moment, destroy
 from canister.life import accessed, deadline, hard_end, last_retention, retention
 from canister.record import (
@@ -49,6 +51,19 @@ def test_one_version_with_two_contents(a: Record, b: Record, c: Record) -> None:
     """R5: even where a version was drawn twice, all nodes decide alike."""
     assert merge(a, b) == merge(b, a)
     assert merge(merge(a, b), c) == merge(a, merge(b, c))
+
+
+commits = st.builds(lambda record: Record(touch=record.touch, cells=record.cells), records)
+
+
+@given(records, commits | records)
+@laws
+def test_the_short_way_is_no_other_way(a: Record, b: Record) -> None:
+    """The commits that are merged by a short cut come out byte for byte as by the whole rule."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canister.record, "_only_writes", lambda a, b: False)
+        whole = merge(a, b)
+    assert encode_record(merge(a, b)) == encode_record(whole)
 
 
 @given(records, records, records)

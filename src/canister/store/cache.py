@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from canister.errors import DiskFullError, StoreError
-from canister.store.base import BUCKETS, Stored, bucket_of
+from canister.store.base import BUCKETS, Stored
 
 _GROUPS = BUCKETS // 4
 FACTS = _GROUPS
@@ -80,8 +80,8 @@ class SessionCache:
         self._old: dict[bytes, tuple[int, Stored, int]] = {}
         self._size = 0
         self._marked: set[int] = set()
-        self.fresh: dict[bytes, tuple[Stored, int]] = {}
-        """What the transaction under way has written of what is worth keeping, with the bytes of each."""
+        self.fresh: dict[bytes, tuple[int, Stored, int]] = {}
+        """What the transaction under way has written of what is worth keeping, with group and bytes."""
 
     def find(self, session: bytes, count: int) -> Stored | None:
         """Return a session that was read at the same *count* of its group; None if there is none."""
@@ -120,9 +120,10 @@ class SessionCache:
         for group in self._marked:
             self.counts[group] = (self.counts[group] + 1) & _WRAP
         self._marked.clear()
-        fresh, self.fresh = self.fresh, {}
-        for session, (stored, size) in fresh.items():
-            self.keep(session, self.counts[group_of(bucket_of(session))], stored, size)
+        if self.fresh:
+            fresh, self.fresh = self.fresh, {}
+            for session, (group, stored, size) in fresh.items():
+                self.keep(session, self.counts[group], stored, size)
 
     def close(self) -> None:
         """Forget everything, and keep nothing more; to be called when no writer is left."""

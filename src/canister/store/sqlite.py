@@ -85,8 +85,8 @@ class _SqliteRows:
         self._cache = cache
         self._indexed: dict[bytes, tuple[int, bytes | None]] = {}
         """Retention and user of the rows read in this transaction that hold nothing back."""
-        self.written: dict[bytes, tuple[Stored, int]] = {}
-        """The sessions written, and the bytes of each."""
+        self.written: dict[bytes, tuple[int, Stored, int]] = {}
+        """The sessions written, with group and bytes of each."""
 
     def get(self, session: bytes) -> Row | None:
         found = self._execute(_GET, (bucket_of(session), session)).fetchone()
@@ -102,8 +102,9 @@ class _SqliteRows:
         digest, retain = row.mark
         user = user_of(row.record)
         bucket = bucket_of(session)
-        self._cache.mark(group_of(bucket))
-        self.written[session] = (Stored(row.visible, row.held is not None), len(encoded))
+        group = group_of(bucket)
+        self._cache.mark(group)
+        self.written[session] = (group, Stored(row.visible, row.held is not None), len(encoded))
         if row.held is None and self._indexed.get(session) == (retain, user):
             # Where all indexes stay as they are, a write changes two pages in place of four.
             self._execute(_CHANGE, (encoded, digest, bucket, session))
