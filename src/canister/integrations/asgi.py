@@ -223,6 +223,13 @@ def _released_by(hold: Hold, receive: Receive) -> Receive:
 
 def _add_headers(message: Message, outcome: Outcome) -> None:
     headers: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
+    if not outcome.cookies:
+        if not outcome.vary:
+            return
+        # What most responses are, without a detour over text.
+        if not any(name.lower() == b"vary" for name, _ in headers):
+            message["headers"] = [*headers, (b"vary", b"Cookie")]
+            return
     added = outcome.headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
     message["headers"] = headers

@@ -137,7 +137,8 @@ class Committer:
         if renewal is not None:
             changes = changes._replace(late=(*changes.late, renewal.apply))
         if state.seen and state.record is not None and not state.replaced:
-            changes = changes._replace(writes=changes.writes | retire(state.record))
+            ended = retire(state.record)
+            changes = changes._replace(writes=changes.writes | ended) if ended else changes
         if changes.any:
             edit = save(self._node.policy, changes)
         elif state.read and due:

@@ -159,6 +159,8 @@ def values_of(headers: Iterable[str], name: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for header in headers:
+        if name not in header:
+            continue
         for pair in header.split(";"):
             key, _, value = pair.strip().partition("=")
             if key == name:

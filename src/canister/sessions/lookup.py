@@ -108,8 +108,9 @@ class Lookup:
 
     def _look(self, token: Token, shown: Stamp) -> Found:
         unheard = missing(shown, self._node.store.heard_of) if shown else []
-        lacking = [v for v in unheard if not self._limits.has(token.session, v)]
-        stored = self._node.store.load(token.session)
+        session = token.session
+        lacking = [v for v in unheard if not self._limits.has(session, v)]
+        stored = self._node.store.load(session)
         record = stored.record
         if record is not None:
             found = self._judge(token, record)
@@ -122,6 +123,8 @@ class Lookup:
             verdict = Verdict.BEHIND
         elif lacking and not (record is not None and self._is_over(record)):
             verdict = Verdict.OPEN
+        if verdict is found.verdict and not shown:
+            return found
         return found._replace(verdict=verdict, shown=shown, lacking=tuple(lacking), unheard=bool(unheard))
 
     def _anywhere(self, token: Token, found: Found) -> Found:

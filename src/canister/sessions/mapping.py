@@ -12,6 +12,9 @@ from canister.sessions.identity import identity_of
 from canister.sessions.state import Changes, State, Update
 from canister.sessions.token import Token
 
+_FIXED = frozenset((str, int, float, bool, bytes, type(None)))
+"""Types whose values do not change in place."""
+
 
 class _Refused:
     """The only key of a session that is refused: C code that looks past our methods stumbles over it."""
@@ -155,6 +158,8 @@ class SessionData(dict[Any, Any]):
         state = self.state
         if not state.seen or state.refusal is not None:
             return Changes({})
+        if self._is_as_stored():
+            return Changes({})
         base = {} if state.cleared else state.base
         values = {_slot(key): _encode(key, value, most) for key, value in super().items()}
         writes: dict[Slot, bytes | None] = {s: data for s, data in values.items() if base.get(s) != data}
@@ -179,6 +184,8 @@ class SessionData(dict[Any, Any]):
         for key, by in state.increments.items():
             state.counts[key] = state.counts.get(key, 0) + by
         state.updates, state.increments, state.facts, state.times = {}, {}, {}, None
+        if changes.any:
+            state.fixed = {}
         state.token = token
         state.doubt = state.retired = state.refusal = None
         state.carry = state.cleared = state.stale = state.read = state.renew = state.logging_in = False
@@ -198,6 +205,19 @@ class SessionData(dict[Any, Any]):
             super().__setitem__(_Refused(), None)
         else:
             super().update((slot_key(slot), decode_value(value)) for slot, value in state.base.items())
+        state.fixed = {key: value for key, value in super().items() if type(value) in _FIXED}
+
+    def _is_as_stored(self) -> bool:
+        """Tell at a glance that there is nothing to write; False where it takes a closer look.
+
+        What most requests leave is the very values they were given, of types that do not change in place.
+        """
+        state, fixed = self.state, self.state.fixed
+        if state.cleared or state.facts or state.updates or state.increments or state.times:
+            return False
+        return len(fixed) == len(state.base) == super().__len__() and all(
+            fixed.get(key, fixed) is value for key, value in super().items()
+        )
 
     def _check(self) -> None:
         refusal = self.state.refusal

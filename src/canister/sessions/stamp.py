@@ -34,7 +34,8 @@ def seal(stamp: Stamp, token: Token) -> str:
 
 def read(values: Iterable[str], token: Token) -> Stamp:
     """Return what the client of *token* has seen, by all stamps it shows; empty if none is good."""
-    return newest(version for value in list(values)[:MOST_STAMPS] for version in _open(value, token))
+    shown = list(values)[:MOST_STAMPS]
+    return newest(version for value in shown for version in _open(value, token)) if shown else ()
 
 
 def _open(text: str, token: Token) -> Stamp:

@@ -103,6 +103,7 @@ class State:
         read: whether the request counts as an access.
         passive: whether it never does, whatever it reads.
         base: the encoded values as stored.
+        fixed: those of them that cannot change in place, decoded, by key; empty once something was written.
         identity: who is logged in, stored or about to be.
         logging_in: whether the commit stores *identity*.
         wanted: whether the commit stores the session even if it holds nothing.
@@ -142,6 +143,7 @@ class State:
     read: bool = False
     passive: bool = False
     base: dict[Slot, bytes] = field(default_factory=dict[Slot, bytes])
+    fixed: dict[Any, object] = field(default_factory=dict[Any, object])
     identity: Identity | None = None
     logging_in: bool = False
     wanted: bool = False

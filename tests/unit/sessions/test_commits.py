@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.sessions.kit import KEY, MINUTE, create, log_of, sent
@@ -159,6 +160,43 @@ def test_a_later_commit_writes_what_changed_since(manager: SessionManager) -> No
     session["b"] = 2
     assert manager.commit(session).set_cookie is None
     assert manager.load([cookie]) == {"a": 1, "b": 2}
+
+
+def test_a_value_that_was_put_back_after_a_commit_is_written(manager: SessionManager) -> None:
+    """What is compared is what is stored, not what the request began with."""
+    cookie = create(manager, a="first", b=2)
+    session = manager.load([cookie])
+    first = session["a"]
+    session["a"] = "second"
+    manager.commit(session)
+    assert manager.load([cookie])["a"] == "second"
+    session["a"] = first
+    session.commit()
+    assert manager.load([cookie])["a"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (lambda s: s.pop("b"), {"a": "first"}),
+        (lambda s: s.update(c=3), {"a": "first", "b": 2, "c": 3}),
+        (lambda s: s.update(b=3), {"a": "first", "b": 3}),
+        (lambda s: s.update(b=2.0), {"a": "first", "b": 2.0}),
+        (lambda s: s.update(a=s.pop("b"), b="first"), {"a": 2, "b": "first"}),
+        (lambda s: s.clear(), {}),
+        (lambda s: s.update_key("b", lambda b: b + 1), {"a": "first", "b": 3}),
+        (lambda s: (s.pop("b"), s.update(c=2)), {"a": "first", "c": 2}),
+    ],
+)
+def test_no_change_is_overlooked(manager: SessionManager, change: Any, left: dict[str, Any]) -> None:
+    """A session of plain values is compared at a glance, which sees every change."""
+    cookie = create(manager, a="first", b=2)
+    session = manager.load([cookie])
+    change(session)
+    manager.commit(session)
+    found = dict(manager.load([cookie]))
+    assert found == left
+    assert {key: type(value) for key, value in found.items()} == {k: type(v) for k, v in left.items()}
 
 
 def test_a_value_that_cannot_be_stored_writes_nothing(manager: SessionManager, canister: Canister) -> None:
