@@ -54,6 +54,17 @@ def leave_with_redis(namespace: dict[str, Any]) -> None:
     leave_directory(namespace)
 
 
+def enter_moving(namespace: dict[str, Any]) -> None:
+    """Begin what the page about moving shows, up to its first Python block."""
+    from canister import Canister
+    from canister.cli.main import main
+
+    enter_with_redis(namespace)
+    if namespace["redis_url"]:
+        Canister("data", agent=False).close()
+        assert main(["migrate", "data", namespace["redis_url"], "begin", "--json"]) == 0
+
+
 readme = Sybil(
     PARSERS,
     pattern="README.md",
@@ -65,7 +76,7 @@ docs = Sybil(
     PARSERS,
     path="docs",
     pattern="*.md",
-    excludes=WITH_REDIS,
+    excludes=[*WITH_REDIS, "howto/migrate.md"],
     setup=enter_directory,
     teardown=leave_directory,
 )
@@ -76,5 +87,12 @@ redis = Sybil(
     setup=enter_with_redis,
     teardown=leave_with_redis,
 )
+moving = Sybil(
+    PARSERS,
+    path="docs/howto",
+    pattern="migrate.md",
+    setup=enter_moving,
+    teardown=leave_with_redis,
+)
 
-pytest_collect_file = SybilCollection([readme, docs, redis]).pytest()
+pytest_collect_file = SybilCollection([readme, docs, redis, moving]).pytest()

@@ -36,20 +36,29 @@ class Canister:
         path_or_url: the data directory of this node; processes that share it are one node. Or a URL:
             ``redis://``, ``rediss://``, ``redis+sentinel://`` or ``redis+cluster://``.
         agent: whether this process may run the node's agent; False for short-lived tools.
+        serves: whether this process serves sessions; a tool that does not may also look at an engine whose
+            sessions are moving.
         clock: where the time comes from; this machine or the servers by default.
         settings: the fields of `canister.config.Config`.
 
     Raises:
         ConfigError: a setting is wrong.
+        MigrationError: the sessions are moving, or have moved, to another engine.
         StoreError: the data directory or the servers cannot be used.
         ListenError: ``listen`` is taken by another program.
     """
 
     def __init__(
-        self, path_or_url: str | Path, *, agent: bool = True, clock: Clock | None = None, **settings: Any
+        self,
+        path_or_url: str | Path,
+        *,
+        agent: bool = True,
+        serves: bool = True,
+        clock: Clock | None = None,
+        **settings: Any,
     ) -> None:
         self.config = load_config(settings)
-        self.engine = open_engine(path_or_url, self.config, clock, may_run_agent=agent)
+        self.engine = open_engine(path_or_url, self.config, clock, may_run_agent=agent, serves=serves)
         self._clock = self.engine.clock
         self._policy = self.engine.policy
 

@@ -47,6 +47,8 @@ class Config:
         interval_jitter: each sweep is moved by up to this much, so that nodes do not sweep at once.
         max_value: greatest encoded size of one value, in bytes.
         max_session: greatest encoded size of one session, in bytes; a merge may exceed it.
+        migrate_to: the data directory or the URL that the sessions are moving to; see `canister migrate`.
+            A request then costs a read of both, and a round trip more for what it writes.
 
     Cluster:
         listen: ``"host:port"`` the agent takes connections on; None means this machine alone.
@@ -84,6 +86,7 @@ class Config:
     interval_jitter: timedelta = timedelta(minutes=5)
     max_value: int = 256 * 1024
     max_session: int = 1024 * 1024
+    migrate_to: Path | str | None = None
 
     listen: str | None = None
     advertise: str | None = None
@@ -119,6 +122,7 @@ class Config:
         """Return all settings on one line, for the log at start."""
         shown = {field.name: _show(getattr(self, field.name)) for field in fields(self)}
         shown["seeds"] = ",".join(self.seeds)
+        shown["migrate_to"] = re.sub("//.*@", "//", shown["migrate_to"])  # user and password
         return " ".join(f"{name}={value}" for name, value in shown.items())
 
 

@@ -25,6 +25,7 @@
     │   ├── StoreBusyError
     │   └── StoreUnavailableError
     ├── ClockError              this node's clock is too far from its peers'
+    ├── MigrationError          what was asked for does not fit the step that a move of the sessions is at
     ├── ForkError               the store was in use while the process forked
     ├── AgentError              the node's agent did not answer
     │   └── ListenError         the agent cannot listen on its address
@@ -144,6 +145,10 @@ class StoreUnavailableError(StoreError):
 
 class ClockError(CanisterError):
     """This node's clock differs too much from its peers'; writes wait until it is right."""
+
+
+class MigrationError(CanisterError):
+    """What was asked for does not fit the step that a move of the sessions is at."""
 
 
 class ForkError(CanisterError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from canister.errors import InputError
-from canister.record import VERSION_BYTES, NodeId, Record, Version, node_of, stamp_of, versions
+from canister.record import VERSION_BYTES, NodeId, Record, Version, node_of, origin_of, stamp_of, versions
 
 MOST_ENTRIES = 3
 
@@ -37,7 +37,7 @@ class Fetched(NamedTuple):
         return self.everyone or all(self._covers(version) for version in missing)
 
     def _covers(self, version: Version) -> bool:
-        node, stamp = node_of(version), stamp_of(version)
+        node, stamp = origin_of(version), stamp_of(version)
         return any(a.node == node or a.heard.get(node, 0) >= stamp for a in self.answers)
 
 
@@ -64,7 +64,7 @@ def covers(stamp: Stamp, seen: Iterable[Version]) -> bool:
 
 def missing(stamp: Stamp, heard_of: Callable[[NodeId], int]) -> list[Version]:
     """Return the versions in *stamp* that this node cannot vouch for."""
-    return [version for version in stamp if heard_of(node_of(version)) < stamp_of(version)]
+    return [version for version in stamp if heard_of(origin_of(version)) < stamp_of(version)]
 
 
 def encode_stamp(stamp: Stamp) -> str:

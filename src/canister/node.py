@@ -17,7 +17,7 @@ from canister.engine import Changes, Loaded, check_acks
 from canister.errors import AcknowledgementError, AgentError, CannotTellError
 from canister.freshness import Fetched, Stamp, missing
 from canister.life import NEVER
-from canister.record import Version, stamp_of
+from canister.record import Record, Version, stamp_of
 from canister.store.base import Edit, Fingerprints, Known, Needed
 from canister.store.sqlite import SqliteStore
 
@@ -26,6 +26,8 @@ __all__ = ["Changes", "Heals", "Loaded", "MemberState", "Needed", "Node", "Statu
 _SWEEP_BATCH = 200
 _MOST_RINGS = 16
 """Key rings of one process that the peers are told of."""
+_TAKEN_AT_ONCE = 512 * 1024
+"""Bytes of values after which what is taken in is a transaction, and a message to the peers, of its own."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -162,6 +164,18 @@ class Node:
         if len(reply.members) < reply.needed:
             raise AcknowledgementError(reply.members, reply.needed, version)
 
+    def take(self, batch: Sequence[tuple[bytes, Record]]) -> None:
+        """Merge sessions of another engine into what is here; they go to the peers like commits."""
+        part: list[tuple[bytes, Record]] = []
+        size = 0
+        for session, record in batch:
+            part.append((session, record))
+            size += sum(len(cell.value or b"") for cell in record.cells.values())
+            if size > _TAKEN_AT_ONCE:
+                self._take(part)
+                part, size = [], 0
+        self._take(part)
+
     def last_stamp(self) -> int:
         """Return the stamp of the last transaction."""
         with self.store.snapshot() as snapshot:
@@ -224,6 +238,12 @@ class Node:
     def remove_member(self, address: str) -> None:
         """Take a member out of the cluster; it may return with empty data only."""
         self._client.ask(control.RemoveMember(address), type(None))
+
+    def _take(self, part: Sequence[tuple[bytes, Record]]) -> None:
+        if part:
+            self.store.merge(part, {}, tell=True)
+            if self._waker is not None:
+                self._waker.wake()
 
     def _is_absent(self, held: bool) -> bool:
         """Tell whether a session that is not here is nowhere."""

@@ -44,6 +44,11 @@ USER = Slot(IDENTITY + b"user")
 BACK = META + b"back"
 """Prefix of the slots in which a node marks that a session came back with it; a node id follows."""
 
+_ON_SERVERS = b"\xff\xfe"
+"""How the ids of processes begin that keep their sessions on servers."""
+SERVERS = NodeId(_ON_SERVERS.ljust(NODE_ID_BYTES, b"\0"))
+"""Stands for all of these where it is told what was heard: who has read the servers has heard them all."""
+
 _SPACES = (KEY[0], IDENTITY[0], META[0], COUNTER[0])
 _MAX_SLOT_BYTES = 1049
 _LONGEST = 400 * DAY
@@ -52,8 +57,16 @@ LATEST = 2**57
 
 
 def new_node_id() -> NodeId:
-    """Draw a node id."""
-    return NodeId(secrets.token_bytes(NODE_ID_BYTES))
+    """Draw the id of a node that keeps sessions itself."""
+    while True:
+        node = NodeId(secrets.token_bytes(NODE_ID_BYTES))
+        if not node.startswith(_ON_SERVERS):
+            return node
+
+
+def new_server_node_id() -> NodeId:
+    """Draw the id of a process that keeps its sessions on servers, such that `origin_of` knows it."""
+    return NodeId(_ON_SERVERS + secrets.token_bytes(NODE_ID_BYTES - len(_ON_SERVERS)))
 
 
 def make_version(stamp: int, node: NodeId) -> Version:
@@ -69,6 +82,12 @@ def stamp_of(version: Version) -> int:
 def node_of(version: Version) -> NodeId:
     """Return the node id of a version."""
     return NodeId(version[8:])
+
+
+def origin_of(version: Version) -> NodeId:
+    """Return whom one must have heard of to have a version: its node, or `SERVERS`."""
+    node = node_of(version)
+    return SERVERS if node.startswith(_ON_SERVERS) else node
 
 
 class _Fact(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -13,7 +13,7 @@ from canister.engine import Changes, Loaded, check_acks
 from canister.errors import ConfigError
 from canister.freshness import Stamp
 from canister.life import NEVER
-from canister.record import Version
+from canister.record import Record, Version
 from canister.store.base import Change, Edit, Known, Mark, Needed
 from canister.store.redis import RedisStore, beside
 
@@ -91,6 +91,10 @@ class ServerEngine:
     async def beside(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run what may wait for a server; the event loop goes on meanwhile."""
         return await beside(act, *args)
+
+    def take(self, batch: Sequence[tuple[bytes, Record]]) -> None:
+        """Merge sessions of another engine into what is here."""
+        self.store.take(batch)
 
     def forget(self, session: bytes) -> bool:
         """Refuse: there is no copy that is this process's own."""

@@ -87,7 +87,9 @@ def r5_commits_note_no_stamp_outside_the_database() -> AbstractContextManager[An
 def r6_released_row_by_row() -> AbstractContextManager[Any]:
     """Only the rows that are too far ahead are held, not the session's set."""
 
-    def admit(self: Transaction, session: bytes, row: Row | None, incoming: Record, whole: Record) -> int:
+    def admit(
+        self: Transaction, session: bytes, row: Row | None, incoming: Record, whole: Record, delta: Any
+    ) -> int:
         limit = self._now + self._scope.drift
         due = _facts_until(incoming, limit)
         record = merge(row.record if row else Record(), due)
@@ -120,7 +122,7 @@ def r8_destroys_are_held_back() -> AbstractContextManager[Any]:
     """A destroy from a clock too far ahead waits like any other row."""
     original = Transaction._admit
 
-    def admit(self: Any, session: bytes, row: Row | None, incoming: Record, whole: Record) -> int:
+    def admit(self: Any, session: bytes, row: Row | None, incoming: Record, whole: Record, delta: Any) -> int:
         if (
             incoming.destroy is not None
             and newest(incoming) > self._now + self._scope.drift
@@ -128,7 +130,7 @@ def r8_destroys_are_held_back() -> AbstractContextManager[Any]:
         ):
             self._put(session, row, row.record, merge(row.held or Record(), incoming), None)
             return 0
-        return original(self, session, row, incoming, whole)
+        return original(self, session, row, incoming, whole, delta)
 
     return patch.object(Transaction, "_admit", admit)
 
@@ -200,7 +202,7 @@ def r16_each_side_by_its_own_clock() -> AbstractContextManager[Any]:
 def r17_commit_without_its_birth_applied() -> AbstractContextManager[Any]:
     """A live commit for a session that is not here is stored as it is."""
 
-    def merge_all(self: Any, batch: Any, heard: Any) -> Any:
+    def merge_all(self: Any, batch: Any, heard: Any, *, tell: bool) -> Any:
         seen = 0
         for session, incoming in batch:
             row = self._rows.get(session)

@@ -266,6 +266,7 @@ class Agent:
             isolated=self._mesh.isolated,
             pid=os.getpid(),
             refused=dict(self._mesh.refused),
+            compared=self._replica.gate(),
         )
 
     def _members(self) -> list[MemberState]:

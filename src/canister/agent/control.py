@@ -110,7 +110,8 @@ class Status(msgspec.Struct, frozen=True):
     """The agent's answer to `AskStatus`.
 
     *digest* is hex; *queued* counts open questions to peers; *refused* counts the handshakes refused
-    since the agent started, by reason.
+    since the agent started, by reason; *compared* is the instant up to which all members have been
+    compared with on their present links.
     """
 
     members: list[MemberState]
@@ -119,6 +120,7 @@ class Status(msgspec.Struct, frozen=True):
     isolated: bool
     pid: int
     refused: dict[str, int] = {}
+    compared: int = 0
 
 
 class FetchReply(msgspec.Struct, frozen=True):

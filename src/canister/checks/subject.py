@@ -128,5 +128,5 @@ def subject(settings: Settings) -> Generator[Subject, None, None]:
     clock = SetClock()
     with TemporaryDirectory(prefix="canister-check-") as directory:
         path = Path(directory) / "data"
-        with Canister(path, agent=False, clock=clock, **times, preset=None) as canister:
+        with Canister(path, agent=False, clock=clock, **times, preset=None, serves=False) as canister:
             yield Subject(settings, canister, clock)

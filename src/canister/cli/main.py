@@ -7,7 +7,19 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from canister import __version__
-from canister.cli import certs, check, heals, links, members, node, reading, status, upkeep, writing
+from canister.cli import (
+    certs,
+    check,
+    heals,
+    links,
+    members,
+    migrate,
+    node,
+    reading,
+    status,
+    upkeep,
+    writing,
+)
 from canister.cli.command import Command, NotFoundError, UsageError
 from canister.errors import CanisterError
 
@@ -15,7 +27,7 @@ OK, NOT_FOUND, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS: dict[str, Command] = {
     command.name: command
-    for group in (node, status, reading, writing, members, links, heals, upkeep, certs, check)
+    for group in (node, status, reading, writing, members, links, heals, upkeep, migrate, certs, check)
     for command in group.COMMANDS
 }
 

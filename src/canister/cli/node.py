@@ -20,6 +20,8 @@ logger = logging.getLogger("canister.cli")
 
 _POLL = 0.5
 """Seconds between two looks at who the agent is."""
+_NOT_OPTIONS = ("seeds", "migrate_to")
+"""Fields that are no options: one has a form of its own, the other is for processes that serve sessions."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Wait = Callable[[float | None], bool]
@@ -47,7 +49,7 @@ def _declare(parser: ArgumentParser) -> None:
         option = "--" + field.name.replace("_", "-")
         if field.type is bool:
             settings.add_argument(option, action="store_true", default=None)
-        elif field.name != "seeds":
+        elif field.name not in _NOT_OPTIONS:
             metavar = "HOST:PORT" if field.name in ("listen", "advertise") else "VALUE"
             settings.add_argument(option, metavar=metavar)
 
@@ -56,9 +58,9 @@ def _run(options: Namespace) -> None:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    given: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(Config)}
+    given: dict[str, Any] = {field.name: getattr(options, field.name, None) for field in fields(Config)}
     settings = {name: value for name, value in given.items() if value is not None}
-    with _stop_signals() as wait, Canister(options.datadir, **settings) as canister:
+    with _stop_signals() as wait, Canister(options.datadir, serves=False, **settings) as canister:
         agent = _agent_of(canister)
         what = _what(canister, agent)
         print(

@@ -14,11 +14,12 @@ from canister.store.datadir import DataDir
 _STORED = "SELECT key, value FROM meta WHERE key IN ('cluster', 'durability')"
 
 
-def open_existing(options: Namespace) -> Canister:
+def open_existing(options: Namespace, *, serves: bool = False) -> Canister:
     """Open the data directory of a command, never making one and never as the agent.
 
     The cluster and the durability are the directory's own. A session that may exist on a member that
-    cannot be asked raises `CannotTellError`: it must not look like one that is nowhere.
+    cannot be asked raises `CannotTellError`: it must not look like one that is nowhere. *serves* is for
+    what writes sessions: it is refused, or done to both engines, while they move.
 
     Raises:
         StoreError: it is not a data directory, or cannot be used.
@@ -31,7 +32,7 @@ def open_existing(options: Namespace) -> Canister:
             "`canister node` or the application uses"
         )
     settings: dict[str, Any] = {**_stored_settings(database), "when_behind": "refuse"}
-    return Canister(path, agent=False, **settings)
+    return Canister(path, agent=False, serves=serves, **settings)
 
 
 def _stored_settings(database: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def _declare_put(parser: ArgumentParser) -> None:
 def _run_put(options: Namespace) -> None:
     session = session_id(options.id, options)
     value = _from_json(options.value) if options.format == "json" else options.value
-    with open_existing(options) as canister:
+    with open_existing(options, serves=True) as canister:
         previous = canister.put(session, options.key, value)
     if options.json:
         print_json({"previous": previous})
@@ -47,7 +47,7 @@ def _from_json(text: str) -> Any:
 
 def _run_remove(options: Namespace) -> None:
     session = session_id(options.id, options)
-    with open_existing(options) as canister:
+    with open_existing(options, serves=True) as canister:
         live_key(canister, session, options.key)
         previous = canister.remove(session, options.key)
     if options.json:
@@ -58,7 +58,7 @@ def _run_remove(options: Namespace) -> None:
 
 def _run_clear(options: Namespace) -> None:
     session = session_id(options.id, options)
-    with open_existing(options) as canister:
+    with open_existing(options, serves=True) as canister:
         live_session(canister, session)  # clearing one that is not there would make it
         canister.clear(session)
     _confirm("cleared", options)
@@ -66,7 +66,7 @@ def _run_clear(options: Namespace) -> None:
 
 def _run_destroy(options: Namespace) -> None:
     session = session_id(options.id, options)
-    with open_existing(options) as canister:
+    with open_existing(options, serves=True) as canister:
         canister.destroy(session)
     _confirm("destroyed", options)
 

@@ -13,7 +13,7 @@ from canister.engine import Engine
 from canister.errors import CannotTellError
 from canister.freshness import Stamp, missing
 from canister.life import hard_end, is_live
-from canister.record import Record, node_of, stamp_of
+from canister.record import Record, origin_of, stamp_of
 from canister.sessions import stamp
 from canister.sessions.keys import KeyRing
 from canister.sessions.limits import LookupLimits
@@ -170,7 +170,7 @@ class Lookup:
         return self._has_heard(token) and (young or self._node.store.doubts() == 0)
 
     def _has_heard(self, token: Token) -> bool:
-        return self._node.store.heard_of(node_of(token.issued)) >= stamp_of(token.issued)
+        return self._node.store.heard_of(origin_of(token.issued)) >= stamp_of(token.issued)
 
 
 def needs_peers(found: Found) -> bool:

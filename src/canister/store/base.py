@@ -48,6 +48,14 @@ class Stored(NamedTuple):
     held: bool
 
 
+class Page(NamedTuple):
+    """Some sessions of a scan; *position* is where it goes on, *share* how far it is, from 0 to 1."""
+
+    position: bytes
+    share: float
+    sessions: list[tuple[bytes, Record]]
+
+
 class Change(msgspec.Struct, array_like=True, frozen=True):
     """One session's part of a log entry.
 
@@ -190,10 +198,13 @@ class Store(Protocol):
 class ReplicatedStore(Store, Protocol):
     """What the agent needs on top: merging, the log, digests, sweeping and what survives a restart."""
 
-    def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
-        """Merge records from a peer in one transaction, and note what they vouch for.
+    def merge(
+        self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int], *, tell: bool = False
+    ) -> Merged:
+        """Merge records in one transaction, and note what they vouch for.
 
-        Where a session was doubtful nothing is noted as heard.
+        Where a session was doubtful nothing is noted as heard. *tell* logs the records as what this node
+        has to send: they are from another engine, not from a peer.
         """
         ...
 

@@ -113,9 +113,11 @@ class MemoryStore:
     def close(self) -> None:
         self._closed = True
 
-    def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
+    def merge(
+        self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int], *, tell: bool = False
+    ) -> Merged:
         with self._transaction() as transaction:
-            return transaction.merge(batch, heard)
+            return transaction.merge(batch, heard, tell=tell)
 
     def release(self) -> int:
         with self._transaction() as transaction:

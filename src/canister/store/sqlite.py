@@ -17,6 +17,7 @@ from canister.errors import StoreError
 from canister.life import NEVER
 from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, new_node_id, user_of
 from canister.store.base import (
+    BUCKETS,
     Change,
     Edit,
     Fingerprints,
@@ -26,6 +27,7 @@ from canister.store.base import (
     Mark,
     Member,
     Merged,
+    Page,
     Stored,
     bucket_of,
 )
@@ -59,6 +61,7 @@ _SCAN = """
     SELECT id, record FROM sessions
     WHERE (bucket, id) > (?, ?) AND record <> ? ORDER BY bucket, id LIMIT ?
 """
+_HELD = "SELECT id FROM sessions WHERE held IS NOT NULL"
 _NOTHING = encode_record(EMPTY)
 _DUE = """
     SELECT retain, bucket, id FROM sessions
@@ -229,14 +232,24 @@ class SqliteStore:
         return self._write(act)
 
     def scan(self) -> Iterator[tuple[bytes, Record]]:
-        position = (-1, b"")
+        return (found for page in self.pages() for found in page.sessions)
+
+    def pages(self, position: bytes = b"") -> Iterator[Page]:
+        """Do what `scan` does, page by page; goes on after the page of *position*."""
         while True:
+            after = (bucket_of(position), position) if position else (-1, b"")
             with self._pool.lend() as handle:
-                rows = handle.execute(_SCAN, (*position, _NOTHING, _PAGE)).fetchall()
+                rows = handle.execute(_SCAN, (*after, _NOTHING, _PAGE)).fetchall()
             if not rows:
                 return
-            yield from ((session, decode_record(record)) for session, record in rows)
-            position = (bucket_of(rows[-1][0]), rows[-1][0])
+            position = rows[-1][0]
+            share = (bucket_of(position) + 1) / BUCKETS
+            yield Page(position, share, [(session, decode_record(record)) for session, record in rows])
+
+    def load_all(self, sessions: Iterable[bytes]) -> dict[bytes, Record]:
+        """Return those of *sessions* that are there."""
+        found = ((session, self.load(session).record) for session in sessions)
+        return {session: record for session, record in found if record is not None}
 
     def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
         with self._pool.lend() as handle:
@@ -257,15 +270,19 @@ class SqliteStore:
         self._members = (_NEVER_READ, [])
         self.files.use.end()
 
-    def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
-        return self._write(lambda handle: self._transaction(handle).merge(batch, heard))
+    def merge(
+        self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int], *, tell: bool = False
+    ) -> Merged:
+        return self._write(lambda handle: self._transaction(handle).merge(batch, heard, tell=tell))
 
     def release(self) -> int:
+        held = self.held()
+        return self._write(lambda handle: self._transaction(handle).release(held)) if held else 0
+
+    def held(self) -> list[bytes]:
+        """Return the sessions of which something is held back until its time comes."""
         with self._pool.lend() as handle:
-            held = handle.execute("SELECT id FROM sessions WHERE held IS NOT NULL").fetchall()
-        if not held:
-            return 0
-        return self._write(lambda handle: self._transaction(handle).release(session for (session,) in held))
+            return [session for (session,) in handle.execute(_HELD)]
 
     def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:
         due: list[bytes] = []

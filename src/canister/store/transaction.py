@@ -127,8 +127,10 @@ class Transaction:
         self._rows.append(LogEntry(stamp, self._changes))
         return version
 
-    def merge(self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int]) -> Merged:
-        """Merge records from a peer; see `canister.store.base.ReplicatedStore.merge`."""
+    def merge(
+        self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int], *, tell: bool = False
+    ) -> Merged:
+        """Merge records from a peer or another engine; see `canister.store.base.ReplicatedStore.merge`."""
         doubtful: list[bytes] = []
         back: list[bytes] = []
         seen = 0
@@ -141,7 +143,8 @@ class Transaction:
             elif retention(whole) > self._now and whole != known:
                 if self._comes_back(known, incoming):
                     back.append(session)
-                seen = max(seen, self._admit(session, row, incoming, whole))
+                delta = encode_record(incoming) if tell else None
+                seen = max(seen, self._admit(session, row, incoming, whole, delta))
         changed = len(self._changes)
         self._log(seen, back)
         for node, stamp in heard.items() if not doubtful else ():
@@ -206,10 +209,12 @@ class Transaction:
         encoded = self._put(session, row, record, held, encode_record(delta))
         check_size(encoded, delta, self._scope.max_session)
 
-    def _admit(self, session: bytes, row: Row | None, incoming: Record, whole: Record) -> int:
+    def _admit(
+        self, session: bytes, row: Row | None, incoming: Record, whole: Record, delta: bytes | None
+    ) -> int:
         """Merge a peer's record into what is visible or what is held; return its stamp if visible.
 
-        *whole* is what it makes of everything that is known.
+        *whole* is what it makes of everything that is known, *delta* what is logged to be sent.
         """
         ahead = newest(incoming)
         record = row.record if row else EMPTY
@@ -217,14 +222,14 @@ class Transaction:
         merged = whole if held is None else merge(record, incoming)
         if incoming.destroy is not None:
             # A destroy is never held back; it moves the clock only where it is not too far ahead.
-            self._put(session, row, merged, None, None)
+            self._put(session, row, merged, None, delta)
             return ahead if ahead <= self._now + self._scope.drift else 0
         if ahead > self._now + self._scope.drift or merged.birth is None:
             # Held as a set: shown in parts, a session could have its birth and lack its touch.
-            self._put(session, row, record, merge(held or EMPTY, incoming), None)
+            self._put(session, row, record, merge(held or EMPTY, incoming), delta)
             self._held += 1
             return 0
-        self._put(session, row, merged, held, None)
+        self._put(session, row, merged, held, delta)
         return ahead
 
     def _put(

@@ -1,8 +1,7 @@
 """The store on Redis: a commit begins with what was loaded, and is tried again where that is old."""
 
-import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -15,17 +14,18 @@ from canister.forks import watch_forks
 from canister.life import NEVER, retention
 from canister.record import (
     EMPTY,
-    NODE_ID_BYTES,
     NodeId,
     Record,
     Version,
     encode_record,
     make_version,
     merge,
+    new_server_node_id,
+    newest,
     stamp_of,
     user_of,
 )
-from canister.store.base import Edit, Known, Needed, Stored
+from canister.store.base import Edit, Known, Needed, Page, Stored
 from canister.store.redis.asking import masters_of, run, run_on, servers_of
 from canister.store.redis.clock import ServerClock
 from canister.store.redis.deadline import Deadline
@@ -85,7 +85,7 @@ class RedisStore:
         self._layout = Layout(config.cluster)
         self._patience = config.remote_timeout.total_seconds()
         self._max_session = config.max_session
-        self._node = _new_node()
+        self._node = new_server_node_id()
         self._last = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -122,46 +122,46 @@ class RedisStore:
             StoreBusyError: others kept writing to the session for as long as that.
             StoreUnavailableError: no server answered for as long as that.
         """
-        deadline = self._deadline()
-        hints: Known = {} if known is None else known
-        held: dict[bytes, Held] = {s: held_as_loaded(hints[s]) for s, _ in edits if s in hints}
-        hinted = set(held)
-        while True:
-            for session in {session for session, _ in edits} - held.keys():
-                held[session] = self._fetch(session, deadline)
-            try:
-                draft = self._draft(edits, held)
-            except CanisterError:
-                if not hinted:
-                    raise
-                # It may refuse only because of what has changed since it was loaded.
-                held = {s: h for s, h in held.items() if s not in hinted}
-                hinted.clear()
-                continue
-            if draft is None:
-                return None
-            self._list_users(draft, deadline)
-            present = self._apply(draft, acks, deadline)
-            if not present:
-                return draft.version
-            held |= present
-            hinted -= present.keys()
-            if not deadline.pause():
-                raise StoreBusyError("others kept writing to the session first; try again")
+        return self._run(edits, {} if known is None else known, acks, self._max_session)
 
     def scan(self) -> Iterator[tuple[bytes, Record]]:
         """Yield every session; one may come twice while a server's table grows or shrinks."""
+        return (found for page in self.pages() for found in page.sessions)
+
+    def pages(self, position: bytes = b"") -> Iterator[Page]:
+        """Do what `scan` does, page by page; goes on after the page of *position*."""
         self._check_open()
-        for pool in masters_of(self._servers, self._deadline()):
-            cursor = b"0"
-            while True:
-                asked = (b"SCAN", cursor, b"MATCH", self._layout.pattern, b"COUNT", _PAGE)
-                ((cursor, keys),) = run_on(pool, [asked], self._deadline())
-                for session, held in self._page(pool, keys):
-                    if held.record is not None:
-                        yield session, held.record
-                if cursor == b"0":
-                    break
+        pools = {show(pool.address).encode(): pool for pool in masters_of(self._servers, self._deadline())}
+        place, _, passed = position.partition(b" ")
+        if place not in pools:  # nothing is known of how far it was
+            place, passed = b"", b""
+        for number, name in enumerate(sorted(pools)):
+            if name < place or (name == place and passed == b"0"):
+                continue
+            for cursor, share, found in self._walk(pools[name], passed if name == place else b"0"):
+                yield Page(name + b" " + cursor, (number + share) / len(pools), found)
+
+    def load_all(self, sessions: Iterable[bytes]) -> dict[bytes, Record]:
+        """Return those of *sessions* that are there, in one round trip for each master."""
+        self._check_open()
+        deadline = self._deadline()
+        keys: dict[Pool, list[bytes]] = {}
+        for key in map(self._layout.key, sessions):
+            keys.setdefault(self._servers.pool_of(key, deadline), []).append(key)
+        found = (one for pool, group in keys.items() for one in self._page(pool, group))
+        return {session: held.record for session, held in found if held.record is not None}
+
+    def take(self, batch: Sequence[tuple[bytes, Record]]) -> None:
+        """Merge sessions of another engine into what is here, whatever their size."""
+        with self._lock:
+            # What this process writes from now on, these sessions' revisions first, is newer.
+            self._last = max([self._last, *(newest(record) for _, record in batch)])
+
+        def taking(incoming: Record) -> Edit:
+            return lambda record, _: None if merge(record or EMPTY, incoming) == record else incoming
+
+        for session, record in batch:  # not in one commit: others write to one or the other all the time
+            self._run([(session, taking(record))], {session: None}, 1, NEVER)
 
     def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
         deadline = self._deadline()
@@ -201,7 +201,37 @@ class RedisStore:
         """Make the child a node of its own: two processes must not draw the same version."""
         if child:
             self._lock = threading.Lock()
-            self._node = _new_node()
+            self._node = new_server_node_id()
+
+    def _run(
+        self, edits: Sequence[tuple[bytes, Edit]], hints: Known, acks: Needed, most: int
+    ) -> Version | None:
+        """Run the edits; no session may become larger than *most* bytes."""
+        deadline = self._deadline()
+        held: dict[bytes, Held] = {s: held_as_loaded(hints[s]) for s, _ in edits if s in hints}
+        hinted = set(held)
+        while True:
+            for session in {session for session, _ in edits} - held.keys():
+                held[session] = self._fetch(session, deadline)
+            try:
+                draft = self._draft(edits, held, most)
+            except CanisterError:
+                if not hinted:
+                    raise
+                # It may refuse only because of what has changed since it was loaded.
+                held = {s: h for s, h in held.items() if s not in hinted}
+                hinted.clear()
+                continue
+            if draft is None:
+                return None
+            self._list_users(draft, deadline)
+            present = self._apply(draft, acks, deadline)
+            if not present:
+                return draft.version
+            held |= present
+            hinted -= present.keys()
+            if not deadline.pause():
+                raise StoreBusyError("others kept writing to the session first; try again")
 
     def _fetch(self, session: bytes, deadline: Deadline) -> Held:
         self._check_open()
@@ -212,7 +242,9 @@ class RedisStore:
         self._set_clock(time)
         return read_hash(hash_)
 
-    def _draft(self, edits: Sequence[tuple[bytes, Edit]], held: dict[bytes, Held]) -> _Draft | None:
+    def _draft(
+        self, edits: Sequence[tuple[bytes, Edit]], held: dict[bytes, Held], most: int
+    ) -> _Draft | None:
         """Run the edits on what is held; None if they write nothing."""
         floor = max((stamp_of(Version(h.revision)) for h in held.values() if h.revision), default=0)
         with self._lock:  # edits take microseconds
@@ -225,7 +257,7 @@ class RedisStore:
                 delta = edit(record, moment)
                 if delta is not None:
                     after[session] = merge(record or EMPTY, delta)
-                    check_size(encode_record(after[session]), delta, self._max_session)
+                    check_size(encode_record(after[session]), delta, most)
             if not after:
                 return None
             self._last = stamp
@@ -287,6 +319,18 @@ class RedisStore:
         members = 1 + len(replicas)
         return members if acks == "all" else members // 2 + 1
 
+    def _walk(self, pool: Pool, cursor: bytes) -> Iterator[tuple[bytes, float, list[tuple[bytes, Record]]]]:
+        """Yield the rest of a server's sessions: where to go on, which share is passed, and some of them."""
+        (size,) = run_on(pool, [(b"DBSIZE",)], self._deadline())
+        while True:
+            asked = (b"SCAN", cursor, b"MATCH", self._layout.pattern, b"COUNT", _PAGE)
+            ((cursor, keys),) = run_on(pool, [asked], self._deadline())
+            page = self._page(pool, keys)
+            found = [(session, held.record) for session, held in page if held.record is not None]
+            yield cursor, _passed(int(cursor), size), found
+            if cursor == b"0":
+                return
+
     def _page(self, pool: Pool, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Held]]:
         if not keys:
             return
@@ -330,14 +374,16 @@ class RedisStore:
             raise StoreError(f"the store on {self} is closed")
 
 
-def _new_node() -> NodeId:
-    return NodeId(secrets.token_bytes(NODE_ID_BYTES))
-
-
 def _shown(record: Record | None, now: int) -> Record | None:
     """Return what an edit is given. A tombstone past its time is gone, dropped or not."""
     over = record is not None and record.destroy is not None and retention(record) <= now
     return None if over else record
+
+
+def _passed(cursor: int, size: int) -> float:
+    """Return which share of *size* keys a scan has passed: its cursor counts from the highest bit down."""
+    bits = max(size.bit_length(), cursor.bit_length(), 1)
+    return int(f"{cursor:0{bits}b}"[::-1], 2) / 2**bits if cursor else 1.0
 
 
 def _info(reply: bytes, name: str) -> str | None:
