@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from canister import (
 )
 from canister.integrations.asgi import SessionMiddleware
 from canister.sessions import CookieSettings, SessionManager
+from canister.store.redis import layout
 from canister.store.redis.wire import Link
 
 pytestmark = pytest.mark.integration
@@ -191,6 +193,20 @@ def test_a_script_that_was_flushed_is_sent_again(node: Canister, shared: RedisSe
         client.script_flush()
     node.put("s", "k", 2)
     assert node.get("s", "k") == 2
+
+
+def test_two_releases_side_by_side(node: Canister, shared: RedisServer) -> None:
+    """Each has a script of its own, which the other one's leaves alone."""
+    other = layout.SCRIPT + b"-- of the next release"
+    scripts = [(layout.SCRIPT, layout.SHA), (other, sha1(other, usedforsecurity=False).hexdigest().encode())]
+    with shared.client() as client:
+        client.script_flush()
+        for turn in range(6):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(layout, "SCRIPT", scripts[turn % 2][0])
+                patch.setattr(layout, "SHA", scripts[turn % 2][1])
+                assert node.put("s", "k", turn) == (turn - 1 if turn else None)
+        assert client.script_exists(*(sha for _, sha in scripts)) == [True, True]
 
 
 # What is stored.
