@@ -5,6 +5,7 @@ import re
 import secrets
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,20 @@ def test_a_copy_never_goes_over_a_tombstone_and_carries_it_back(move: Move) -> N
     assert move.statuses("other") == [Status.LIVE] * 2
 
 
+def test_nothing_that_is_taken_in_goes_over_a_tombstone(move: Move) -> None:
+    """Nor a copy that was read before the session was destroyed, and comes after that."""
+    with move.plain(move.source) as old:
+        old.put("s", "k", 1)
+        live = old.engine.store.load(encode_id("s")).record
+    assert live is not None
+    for place in (move.source, move.target):
+        side = move.side(place)
+        destroyed(side, "s")
+        side.take([(encode_id("s"), live)])
+        side.close()
+    assert move.statuses("s") == [Status.DESTROYED] * 2
+
+
 def test_what_is_written_after_a_step_is_newer_than_what_was_before_whatever_the_clocks_say(
     move: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,6 +410,23 @@ def test_users_counters_expiry_and_entries_move(move: Move) -> None:
         assert [one.identity.user for one in manager.users.sessions("bob")] == ["bob"]
         assert new.session_info("short").ends == ends  # type: ignore[union-attr]
         assert manager.users.revocation(b"\xa3ann") is not None
+
+
+def test_a_stream_that_outlasts_the_move_ends_with_its_session(move: Move) -> None:
+    move.take("begin")
+    with move.both() as canister:
+        manager = SessionManager(canister, secret_keys=KEY)
+        session = manager.open([])
+        session["k"] = 1
+        manager.commit(session)
+        ended = threading.Event()
+        assert session.handle is not None
+        assert manager.hold(session, ended.set) is not None
+        move.take("switch", "copy", "finish")
+        assert not ended.is_set()
+        with move.plain(move.target) as new:
+            new.destroy(session.handle)
+            eventually(ended.is_set, message="the stream has ended")
 
 
 def count_one_more(manager: SessionManager, cookie: str) -> None:
