@@ -1,5 +1,6 @@
 """The rules of a move between a data directory and Redis, one by one, and each way where there are two."""
 
+import copy
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ import pytest
 from tests.integration.cluster import eventually
 from tests.integration.test_cli_docs import masked
 from tests.integration.test_cli_kit import made, pair, refused, run
-from tests.redis_servers import RedisServer, running_redis
+from tests.redis_servers import RedisServer, running_cluster, running_redis
 
 from canister import Canister, MigrationError, SessionDestroyedError, Status, StoreUnavailableError
 from canister.clock import SECOND
@@ -199,6 +200,7 @@ def test_the_step_waits_for_processes_that_go_by_the_one_before(move: Move) -> N
         canister.get("s", "k")
         assert board.read().behind(Step.SWITCHED) == 1
         move.take("switch")
+        assert board.read().behind(Step.SWITCHED) == 0
         canister.get("s", "k")
         assert [holder.step for holder in board.read().holders] == [Step.SWITCHED]
     board.close()
@@ -647,6 +649,26 @@ def test_what_is_taken_in_reaches_the_peers_at_once(tmp_path: Path, shared: Redi
     with pair(tmp_path, digest_interval="10m") as (a, b):
         a.node.take([(encode_id("s"), record)])
         eventually(lambda: b.get("s", "k", local=True) == 1, 5)
+
+
+def test_a_cluster_is_moved_to_and_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its masters are read one after the other; a session is written to its own."""
+    monkeypatch.setenv("CANISTER_CLUSTER", "")
+    monkeypatch.setattr(leases, "LEASE", 0.6)
+    with running_cluster(tmp_path / "redis") as servers:
+        url = f"redis+cluster://{servers[0].address}"
+        there = Move(tmp_path / "data", url, to_servers=True)
+        with there.plain(there.source) as old:
+            for number in range(300):
+                old.put(f"s{number}", "k", number)
+        back = copy.copy(there)
+        back.source, back.target, back.to_servers = there.target, there.source, False
+        for move in (there, back):
+            move.take("begin")
+            with move.both():
+                move.take("switch", "copy", "finish")
+            with move.plain(move.target) as new:
+                assert [new.get(f"s{number}", "k") for number in range(300)] == list(range(300))
 
 
 # What is told.

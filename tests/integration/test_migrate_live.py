@@ -22,8 +22,8 @@ from canister.migration.copying import digest_of
 pytestmark = pytest.mark.integration
 
 HOSTS = 2
-CLIENTS = 6
-OTHERS = 1200
+CLIENTS = 4
+OTHERS = 2000
 """Sessions that nobody uses while they move."""
 
 
