@@ -403,6 +403,25 @@ def test_a_session_idle_here_that_the_client_used_elsewhere_is_not_ended(
     assert client.token == token
 
 
+def test_a_form_of_a_session_that_idled_out_while_a_member_is_away(
+    client: Client, canister: Canister, clock: ManualClock, peers: Peers
+) -> None:
+    """Nobody can tell whether it was in use there: a write is refused, unless the application begins anew."""
+    old = client.good.handle
+    clock.advance(30 * MINUTE)
+    with pytest.raises(CannotTellError, match="may exist on a member of the cluster that cannot be reached"):
+        client.write(b=2)
+    assert client.good.handle == old
+    session = client.load()
+    assert session.cannot_tell
+    session.regenerate()
+    session["b"] = 2
+    client.commit(session)
+    assert client.read()[0] == {"b": 2}
+    assert client.good.handle != old
+    assert canister.record_status(old).status == "destroyed"
+
+
 def test_a_destroyed_session_is_ended_whatever_the_stamp_says(
     client: Client, canister: Canister, peers: Peers
 ) -> None:
