@@ -1,6 +1,7 @@
 """Whole clusters on virtual time, under random faults; any failure is repeated by its seed."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from canister.codec import encode_id, encode_value, key_slot
 from canister.record import stamp_of
 from canister.replication.acks import Holders
 from canister.testing.simulation import Cluster, run_scenario
+from canister.testing.simulation.cluster import SYNCED
 from canister.testing.simulation.faults import FAULTS
 from canister.testing.simulation.shrink import shrink
 from canister.testing.simulation.soak import Plan, soak
@@ -37,6 +39,18 @@ def test_sqlite_files_go_the_same_way(seed: int) -> None:
     assert sqlite.events == memory.events
     assert (sqlite.checks, sqlite.effects) == (memory.checks, memory.effects)
     assert {"crash", "power cut", "restore", "sync"} & set(sqlite.faults)
+
+
+def test_a_saved_state_that_was_looked_into_is_put_in_place(tmp_path: Path) -> None:
+    """SQLite leaves a database that was read without its log; what the node had logged must go as well."""
+    (node,) = Cluster(1, seed=1, directory=tmp_path).nodes.values()
+    assert not node.disk.keeps(encode_id("s"), b"")
+    cells = {key_slot("k"): encode_value(1)}
+    node.commit(encode_id("s"), lambda r, m: edits.write(r, m, node.cluster.policy, cells))
+    before = node.store.node
+    node.cluster.journal.roll_back(node, SYNCED)
+    assert (node.visible(encode_id("s")), node.store.node == before) == (None, False)
+    node.cluster.close()
 
 
 def test_thirty_nodes() -> None:

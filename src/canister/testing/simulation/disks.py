@@ -172,9 +172,10 @@ class SqliteDisk:
         copy, _ = self._saved[name]
         path = self.store.files.path
         self.close()
-        for file in ("canister.db", "canister.db-wal"):
-            shutil.copyfile(copy / file, path / file)
-        path.joinpath("canister.db-shm").unlink(missing_ok=True)
+        for log in ("canister.db-wal", "canister.db-shm"):
+            path.joinpath(log).unlink(missing_ok=True)
+        for file in copy.iterdir():  # whoever looked into the copy may have left it without a log
+            shutil.copyfile(file, path / file.name)
         self._open(path)
 
     def erase(self) -> None:
