@@ -31,7 +31,7 @@ help:
 	@echo "make types     mypy and pyright, both strict"
 	@echo "make check     lint, types and test"
 	@echo "make django6   run the tests of the Django adapter under Django 6, if there is a Python 3.12 or newer"
-	@echo "make network   run the tests on three hosts in network namespaces, a cut of a minute included (as root)"
+	@echo "make network   run the tests on three hosts in network namespaces and those of hostile peers, the long ones too (as root)"
 	@echo "make soak      run SEEDS=20000 simulated clusters and report what happened in them"
 	@echo "make bench     measure everything beside Redis and other rivals; ONLY=name for one benchmark"
 	@echo "make coverage  run the tests and report branch coverage"
@@ -71,7 +71,7 @@ django6: .venv/.ready
 	fi
 
 network: .venv/.ready
-	@CANISTER_LONG_FAULTS=1 $(BIN)/python -m pytest tests/fault/test_namespaces.py
+	@CANISTER_LONG_FAULTS=1 $(BIN)/python -m pytest tests/fault/test_namespaces.py tests/fault/test_hostile_peers.py
 
 soak: .venv/.ready
 	@$(BIN)/python -m canister.testing.simulation --seeds $(SEEDS) $(if $(NODES),--nodes $(NODES))
