@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Result]]] = {
     "join": clusters.join,
     "heal": clusters.heal,
     "start": clusters.start,
+    "sweep": clusters.sweep,
     "starlette": web.starlette,
     "sessions": web.sessions,
     "flask": web.flask,

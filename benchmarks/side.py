@@ -32,6 +32,7 @@ class Side:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                env=_environment(),
             )
         self.pid = int(self._answer()["ready"])
 
@@ -54,6 +55,11 @@ class Side:
         """Return the resident memory in MB."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGESIZE") / 1e6
+
+    def processor(self) -> float:
+        """Return the seconds of processor time it has taken since its start."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         """Let it end, and wait until it has."""
@@ -78,3 +84,8 @@ class Side:
 
 PYTHON = sys.executable
 """What runs the sides that need nothing but this project."""
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which modules are kept compiled, as they are where they were installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -10,6 +10,8 @@ from typing import Any
 from serving import KEY, VALUE, ids, paced, repeated, serve, timed, wide
 
 from canister import Canister
+from canister.agent.connection import Connection
+from canister.clock import SECOND
 from canister.codec import encode_id, encode_value, key_slot
 from canister.edits import write
 from canister.record import Record
@@ -36,6 +38,28 @@ class Side:
 
         for start in range(0, len(names), _AT_ONCE):
             self.store.node.commit([(encode_id(name), edit) for name in names[start : start + _AT_ONCE]])
+
+    def fill_expired(self, prefix: str, count: int) -> None:
+        """Store sessions whose time was over two hours ago, some in a transaction."""
+        writes = {key_slot(KEY): encode_value(VALUE)}
+        policy = self.store.node.policy
+
+        def edit(record: Record | None, moment: Any) -> Record | None:
+            return write(None, moment._replace(now=moment.now - 2 * 3600 * SECOND), policy, writes)
+
+        names = [f"{prefix}{n:024d}" for n in range(count)]
+        for start in range(0, len(names), _AT_ONCE):
+            self.store.node.commit([(encode_id(name), edit) for name in names[start : start + _AT_ONCE]])
+
+    def sweep(self) -> dict[str, float]:
+        """Drop what is over; return how long it took."""
+        begun = time.monotonic()
+        dropped = self.store.clear_untouched_sessions()
+        return {"seconds": time.monotonic() - begun, "dropped": dropped}
+
+    def moved(self) -> int:
+        """Return how many bytes this node's agent, if it runs here, has sent to peers."""
+        return _Counted.sent
 
     def fill_wide(self) -> None:
         for name in self.ids:
@@ -130,8 +154,25 @@ class Side:
         self.store.node.isolate(on=on)
 
 
+class _Counted:
+    """Counts what is written to peers."""
+
+    sent = 0
+
+    @classmethod
+    def install(cls) -> None:
+        write = Connection.write
+
+        def counted(self: Connection, payload: bytes) -> None:
+            cls.sent += len(payload)
+            write(self, payload)
+
+        Connection.write = counted  # type: ignore[method-assign]
+
+
 def main(job: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.ERROR)
+    _Counted.install()
     with Canister(job["path"], **job["settings"]) as store:
         serve(Side(store, job["sessions"]))
 

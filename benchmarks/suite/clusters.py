@@ -90,19 +90,23 @@ def join(bench: Bench) -> list[Result]:
         reader.do("fill")
         fill(reader, count)
         idle = reader.do("get_for", seconds=bench.seconds(2))["p99"]
-        figures: dict[str, list[float]] = {"seconds": [], "p99": []}
+        figures: dict[str, list[float]] = {"seconds": [], "p99": [], "processor": []}
         for _ in range(min(bench.turns, 2)):
-            begun = time.monotonic()
+            begun, spent = time.monotonic(), first.agent.processor()
             second = Node(bench, [first])
             reader.begin("get_for", seconds=bench.seconds(3))
             wait_for(lambda second=second: second.agent.do("is_linked", peers=1))
             await_equal([first, second])
             figures["seconds"].append(time.monotonic() - begun)
+            spent = first.agent.processor() - spent + second.agent.processor()
+            figures["processor"].append(spent / count * 1e6)
             figures["p99"].append(reader.end()["p99"])
             second.agent.close()
             wait_for(lambda first=first: first.agent.do("is_linked", peers=0))
         name = f"a new node joins {count:,} sessions"
         rows.append(Result("join", name, "s", figures["seconds"], wanted="10 s for 1 M"))
+        processor = f"{name}: processor time of both agents, a session"
+        rows.append(Result("join", processor, "us", figures["processor"]))
         row = Result("join", f"{name}: get meanwhile, p99", "us", figures["p99"], "idle")
         row.theirs, row.wanted = [idle] * len(row.ours), "at most 5 x"
         rows.append(row)
@@ -131,15 +135,17 @@ def heal(bench: Bench) -> list[Result]:
             wait_for(lambda: nodes[0].agent.do("is_linked", peers=0))
             for number, writer in enumerate(writers):
                 writer.do("put_new", count=100, prefix=f"{next(runs):04d}{number:04d}")
-            begun = time.monotonic()
+            begun, before = time.monotonic(), sum(node.agent.do("moved") for node in nodes)
             nodes[1].agent.do("isolate", on=False)
             wait_for(lambda: nodes[0].agent.do("is_linked", peers=1))
             await_equal(nodes)
-            return {"seconds": time.monotonic() - begun}
+            seconds, moved = time.monotonic() - begun, sum(node.agent.do("moved") for node in nodes) - before
+            return {"seconds": seconds, "moved": moved / 1000}
 
         figures = bench.compare({"canister": turn})["canister"]
         name = f"heal {count:,} sessions of which 200 differ"
         rows.append(Result("heal", name, "s", figures["seconds"], wanted="1 s"))
+        rows.append(Result("heal", f"{name}: moved", "KB", figures["moved"], wanted="400 KB"))
         for side in (*writers, *(node.agent for node in nodes)):
             side.close()
     return rows
@@ -171,6 +177,35 @@ def start(bench: Bench) -> list[Result]:
             Result("start", name + "bytes of disk a session", "B", [size / count], wanted="500 B"),
         ]
     return rows
+
+
+def sweep(bench: Bench) -> list[Result]:
+    """Puts while a tenth of the sessions, which are over, is dropped."""
+    count = bench.size(bench.counts[-1])
+    node = Node(bench)
+    writer = node.worker(1_000)
+    writer.do("fill")
+    fill(writer, count - count // 10)
+    puts = {"count": bench.size(4_000), "rate": 500}
+    runs = iter(range(1_000))
+
+    def alone() -> dict[str, float]:
+        figures: dict[str, float] = writer.do("put_paced", **puts)
+        return figures
+
+    def swept() -> dict[str, float]:
+        writer.do("fill_expired", prefix=f"{next(runs):08d}", count=count // 10)
+        time.sleep(bench.seconds(1))  # until the agent has moved the write-ahead log into the database
+        node.agent.begin("sweep")
+        figures: dict[str, float] = writer.do("put_paced", **puts)
+        return {**figures, **node.agent.end()}
+
+    bench.turns = min(bench.turns, 3)
+    figures = bench.compare({"alone": alone, "swept": swept})
+    name = f"{count // 10:,} expired among {count:,} swept"
+    row = Result("sweep", f"{name}: put meanwhile, p99", "us", figures["swept"]["p99"], "idle")
+    row.theirs, row.wanted = figures["alone"]["p99"], "at most 2 x"
+    return [row, Result("sweep", name, "s", figures["swept"]["seconds"])]
 
 
 def fill(side: Side, count: int) -> None:
