@@ -9,6 +9,7 @@ comprehensive study of Convergent and Commutative Replicated Data Types", 2011).
 
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NewType
 
@@ -54,6 +55,11 @@ _MAX_SLOT_BYTES = 1049
 _LONGEST = 400 * DAY
 LATEST = 2**57
 """What no instant or stamp reaches: far off, but still a `datetime`, and sums still fit SQLite's integers."""
+_TOO_LATE = LATEST.to_bytes(8, "big")
+"""What the version of no commit reaches."""
+_NO_VERSION = Version(b"")
+_RIGHT_LENGTH = {VERSION_BYTES}
+_OUT_OF_RANGE = "an instant or a duration is out of range"
 
 
 def new_node_id() -> NodeId:
@@ -130,7 +136,7 @@ class Cell(_Fact, frozen=True, gc=False):
     value: bytes | None
 
 
-class Record(msgspec.Struct, array_like=True, frozen=True):
+class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A session, or the part of it that one commit wrote.
 
     *reach* is the greatest idle timeout plus touch interval the session ever had: what shortens a
@@ -175,8 +181,15 @@ def digest_of(session: bytes, encoded: bytes, key: bytes) -> bytes:
 
     Keyed, so that nobody who chooses session contents can make digests cancel out.
     """
-    prefix = len(session).to_bytes(2, "big")
-    return blake2b(prefix + session + encoded, digest_size=16, key=key).digest()
+    running = _keyed(key).copy()
+    running.update(len(session).to_bytes(2, "big") + session + encoded)
+    return running.digest()
+
+
+@lru_cache(maxsize=16)
+def _keyed(key: bytes) -> blake2b:
+    """Return the hash that has taken in the key; a process has one or two of them."""
+    return blake2b(digest_size=16, key=key)
 
 
 def merge(a: Record, b: Record) -> Record:
@@ -202,8 +215,12 @@ def merge(a: Record, b: Record) -> Record:
 
 def newest(record: Record) -> int:
     """Return the greatest stamp in a record, 0 in an empty one."""
-    found = versions(record)
-    return stamp_of(max(found)) if found else 0
+    return stamp_of(latest(record))
+
+
+def latest(record: Record) -> Version:
+    """Return the greatest version in a record, in an empty one what is less than any."""
+    return max(versions(record), default=_NO_VERSION)
 
 
 def user_of(record: Record) -> bytes | None:
@@ -215,9 +232,15 @@ def user_of(record: Record) -> bytes | None:
 def versions(record: Record) -> list[Version]:
     """Return the version of every fact in a record."""
     found = [cell.version for cell in record.cells.values()]
-    for fact in (record.birth, record.expiry, record.touch, record.destroy):
-        if fact is not None:
-            found.append(fact.version)
+    # One by one: this is done for each session that a new node gets.
+    if record.birth is not None:
+        found.append(record.birth.version)
+    if record.expiry is not None:
+        found.append(record.expiry.version)
+    if record.touch is not None:
+        found.append(record.touch.version)
+    if record.destroy is not None:
+        found.append(record.destroy.version)
     if record.clear is not None:
         found.append(record.clear)
     return found
@@ -230,38 +253,37 @@ def check_record(record: Record) -> None:
         ProtocolError: says what is wrong.
     """
     found = versions(record)
-    if {*map(len, found)} - {VERSION_BYTES}:
+    if {*map(len, found)} - _RIGHT_LENGTH:
         raise ProtocolError("a version is not 16 bytes long")
-    latest = stamp_of(max(found)) if found else 0
-    birth, touch, expiry = record.birth, record.touch, record.expiry
-    if touch is not None and touch.access > stamp_of(touch.version):
-        raise ProtocolError("a touch is later than its own stamp")
-    if birth is not None and not _has_durations(birth):
-        raise ProtocolError("a birth holds a duration that is not positive")
-    if birth is not None and birth.absolute > _LONGEST:
-        raise ProtocolError("a birth holds an absolute lifetime of more than 400 days")
-    times = [record.reach, latest]
-    if touch is not None:
-        times.append(touch.access)
-    if record.destroy is not None:
-        times.append(record.destroy.keep)
-    if birth is not None:
-        times += (birth.born, birth.born + birth.absolute + birth.grace)
-    if expiry is not None:
-        times += (expiry.idle or 0, expiry.interval)
-    if min(times) < 0 or max(times) >= LATEST:
-        raise ProtocolError("an instant or a duration is out of range")
-    if expiry is not None and abs(expiry.until or 0) >= LATEST:
-        raise ProtocolError("an instant or a duration is out of range")
-    if birth is not None and birth.born > stamp_of(birth.version):
-        raise ProtocolError("a birth is later than its own stamp")
+    if found and max(found) >= _TOO_LATE:
+        raise ProtocolError(_OUT_OF_RANGE)
+    if record.birth is not None:
+        _check_birth(record.birth)
+    touch, destroy, expiry = record.touch, record.destroy, record.expiry
+    if touch is not None and not 0 <= touch.access <= stamp_of(touch.version):
+        raise ProtocolError("a touch is later than its own stamp" if touch.access > 0 else _OUT_OF_RANGE)
+    if not 0 <= record.reach < LATEST or (destroy is not None and not 0 <= destroy.keep < LATEST):
+        raise ProtocolError(_OUT_OF_RANGE)
+    if expiry is not None and not (
+        0 <= (expiry.idle or 0) < LATEST
+        and 0 <= expiry.interval < LATEST
+        and -LATEST < (expiry.until or 0) < LATEST
+    ):
+        raise ProtocolError(_OUT_OF_RANGE)
     for slot in record.cells:
         if not 0 < len(slot) <= _MAX_SLOT_BYTES or slot[0] not in _SPACES:
             raise ProtocolError("a cell is in an unknown name space")
 
 
-def _has_durations(birth: Birth) -> bool:
-    return birth.absolute > 0 and birth.idle > 0 and birth.interval >= 0 and birth.grace >= 0
+def _check_birth(birth: Birth) -> None:
+    if not (birth.absolute > 0 and birth.idle > 0 and birth.interval >= 0 and birth.grace >= 0):
+        raise ProtocolError("a birth holds a duration that is not positive")
+    if birth.absolute > _LONGEST:
+        raise ProtocolError("a birth holds an absolute lifetime of more than 400 days")
+    if birth.born < 0 or birth.born + birth.absolute + birth.grace >= LATEST:
+        raise ProtocolError(_OUT_OF_RANGE)
+    if birth.born > stamp_of(birth.version):
+        raise ProtocolError("a birth is later than its own stamp")
 
 
 def _is_merged(record: Record) -> bool:

@@ -40,7 +40,7 @@ from canister.replication.digests import DigestTree
 from canister.replication.membership import Membership
 from canister.replication.messages import Message, decode_message, encode_message
 from canister.replication.replica import Replica
-from canister.store.base import Member, ReplicatedStore, bucket_of
+from canister.store.base import BUCKETS, Member, ReplicatedStore, bucket_of
 from canister.store.memory import MemoryStore
 from canister.store.sqlite import SqliteStore
 from canister.testing.clock import ManualClock
@@ -79,7 +79,11 @@ class Victim:
     """A node with some sessions of its own, linked with a hostile peer and a silent honest one."""
 
     def __init__(
-        self, make: Callable[[ManualClock], ReplicatedStore] | None = None, *, linked: bool = True
+        self,
+        make: Callable[[ManualClock], ReplicatedStore] | None = None,
+        *,
+        linked: bool = True,
+        has_read: bool = True,
     ) -> None:
         self.clock = ManualClock(START)
         self.store = make(self.clock) if make else MemoryStore(CONFIG, self.clock, ME)
@@ -88,6 +92,8 @@ class Victim:
         membership = Membership([], me)
         self.replica = Replica(self.store, membership, CONFIG, self.clock, self.runtime, Random(1))
         self.replica.start()
+        if has_read:
+            self.replica.read(BUCKETS)
         for name in ("s1", "s4"):
             self.put(name)
         if linked:
@@ -497,3 +503,31 @@ def test_questions_as_of_any_instant_leave_the_digests_right(victim: Victim) -> 
         victim.hears(m.AskListing(1, at, 3, [bucket_of(encode_id("s1"))]))
         victim.check()
     assert not victim.runtime.dropped
+
+
+def test_questions_wait_until_the_digests_are_read() -> None:
+    """Nothing is compared with a part of them, whatever a peer asks; one question of a peer is kept."""
+    victim = Victim(has_read=False)
+    assert not [message for message in victim.runtime.sent if isinstance(message, m.AskRoot | m.Root)]
+    for number in (1, 2):
+        victim.hears(m.AskRoot(number, victim.clock.now()))
+    victim.hears(m.Fetch(7, encode_id("s1")))
+    assert isinstance(victim.runtime.sent[-1], m.Fetched)
+    victim.replica.tick()
+    assert not victim.replica.read(BUCKETS // 2)
+    assert not [message for message in victim.runtime.sent if isinstance(message, m.AskRoot | m.Root)]
+    assert victim.replica.read(BUCKETS // 2)
+    assert [message.round for message in victim.runtime.sent if isinstance(message, m.Root)] == [2]
+    assert len([message for message in victim.runtime.sent if isinstance(message, m.AskRoot)]) == 2
+    victim.check()
+
+
+def test_a_listing_asked_for_too_early_is_whole() -> None:
+    """Who asks out of turn has the digests read at once; what others asked is still answered."""
+    victim = Victim(has_read=False)
+    victim.hears(m.AskRoot(1, victim.clock.now()), number=2)
+    victim.hears(m.AskListing(1, START, 3, [bucket_of(encode_id("s1"))]))
+    assert len(victim.runtime.sent[-1].nodes[0]) == 8
+    assert victim.replica.read(1)
+    assert [message.round for message in victim.runtime.sent if isinstance(message, m.Root)] == [1]
+    victim.check()

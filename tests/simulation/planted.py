@@ -4,7 +4,7 @@ Every entry patches the real code so that it breaks one rule and nothing else.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +15,7 @@ from canister.edits import Moment
 from canister.life import NEVER, deadline
 from canister.record import Destroy, Record, merge, newest
 from canister.replication import answers, live, pull, replica
+from canister.replication.digests import DigestTree, View
 from canister.replication.fetches import Fetches
 from canister.replication.link import Link
 from canister.replication.messages import Root
@@ -68,6 +69,14 @@ def r4_received_stamps_do_not_move_the_clock() -> AbstractContextManager[Any]:
     """What is received leaves the node's clock where it was."""
     original = Transaction._log
     return patch.object(Transaction, "_log", lambda self, seen, back=(): original(self, 0, back))
+
+
+def r4_new_sessions_do_not_move_the_clock() -> AbstractContextManager[Any]:
+    """What is received of sessions that were not here leaves the node's clock where it was."""
+    original = Transaction._add
+    return patch.object(
+        Transaction, "_add", lambda self, batch, tell: (original(self, batch, tell=tell)[0], 0)
+    )
 
 
 def r5_node_id_kept_after_a_roll_back() -> AbstractContextManager[Any]:
@@ -226,7 +235,7 @@ def r19_forgetting_keeps_what_was_heard() -> AbstractContextManager[Any]:
 
     def forget(self: Any, session: bytes) -> bool:
         with self.store._transaction() as running:
-            return running.drop([session]) > 0
+            return running.drop(session) > 0
 
     return patch.object(replica.Replica, "forget", forget)
 
@@ -234,6 +243,22 @@ def r19_forgetting_keeps_what_was_heard() -> AbstractContextManager[Any]:
 def r20_live_vouches_before_a_comparison() -> AbstractContextManager[Any]:
     """Live commits vouch for their sender on a link that has not been compared yet."""
     return patch.object(Link, "vouched", lambda self: {self.node: self.live_upto} if self.live_upto else {})
+
+
+def r20_compared_before_the_digests_are_read() -> AbstractContextManager[Any]:
+    """A node that has just started compares, and answers, by what has changed since."""
+
+    @contextmanager
+    def view(self: Any) -> Any:
+        with self.store.snapshot() as snapshot:
+            self._live.flow(list(self.links.values()), snapshot)
+            yield View(self._live.tree, snapshot)
+
+    is_whole = property(lambda tree: True)
+    return _both(
+        patch.object(DigestTree, "is_whole", is_whole),
+        patch.object(replica.Replica, "_view", view),
+    )
 
 
 def r20_claims_named_at_the_end() -> AbstractContextManager[Any]:

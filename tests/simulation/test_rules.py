@@ -13,7 +13,7 @@ from canister import edits
 from canister.clock import SECOND
 from canister.codec import encode_id, encode_value, key_slot
 from canister.life import is_live
-from canister.record import KEY
+from canister.record import KEY, node_of
 from canister.testing.simulation import Cluster, SimNode, Violation, run_scenario
 from canister.testing.simulation.checks import Reader
 
@@ -162,6 +162,21 @@ def what_comes_back_is_served_to_nobody_in_part() -> None:
     assert keys(a) == {"k1", "k2"}
 
 
+def who_is_behind_writes_over_what_it_has_just_got() -> None:
+    """R4: the stamps of a session that was not here yet are exceeded by the next write here as well."""
+    cluster = Cluster(2, seed=8, config=TINY)
+    a, b = cluster.nodes.values()
+    b.clock.error = -3 * SECOND
+    cluster.run(3)
+    put(a, "k1")
+    cluster.run(1)
+    assert keys(b) == {"k1"}
+    put(b, "k1")
+    record = b.visible(S)
+    assert record is not None
+    assert node_of(record.cells[key_slot("k1")].version) == b.store.node
+
+
 def who_lost_commits_goes_on_as_somebody_else(directory: Path | None = None) -> None:
     """R5: a node that was rolled back does not draw versions again that others have heard of."""
     cluster = Cluster(2, seed=7, config=TINY, directory=directory)
@@ -194,6 +209,7 @@ STORIES: dict[Callable[[], None], planted.Plant] = {
     purge_waits_for_all_members: planted.r13_purge_without_the_gate,
     who_lost_commits_goes_on_as_somebody_else: planted.r5_node_id_kept_after_a_roll_back,
     a_backup_copied_over_the_files_is_noticed: planted.r5_commits_note_no_stamp_outside_the_database,
+    who_is_behind_writes_over_what_it_has_just_got: planted.r4_new_sessions_do_not_move_the_clock,
     an_old_backup_brings_nothing_back: planted.r14_retention_follows_what_shortens,
     what_comes_back_is_served_to_nobody_in_part: planted.r20_what_comes_back_is_not_committed_anew,
     who_forgets_vouches_for_nothing: planted.r19_forgetting_keeps_what_was_heard,

@@ -161,3 +161,48 @@ def test_a_listing_of_too_much_is_refused(monkeypatch: pytest.MonkeyPatch, sides
         with pytest.raises(ProtocolError, match="too many"):
             answer(AskListing(1, START, level, [0]), one.view())
     assert list(answer(AskListing(1, START, 3, [0]), one.view()))
+
+
+def test_digests_are_read_while_sessions_change(sides: tuple[Side, Side]) -> None:
+    """What is written meanwhile, in buckets that are read or still to be read, counts once."""
+    one, _ = sides
+    tree = DigestTree()
+    with one.store.snapshot() as snapshot:
+        tree.begin(snapshot, START)
+    turn = 0
+    while not tree.is_whole:
+        one.put(*(f"both-{number}" for number in range(turn, 500, 50)), f"new-{turn}", value=b"\x02")
+        with one.store.snapshot() as snapshot:
+            tree.catch_up(snapshot)
+            tree.read(snapshot, 5_000)
+        turn += 1
+    assert turn > 10
+    assert tree.root() == one.view().root(START)
+    assert tree.size == one.view().size(START)
+
+
+def test_an_answer_that_is_cut_off_begins_again_where_it_ended(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where sessions have changed, or have gone, since their digests were listed."""
+    monkeypatch.setattr(answers, "_ANSWER", 0)
+    one, other = sides
+    other.put(*names("new", 40))
+    comparison = Pull(1, START)
+    turn = asked = 0
+    while questions := comparison.ask():
+        asked += len(questions)
+        assert asked < 500
+        for question in questions:
+            if isinstance(question, AskRows) and turn < 20:
+                other.put(f"new-{turn}", value=b"\x02")
+                other.store.forget(encode_id(f"new-{turn + 1}"))
+                turn += 2
+            for message in other.answers(question):
+                rows = comparison.answered(message, one.view())
+                one.store.merge([decode_row(row) for row in rows or ()], {})
+    assert turn == 20
+    take_all(one, other)
+    assert {encode_id(name) for name in names("new", 40)[::2]} <= {s for s, _ in one.store.scan()}
+    left = {s for s, _ in other.store.scan()} - {s for s, _ in one.store.scan()}
+    assert not left

@@ -192,3 +192,12 @@ def test_a_newer_format_is_refused_without_harm(directory: Path, in_log: bool) -
     connection.close()
     for name in before.keys() - {"canister.db-shm"}:  # whose locks and marks are no data
         assert after[name] == before[name], name
+
+
+def test_the_index_is_renewed(directory: Path, canister: Canister) -> None:
+    """A database from before the first release gets the index by which a join is fast."""
+    with sqlite3.connect(directory / "canister.db") as database:
+        names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
+    database.close()
+    assert "sessions_by_end" in names
+    assert "sessions_by_retain" not in names

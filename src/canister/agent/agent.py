@@ -32,7 +32,12 @@ _ALONE = "local"
 _TICK = 0.2
 _GATHER = 0.001
 """Seconds for which the commits of busy writers are gathered."""
-_SWEEP_BATCH = 200
+_SWEEP_BATCH = 10
+"""Sessions dropped at once: writers wait for them no longer than for each other."""
+_SWEEP_SHARE = 0.25
+"""Part of the time that a sweep takes; the rest are pauses."""
+_READ_BATCH = 512
+"""Buckets whose digests are read at once: of a million sessions eight thousand."""
 _MAX_REQUEST = 32 * 1024 * 1024
 """Bytes of a request: the ids of some ten thousand sessions to resync."""
 _MOST_FETCHES = 256
@@ -61,6 +66,7 @@ class Agent:
         self._askers: set[asyncio.StreamWriter] = set()
         self._flag = WakeFlag(store.files.wake_flag)
         self._gathering: asyncio.TimerHandle | None = None
+        self._has_read = asyncio.Event()
         self._fetching: dict[bytes, asyncio.Future[Fetched]] = {}
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -75,6 +81,7 @@ class Agent:
             await self._open_sockets()
             started()
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read())
                 tasks.create_task(self._tick())
                 tasks.create_task(self._checkpoint())
                 tasks.create_task(self._sweep())
@@ -151,6 +158,13 @@ class Agent:
             self._flag.rouse()
             self._gathering = asyncio.get_running_loop().call_later(_GATHER, self._gather)
 
+    async def _read(self) -> None:
+        """Read the digests bit by bit, while all else is served."""
+        while not self._has_read.is_set():
+            if self._replica.read(_READ_BATCH):
+                self._has_read.set()
+            await asyncio.sleep(0)
+
     async def _tick(self) -> None:
         while True:
             self._gather()
@@ -174,14 +188,16 @@ class Agent:
 
     async def _sweep_kind(self, *, destroyed: bool) -> int:
         """Sweep in small batches with pauses, so that writers hardly wait."""
+        loop = asyncio.get_running_loop()
         total = 0
         while True:
+            begun = loop.time()
             gate = self._replica.gate()
             dropped = await asyncio.to_thread(self._store.sweep, gate, _SWEEP_BATCH, destroyed=destroyed)
             total += dropped
             if dropped < _SWEEP_BATCH:
                 return total
-            await asyncio.sleep(0.01)
+            await asyncio.sleep((loop.time() - begun) * (1 / _SWEEP_SHARE - 1))
 
     # What the node's processes ask.
 
@@ -208,6 +224,7 @@ class Agent:
     async def _answer(self, request: control.AnyRequest) -> Any:
         match request:
             case control.AskStatus(at):
+                await self._has_read.wait()
                 return self._status(at)
             case control.AskHeals():
                 heals = self._replica.comparisons.heals

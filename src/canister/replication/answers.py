@@ -71,34 +71,38 @@ def _short(listing: list[Listed]) -> bytes:
 
 def _frames(question: AskRows, view: View) -> Iterator[Rows]:
     frame: list[Row] = []
-    size = sent = 0
-    left = sum(len(digests) for _, digests in question.wanted)
-    for count, sessions in _wanted(question, view):
-        if sent > _ANSWER:
+    size = sent = left = 0
+    wanted = _wanted(question, view)
+    records = view.snapshot.wholes([session for _, session in wanted])
+    for (answered, _), (session, record) in zip(wanted, records, strict=True):
+        if answered is not None and sent > _ANSWER:
+            left = sum(len(digests) for _, digests in question.wanted) - answered
             break
-        left -= count
-        for session in sessions:
-            record = view.snapshot.whole(session)
-            if record is None:
-                continue
-            if size > _FRAME:
-                yield Rows(question.round, frame, more=True, left=0)
-                frame, size = [], 0
-            frame.append((session, record))
-            size += len(session) + len(record)
-            sent += len(session) + len(record)
+        if size > _FRAME:
+            yield Rows(question.round, frame, more=True, left=0)
+            frame, size = [], 0
+        frame.append((session, record))
+        size += len(session) + len(record)
+        sent += len(session) + len(record)
     yield Rows(question.round, frame, more=False, left=left)
 
 
-def _wanted(question: AskRows, view: View) -> Iterator[tuple[int, list[bytes]]]:
-    """Return the sessions to send, and how many of the digests asked for they stand for."""
+def _wanted(question: AskRows, view: View) -> list[tuple[int | None, bytes]]:
+    """Return the sessions to send, each with how many of the digests asked for those before it answer.
+
+    None where the answer cannot be cut off before it.
+    """
+    wanted: list[tuple[int | None, bytes]] = []
+    answered = 0
     nodes = [node for node, _ in question.wanted]
     listings = view.listings(question.at, question.level, nodes)
     for (_, digests), listing in zip(question.wanted, listings, strict=True):
         by_digest = {listed.digest[:SHORT]: listed.session for listed in listing}
-        if all(digest in by_digest for digest in digests):
-            yield from ((1, [by_digest[digest]]) for digest in digests)
+        if by_digest.keys() >= set(digests):
+            wanted += [(answered + i, by_digest[digest]) for i, digest in enumerate(digests)]
         else:
             # A digest that is gone means a session changed since it was listed: which one is not
             # known here, so all below the node go.
-            yield len(digests), [listed.session for listed in listing]
+            wanted += [(None if i else answered, listed.session) for i, listed in enumerate(listing)]
+        answered += len(digests)
+    return wanted

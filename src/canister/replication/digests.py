@@ -7,7 +7,7 @@ place of hashing, so that one session is taken out or put in without reading its
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from canister.store.base import BUCKETS, Listed, LogEntry, Mark, Snapshot, bucket_of
+from canister.store.base import BUCKETS, Listed, LogEntry, Snapshot, bucket_of
 
 LEVELS = (1, 256, 4_096, BUCKETS)
 """Nodes of the tree at each level; the last are the buckets."""
@@ -34,8 +34,8 @@ def node_of_bucket(level: int, bucket: int) -> int:
 class DigestTree:
     """XORs of the digests of all sessions retained past the horizon.
 
-    Fed by the log, so that writers never touch it; moved along the index on retention, so that only
-    what lies between two instants is read.
+    Built bucket by bucket, so that nobody waits for it; fed by the log, so that writers never touch it;
+    moved along the index on retention, so that only what lies between two instants is read.
     """
 
     def __init__(self) -> None:
@@ -44,6 +44,8 @@ class DigestTree:
         """What is below the root, as every comparison asks for it; empty once something has changed."""
         self._applied = 0
         self._horizon = 0
+        self._read = 0
+        """How many buckets have been read since the beginning."""
         self.size = 0
         """How many sessions are in the digests."""
 
@@ -52,25 +54,51 @@ class DigestTree:
         """The stamp of the last log entry the tree has taken in."""
         return self._applied
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether all that is stored is in the digests."""
+        return self._read == BUCKETS
+
     def build(self, snapshot: Snapshot, at: int) -> None:
-        """Begin anew from the stored sessions."""
+        """Begin anew, and read all stored sessions."""
+        self.begin(snapshot, at)
+        self.read(snapshot, BUCKETS)
+
+    def begin(self, snapshot: Snapshot, at: int) -> None:
+        """Begin anew, as of *at*; until `read` has read the stored sessions nothing is in the digests."""
         self._levels = [[0] * size for size in LEVELS]
         self._top = []
         self.size = 0
         self._applied = snapshot.last_stamp()
         self._horizon = at
-        for bucket, digest in snapshot.marks(at, 2**63 - 1):
-            self._toggle(bucket, digest, 1)
+        self._read = 0
+
+    def read(self, snapshot: Snapshot, count: int) -> None:
+        """Read the sessions of the next *count* buckets.
+
+        The tree must have caught up with the same snapshot.
+        """
+        buckets = range(self._read, min(BUCKETS, self._read + count))
+        self._toggle(snapshot.digests(buckets, self._horizon), 1)
+        self._read = buckets.stop
 
     def catch_up(self, snapshot: Snapshot) -> list[LogEntry]:
-        """Take in what was logged since; return it."""
+        """Take in what was logged since, as far as its buckets are read; return it."""
         entries = snapshot.log(self._applied)
+        put_in: list[tuple[int, bytes]] = []
+        taken_out: list[tuple[int, bytes]] = []
         for entry in entries:
             for change in entry.changes:
                 bucket = bucket_of(change.session)
-                self._toggle_mark(bucket, change.before, -1)
-                self._toggle_mark(bucket, change.after, 1)
+                if bucket < self._read:
+                    before, after = change.before, change.after
+                    if before is not None and before.retain > self._horizon:
+                        taken_out.append((bucket, before.digest))
+                    if after is not None and after.retain > self._horizon:
+                        put_in.append((bucket, after.digest))
             self._applied = entry.stamp
+        self._toggle(taken_out, -1)
+        self._toggle(put_in, 1)
         return entries
 
     def move(self, snapshot: Snapshot, at: int) -> None:
@@ -78,8 +106,7 @@ class DigestTree:
         if at == self._horizon:
             return
         low, high = sorted((self._horizon, at))
-        for bucket, digest in snapshot.marks(low, high):
-            self._toggle(bucket, digest, 1 if at == low else -1)
+        self._toggle(snapshot.marks(low, high), 1 if at == low else -1)
         self._horizon = at
 
     def root(self) -> bytes:
@@ -98,16 +125,17 @@ class DigestTree:
         below = self._levels[level + 1]
         return [below[i].to_bytes(16, "big")[:SHORT] for i in range(node * fan, (node + 1) * fan)]
 
-    def _toggle_mark(self, bucket: int, mark: Mark | None, count: int) -> None:
-        if mark is not None and mark.retain > self._horizon:
-            self._toggle(bucket, mark.digest, count)
-
-    def _toggle(self, bucket: int, digest: bytes, count: int) -> None:
-        self.size += count
-        self._top = []
-        value = int.from_bytes(digest, "big")
-        for level, shift in zip(self._levels, _SHIFTS, strict=True):
-            level[bucket >> shift] ^= value
+    def _toggle(self, digests: Iterable[tuple[int, bytes]], count: int) -> None:
+        """Put digests in, or take them out; those of one bucket are brought to the levels above as one."""
+        folded: dict[int, int] = {}
+        for bucket, digest in digests:
+            folded[bucket] = folded.get(bucket, 0) ^ int.from_bytes(digest, "big")
+            self.size += count
+        if folded:
+            self._top = []
+        for bucket, value in folded.items():
+            for level, shift in zip(self._levels, _SHIFTS, strict=True):
+                level[bucket >> shift] ^= value
 
 
 class View:

@@ -2,7 +2,7 @@
 
 from canister.clock import SECOND
 from canister.record import NodeId
-from canister.replication.messages import Hello
+from canister.replication.messages import AskRoot, Hello
 from canister.replication.pull import Pull
 from canister.store.base import Fingerprints
 
@@ -61,6 +61,8 @@ class Link:
         """Whether the last comparison found nothing that differed."""
         self.next_pull = now
         self.pull: Pull | None = None
+        self.unanswered: AskRoot | None = None
+        """What the peer asked while the digests of this node were not all there yet."""
         self.asked_held: dict[NodeId, int] = {}
         """Of which nodes, and up to which stamp, the peer asked to be told that the commits are held."""
         self.awaited: dict[int, bytes] = {}

@@ -165,17 +165,16 @@ class Pull:
         ]
         level += 1
         if level == LEAF or self._size <= FEW * LEVELS[level]:
-            for start in range(0, len(differ), _LISTED_AT_ONCE):
-                nodes = differ[start : start + _LISTED_AT_ONCE]
-                self._open.append(AskListing(self.round, self.at, level, nodes))
+            parts = [differ[i : i + _LISTED_AT_ONCE] for i in range(0, len(differ), _LISTED_AT_ONCE)]
+            self._ask_later([AskListing(self.round, self.at, level, nodes) for nodes in parts])
         else:
-            for start in range(0, len(differ), _NODES_AT_ONCE):
-                nodes = differ[start : start + _NODES_AT_ONCE]
-                self._open.append(AskDigests(self.round, self.at, level, nodes))
+            parts = [differ[i : i + _NODES_AT_ONCE] for i in range(0, len(differ), _NODES_AT_ONCE)]
+            self._ask_later([AskDigests(self.round, self.at, level, nodes) for nodes in parts])
 
     def _compare_listing(self, asked: AskListing, answer: Listing, mine: Holdings) -> None:
         if len(answer.nodes) != len(asked.nodes) or any(len(digests) % SHORT for digests in answer.nodes):
             raise ProtocolError("a listing has the wrong length")
+        questions: list[AskRows] = []
         wanted: list[tuple[int, list[bytes]]] = []
         count = 0
         listings = mine.listings(self.at, asked.level, asked.nodes)
@@ -186,10 +185,15 @@ class Pull:
                 wanted.append((node, lacking))
                 count += len(lacking)
             if count >= _SESSIONS_AT_ONCE:
-                self._open.append(AskRows(self.round, self.at, asked.level, wanted))
+                questions.append(AskRows(self.round, self.at, asked.level, wanted))
                 wanted, count = [], 0
         if wanted:
-            self._open.append(AskRows(self.round, self.at, asked.level, wanted))
+            questions.append(AskRows(self.round, self.at, asked.level, wanted))
+        self._ask_later(questions)
+
+    def _ask_later(self, questions: Sequence[Question]) -> None:
+        """Ask these next, the first one first: so rows come in the order in which they are stored."""
+        self._open += reversed(questions)
 
 
 def _cut(digests: bytes) -> Iterator[bytes]:

@@ -48,7 +48,7 @@ from canister.replication.messages import (
 from canister.replication.pull import Pull
 from canister.replication.runtime import Runtime
 from canister.replication.trust import Trust
-from canister.store.base import Member, Needed, ReplicatedStore
+from canister.store.base import BUCKETS, Member, Needed, ReplicatedStore
 
 if TYPE_CHECKING:
     from random import Random
@@ -118,14 +118,32 @@ class Replica:
         }
 
     def start(self) -> None:
-        """Build the digests and note that nothing has been compared yet."""
+        """Note that nothing has been compared yet; `read` has to follow, beside everything else."""
         with self.store.snapshot() as snapshot:
-            self._live.tree.build(snapshot, self._clock.now())
+            self._live.tree.begin(snapshot, self._clock.now())
         self.store.save_members(self.membership.all())
         self.store.set_clock_off(False)
         if self.membership.has_met_cluster and not self.membership.others():
             self.store.merge([], {self.store.node: NEVER})  # there is nobody else to vouch
         self._coverage.tell()
+
+    def read(self, buckets: int) -> bool:
+        """Read the digests of the next *buckets*; return whether all are there, and comparisons begin.
+
+        Until then what peers ask is left open, and all else goes on.
+        """
+        tree = self._live.tree
+        if not tree.is_whole:
+            with self.store.snapshot() as snapshot:
+                self._live.flow(list(self.links.values()), snapshot)
+                tree.read(snapshot, buckets)
+        for link in self.links.values() if tree.is_whole else ():
+            if link.pull is None:
+                self.comparisons.start(link)
+            if link.unanswered is not None:
+                self._on_ask_root(link, link.unanswered)
+                link.unanswered = None
+        return tree.is_whole
 
     def hello(self) -> Hello:
         """Return the first message for a new link."""
@@ -150,7 +168,7 @@ class Replica:
         self._learn(hello.members)
         self.keys.learn(link, hello.fingerprints)
         self._coverage.tell()
-        self.comparisons.start(link)
+        self._compare(link)
         self.acks.opened(link)
 
     def is_linked(self, address: str) -> bool:
@@ -204,7 +222,7 @@ class Replica:
             elif link.pull is not None and now - link.pull.moved > self._patience.stall:
                 self._close(link.number, "it does not answer what a comparison asks")
             elif link.pull is None and now >= link.next_pull:
-                self.comparisons.start(link)
+                self._compare(link)
         due = [link for link in self.links.values() if now - link.last_beat >= self._patience.beat]
         if due:
             with self.store.snapshot() as snapshot:
@@ -294,6 +312,9 @@ class Replica:
         self._learn(message.members)
 
     def _on_ask_root(self, link: Link, question: AskRoot) -> None:
+        if not self._live.tree.is_whole:
+            link.unanswered = question
+            return
         with self._view() as view:
             root = answer_root(question, view, self._clock.now(), self.store.node, self.membership.all())
             self._runtime.send([link.number], root)
@@ -313,9 +334,10 @@ class Replica:
             self._finish_pull(link, pull)
 
     def _on_fetch(self, link: Link, question: Fetch) -> None:
-        with self._view() as view:
-            heard = {self.store.node: view.snapshot.last_stamp(), **view.snapshot.heard()}
-            record = view.snapshot.whole(question.session)
+        with self.store.snapshot() as snapshot:
+            self._live.flow(list(self.links.values()), snapshot)
+            heard = {self.store.node: snapshot.last_stamp(), **snapshot.heard()}
+            record = snapshot.whole(question.session)
         reply = Fetched(question.number, record, heard, self.membership.all())
         self._runtime.send([link.number], reply)
 
@@ -364,8 +386,13 @@ class Replica:
         """Believe nothing of what was heard on a link until it has been compared anew."""
         link.reconciled_at = 0
         link.live_upto = 0
-        self.comparisons.start(link)
+        self._compare(link)
         self._coverage.tell()
+
+    def _compare(self, link: Link) -> None:
+        """Begin a comparison; while digests are still to be read, `read` does."""
+        if self._live.tree.is_whole:
+            self.comparisons.start(link)
 
     def _interval(self) -> int:
         """Compare more often while some member has no link here: its changes come through others."""
@@ -387,7 +414,8 @@ class Replica:
 
     @contextmanager
     def _view(self) -> Generator[View, None, None]:
-        """Return what this node holds, after the live flow has caught up with it."""
+        """Return what this node holds, all of it, after the live flow has caught up with it."""
         with self.store.snapshot() as snapshot:
             self._live.flow(list(self.links.values()), snapshot)
+            self._live.tree.read(snapshot, BUCKETS)
             yield View(self._live.tree, snapshot)

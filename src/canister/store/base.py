@@ -56,7 +56,7 @@ class Page(NamedTuple):
     sessions: list[tuple[bytes, Record]]
 
 
-class Change(msgspec.Struct, array_like=True, frozen=True):
+class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One session's part of a log entry.
 
     *delta* is the commit as written, None if not made here. *expired* tells that the session was dropped
@@ -129,12 +129,20 @@ class Snapshot(Protocol):
         """Return bucket and digest of the sessions with ``above < retain <= upto``."""
         ...
 
+    def digests(self, buckets: range, at: int) -> Iterator[tuple[int, bytes]]:
+        """Return bucket and digest of the sessions of neighbouring buckets still retained at *at*."""
+        ...
+
     def listing(self, buckets: range, at: int) -> list[Listed]:
-        """Return the sessions of neighbouring buckets that are still retained at *at*."""
+        """Return the sessions of neighbouring buckets that are still retained at *at*, bucket by bucket."""
         ...
 
     def whole(self, session: bytes) -> bytes | None:
         """Return everything of a session, held parts merged in, encoded; None if it is not here."""
+        ...
+
+    def wholes(self, sessions: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Return those of some sessions that are here, in order, each as `whole` returns it."""
         ...
 
     def heard(self) -> dict[NodeId, int]:

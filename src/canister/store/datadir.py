@@ -20,7 +20,7 @@ from canister.errors import (
 )
 from canister.record import NodeId
 from canister.store.cache import make_counts
-from canister.store.connections import connect, explain, retrying
+from canister.store.connections import Handle, connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
 from canister.store.peeking import peek
 
@@ -175,6 +175,16 @@ class DataDir:
                     f"{self.path} belongs to cluster {cluster!r}, not {config.cluster!r}; "
                     "set cluster to that name or choose another directory"
                 )
+            _renew_index(handle)
             return incarnate(handle, self.database, config, draw, self.use, lock)
         finally:
             handle.connection.close()
+
+
+def _renew_index(handle: Handle) -> None:
+    """Replace the index of databases from before the first release, which made a join slow."""
+    old = "SELECT 1 FROM sqlite_schema WHERE name = 'sessions_by_retain'"
+    if handle.execute(old).fetchone():
+        with handle.connection:
+            handle.execute("DROP INDEX sessions_by_retain")
+            handle.execute("CREATE INDEX sessions_by_end ON sessions (retain >> 26, bucket, id, retain)")

@@ -28,6 +28,15 @@ class _Undo:
         self._before.setdefault(session, self._store.rows.get(session))
         self._store.rows[session] = row
 
+    def insert(self, rows: Mapping[bytes, tuple[Row, bytes]]) -> list[bytes]:
+        here: list[bytes] = []
+        for session, (row, encoded) in rows.items():
+            if session in self._store.rows:
+                here.append(session)
+            else:
+                self.put(session, row, encoded)
+        return here
+
     def delete(self, session: bytes) -> None:
         self._before.setdefault(session, self._store.rows.pop(session))
 
@@ -125,14 +134,14 @@ class MemoryStore:
 
     def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:
         with self._transaction() as transaction:
-            due = [s for s in self.rows if transaction.may_drop(s, gate, destroyed=destroyed)]
-            return transaction.drop(due[:limit], expired=not destroyed)
+            due = [s for s in self.rows if transaction.may_sweep(s, gate, destroyed=destroyed)]
+            return transaction.sweep(due[:limit], gate, destroyed=destroyed)
 
     def forget(self, session: bytes) -> bool:
         with self._transaction() as transaction:
             self.forgot_at = self.last_stamp()
             self.vouched = {self._node: 0}
-            return transaction.drop([session]) > 0
+            return transaction.drop(session) > 0
 
     def trim_log(self, before: int) -> None:
         self._check_open()
@@ -156,9 +165,19 @@ class MemoryStore:
             if above < row.mark.retain <= upto:
                 yield bucket_of(session), row.mark.digest
 
+    def digests(self, buckets: range, at: int) -> Iterator[tuple[int, bytes]]:
+        for session, row in self.rows.items():
+            bucket = bucket_of(session)
+            if buckets.start <= bucket < buckets.stop and row.mark.retain > at:
+                yield bucket, row.mark.digest
+
     def listing(self, buckets: range, at: int) -> list[Listed]:
-        rows = sorted((s, row) for s, row in self.rows.items() if bucket_of(s) in buckets)
-        return [Listed(session, row.mark.digest) for session, row in rows if row.mark.retain > at]
+        rows = sorted((bucket_of(s), s, row.mark) for s, row in self.rows.items() if bucket_of(s) in buckets)
+        return [Listed(session, mark.digest) for _, session, mark in rows if mark.retain > at]
+
+    def wholes(self, sessions: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        found = ((session, self.whole(session)) for session in sessions)
+        return ((session, record) for session, record in found if record is not None)
 
     def whole(self, session: bytes) -> bytes | None:
         row = self.rows.get(session)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import starmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,16 +14,12 @@ from canister.config import Config, Policy
 from canister.edits import LONGEST
 from canister.errors import StoreError
 from canister.life import NEVER
-from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, new_node_id, user_of
+from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, new_node_id
 from canister.store.base import (
     BUCKETS,
-    Change,
     Edit,
     Fingerprints,
     Known,
-    Listed,
-    LogEntry,
-    Mark,
     Member,
     Merged,
     Page,
@@ -32,31 +27,18 @@ from canister.store.base import (
     bucket_of,
 )
 from canister.store.cache import FACTS, SessionCache, group_of
-from canister.store.connections import Cursor, Handle, Pool, explain, pending_frames
+from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
-from canister.store.transaction import Row, Scope, Transaction
+from canister.store.rows import VOUCH, SqliteRows, SqliteSnapshot, last_stamp
+from canister.store.transaction import Scope, Transaction
 from canister.store.turn import WriteTurn
 
 T = TypeVar("T")
 
 _LOAD = "SELECT record, held FROM sessions WHERE bucket = ? AND id = ?"
-_GET = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
-_PUT = """
-    INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain, user)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
 _OF_USER = "SELECT id, record FROM sessions WHERE user = ? ORDER BY bucket, id"
-_CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE bucket = ? AND id = ?"
-_DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
-_LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _META = "SELECT value FROM meta WHERE key = ?"
 _SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
-_CLOCK = "SELECT max(stamp), EXISTS (SELECT 1 FROM meta WHERE key = 'clock_off') FROM log"
-_APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
-_VOUCH = """
-    INSERT INTO heard (node, stamp, moved) VALUES (?1, ?2, ?3)
-    ON CONFLICT (node) DO UPDATE SET stamp = ?2, moved = ?3 WHERE stamp < ?2
-"""
 _SCAN = """
     SELECT id, record FROM sessions
     WHERE (bucket, id) > (?, ?) AND record <> ? ORDER BY bucket, id LIMIT ?
@@ -64,114 +46,19 @@ _SCAN = """
 _HELD = "SELECT id FROM sessions WHERE held IS NOT NULL"
 _NOTHING = encode_record(EMPTY)
 _DUE = """
-    SELECT retain, bucket, id FROM sessions
-    WHERE retain <= ? AND (retain, bucket, id) > (?, ?, ?) ORDER BY retain, bucket, id LIMIT ?
+    SELECT retain >> 26, bucket, id FROM sessions
+    WHERE retain >> 26 BETWEEN ?2 AND ?1 >> 26 AND retain <= ?1 AND (retain >> 26, bucket, id) > (?2, ?3, ?4)
+    ORDER BY retain >> 26, bucket, id LIMIT ?5
 """
 _ABSENT = Stored(None, held=False)
 _NEVER_READ = -1
-_PAGE = 500
+_PAGE, _DUE_PAGE = 500, 100
+_LARGE_LOG = 8192
+"""Pages of a write-ahead log, 32 MB, from which it is begun anew though writers have to wait."""
 _CHECKPOINT_AT = 2000
 """Pages in the write-ahead log from which they are moved into the database."""
 
-_changes_encoder = msgspec.msgpack.Encoder()
-_changes_decoder = msgspec.msgpack.Decoder(list[Change])
 _member_decoder = msgspec.msgpack.Decoder(Member)
-
-
-class _SqliteRows:
-    """The primitive acts of a transaction, on one connection."""
-
-    def __init__(self, handle: Handle, node: NodeId, cache: SessionCache) -> None:
-        self._handle = handle
-        self._execute = handle.execute
-        self._node = node
-        self._cache = cache
-        self._indexed: dict[bytes, tuple[int, bytes | None]] = {}
-        """Retention and user of the rows read in this transaction that hold nothing back."""
-        self.written: dict[bytes, tuple[int, Stored, int]] = {}
-        """The sessions written, with group and bytes of each."""
-
-    def get(self, session: bytes) -> Row | None:
-        found = self._execute(_GET, (bucket_of(session), session)).fetchone()
-        if found is None:
-            return None
-        record, held, digest, retain = found
-        shown = decode_record(record)
-        if held is None:
-            self._indexed[session] = (retain, user_of(shown))
-        return Row(shown, None if held is None else decode_record(held), Mark(digest, retain))
-
-    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
-        digest, retain = row.mark
-        user = user_of(row.record)
-        bucket = bucket_of(session)
-        group = group_of(bucket)
-        self._cache.mark(group)
-        self.written[session] = (group, Stored(row.visible, row.held is not None), len(encoded))
-        if row.held is None and self._indexed.get(session) == (retain, user):
-            # Where all indexes stay as they are, a write changes two pages in place of four.
-            self._execute(_CHANGE, (encoded, digest, bucket, session))
-            return
-        self._indexed.pop(session, None)
-        held = None if row.held is None else encode_record(row.held)
-        self._execute(_PUT, (bucket, session, encoded, held, digest, retain, user))
-
-    def delete(self, session: bytes) -> None:
-        self._indexed.pop(session, None)
-        self.written.pop(session, None)
-        bucket = bucket_of(session)
-        self._cache.mark(group_of(bucket))
-        self._execute(_DELETE, (bucket, session))
-
-    def clock(self) -> tuple[int, bool]:
-        last, off = self._execute(_CLOCK).fetchone()
-        return last or 0, bool(off)
-
-    def append(self, entry: LogEntry) -> None:
-        self._execute(_APPEND, (entry.stamp, _changes_encoder.encode(entry.changes)))
-        self._handle.stamp = entry.stamp
-
-    def vouch(self, node: NodeId, stamp: int, now: int) -> None:
-        if node == self._node:
-            self._execute("DELETE FROM heard WHERE node = ? AND moved <= ?", (node, stamp))
-        else:
-            self._execute(_VOUCH, (node, stamp, now))
-
-
-class SqliteSnapshot:
-    """A read transaction."""
-
-    def __init__(self, handle: Handle) -> None:
-        self._execute = handle.execute
-
-    def log(self, after: int) -> list[LogEntry]:
-        rows = self._execute("SELECT stamp, changes FROM log WHERE stamp > ? ORDER BY stamp", (after,))
-        return [LogEntry(stamp, _changes_decoder.decode(changes)) for stamp, changes in rows]
-
-    def last_stamp(self) -> int:
-        return _last_stamp(self._execute)
-
-    def marks(self, above: int, upto: int) -> Iterator[tuple[int, bytes]]:
-        sql = "SELECT bucket, digest FROM sessions WHERE retain > ? AND retain <= ?"
-        yield from self._execute(sql, (above, upto))
-
-    def listing(self, buckets: range, at: int) -> list[Listed]:
-        sql = "SELECT id, digest FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ? ORDER BY id"
-        found = self._execute(sql, (buckets.start, buckets.stop, at))
-        return list(starmap(Listed, found))
-
-    def whole(self, session: bytes) -> bytes | None:
-        found = self._execute(_LOAD, (bucket_of(session), session)).fetchone()
-        if found is None:
-            return None
-        record, held = found
-        if held is None:
-            return bytes(record)
-        row = Row(decode_record(record), decode_record(held), Mark(b"", 0))
-        return encode_record(row.whole)
-
-    def heard(self) -> dict[NodeId, int]:
-        return dict(self._execute("SELECT node, stamp FROM heard").fetchall())
 
 
 class SqliteStore:
@@ -224,7 +111,7 @@ class SqliteStore:
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
         def act(handle: Handle) -> Version | None:
-            rows = _SqliteRows(handle, self._node, self._cache)
+            rows = SqliteRows(handle, self._node, self._cache)
             version = Transaction(rows, self._scope, self._clock.now()).commit(edits)
             self._cache.fresh = rows.written
             return version
@@ -285,32 +172,33 @@ class SqliteStore:
             return [session for (session,) in handle.execute(_HELD)]
 
     def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:
+        due = self._due(gate, limit, destroyed=destroyed)
+        if not due:
+            return 0
+        return self._write(lambda handle: self._transaction(handle).sweep(due, gate, destroyed=destroyed))
+
+    def _due(self, gate: int, limit: int, *, destroyed: bool) -> list[bytes]:
+        """Find what may go, before anybody has to wait for it."""
         due: list[bytes] = []
         position: tuple[int, int, bytes] = (-1, -1, b"")
         while len(due) < limit:
             with self._pool.lend() as handle:
-                page = handle.execute(_DUE, (self._clock.now(), *position, _PAGE)).fetchall()
+                page = handle.execute(_DUE, (self._clock.now(), *position, _DUE_PAGE)).fetchall()
                 transaction = self._transaction(handle)
-                due += [row[2] for row in page if transaction.may_drop(row[2], gate, destroyed=destroyed)]
-            if len(page) < _PAGE:
+                for _, _, session in page:
+                    if len(due) < limit and transaction.may_sweep(session, gate, destroyed=destroyed):
+                        due.append(session)
+            if len(page) < _DUE_PAGE:
                 break
             position = page[-1]
-        if not due:
-            return 0
-
-        def drop(handle: Handle) -> int:
-            transaction = self._transaction(handle)
-            sure = [s for s in due[:limit] if transaction.may_drop(s, gate, destroyed=destroyed)]
-            return transaction.drop(sure, expired=not destroyed)
-
-        return self._write(drop)
+        return due
 
     def forget(self, session: bytes) -> bool:
         def drop(handle: Handle) -> bool:
             handle.execute("DELETE FROM heard")
             # Not heard of itself until a peer vouches for all it wrote so far.
-            handle.execute(_VOUCH, (self._node, 0, _last_stamp(handle.execute)))
-            return self._transaction(handle).drop([session]) > 0
+            handle.execute(VOUCH, (self._node, 0, last_stamp(handle.execute)))
+            return self._transaction(handle).drop(session) > 0
 
         return self._write(drop)
 
@@ -390,9 +278,16 @@ class SqliteStore:
         return pending_frames(self.files.database) >= _CHECKPOINT_AT
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the database; the agent's work, never a request's."""
+        """Move the write-ahead log into the database; the agent's work, never a request's.
+
+        Under writers without a pause it would never be empty, and so never begin anew: once it has grown
+        large they wait for the last pages, those written while the others were moved.
+        """
         with self._pool.lend() as handle:
-            handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if in_log > _LARGE_LOG:
+                with self._turn:
+                    handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _one(self, sql: str, parameters: tuple[Any, ...]) -> Any:
         """Return the first row of a query, None if there is none."""
@@ -439,14 +334,9 @@ class SqliteStore:
         self._write(marked)
 
     def _transaction(self, handle: Handle) -> Transaction:
-        return Transaction(_SqliteRows(handle, self._node, self._cache), self._scope, self._clock.now())
+        return Transaction(SqliteRows(handle, self._node, self._cache), self._scope, self._clock.now())
 
 
 def _read_at(count: int) -> int:
     """Return the count at which what was read since holds; none while it is being written."""
     return _NEVER_READ if count & 1 else count
-
-
-def _last_stamp(execute: Callable[..., Cursor]) -> int:
-    found = execute(_LAST).fetchone()
-    return found[0] if found else 0

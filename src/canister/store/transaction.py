@@ -21,11 +21,15 @@ from canister.record import (
     Version,
     digest_of,
     encode_record,
+    latest,
     make_version,
     merge,
     newest,
+    stamp_of,
 )
 from canister.store.base import Change, Edit, LogEntry, Mark, Merged
+
+_LEAST, _GREATEST = Version(bytes(16)), NodeId(b"\xff" * 8)
 
 
 class Row(NamedTuple):
@@ -55,6 +59,13 @@ class Rows(Protocol):
 
     def put(self, session: bytes, row: Row, encoded: bytes) -> None:
         """Insert or replace a row; *encoded* is the row's record."""
+        ...
+
+    def insert(self, rows: Mapping[bytes, tuple[Row, bytes]]) -> list[bytes]:
+        """Insert rows that hold nothing back, each with its record encoded; return those that are here.
+
+        These are left as they were.
+        """
         ...
 
     def delete(self, session: bytes) -> None:
@@ -133,8 +144,8 @@ class Transaction:
         """Merge records from a peer or another engine; see `canister.store.base.ReplicatedStore.merge`."""
         doubtful: list[bytes] = []
         back: list[bytes] = []
-        seen = 0
-        for session, incoming in batch:
+        others, seen = self._add(batch, tell=tell)
+        for session, incoming in others:
             row = self._row(session)
             known = row.whole if row else EMPTY
             whole = merge(known, incoming)
@@ -164,26 +175,44 @@ class Transaction:
         self._log(seen)
         return changed
 
-    def drop(self, sessions: Iterable[bytes], *, expired: bool = False) -> int:
-        """Drop rows, whatever they hold; *expired* if it is because the sessions had ended."""
+    def drop(self, session: bytes) -> int:
+        """Drop a row, whatever it holds; return how many that were."""
+        row = self._rows.get(session)
+        if row is not None:
+            self._drop(session, row, expired=False)
+        self._log(0)
+        return int(row is not None)
+
+    def sweep(self, sessions: Iterable[bytes], gate: int, *, destroyed: bool) -> int:
+        """Drop those sessions whose data may go; return how many.
+
+        Args:
+            sessions: what was found to be past its retention.
+            gate: the instant up to which all members have reconciled.
+            destroyed: sweep tombstones rather than expired sessions.
+        """
         for session in sessions:
             row = self._rows.get(session)
-            if row is not None:
-                self._rows.delete(session)
-                self._changes.append(Change(session, row.mark, None, None, expired))
+            if row is not None and self._may_go(row, gate, destroyed=destroyed):
+                self._drop(session, row, expired=not destroyed)
         changed = len(self._changes)
         self._log(0)
         return changed
 
-    def may_drop(self, session: bytes, gate: int, *, destroyed: bool) -> bool:
-        """Tell whether a session's data may go, given that all members reconciled up to *gate*."""
+    def may_sweep(self, session: bytes, gate: int, *, destroyed: bool) -> bool:
+        """Tell whether `sweep` would drop a session."""
         row = self._rows.get(session)
-        if row is None:
-            return False
+        return row is not None and self._may_go(row, gate, destroyed=destroyed)
+
+    def _may_go(self, row: Row, gate: int, *, destroyed: bool) -> bool:
         whole = row.whole
         if (whole.destroy is not None) != destroyed or row.mark.retain > self._now:
             return False
         return row.mark.retain <= gate or last_retention(whole, self._scope.drift) <= self._now
+
+    def _drop(self, session: bytes, row: Row, *, expired: bool) -> None:
+        self._rows.delete(session)
+        self._changes.append(Change(session, row.mark, None, None, expired))
 
     def _row(self, session: bytes) -> Row | None:
         """Return a session's row. A tombstone past its time is gone, swept or not."""
@@ -208,6 +237,35 @@ class Transaction:
         held = row.held if row and record.destroy is None else None
         encoded = self._put(session, row, record, held, encode_record(delta))
         check_size(encoded, delta, self._scope.max_session)
+
+    def _add(
+        self, batch: Iterable[tuple[bytes, Record]], *, tell: bool
+    ) -> tuple[Sequence[tuple[bytes, Record]], int]:
+        """Store the sessions of a batch that are not here; return the others, and the greatest stamp stored.
+
+        They are most of what a new node gets, and one that was away. With nothing to merge and nothing to
+        hold back, none of them has to be looked up.
+        """
+        limit = make_version(self._now + self._scope.drift, _GREATEST)
+        fresh: dict[bytes, tuple[Row, bytes]] = {}
+        others: list[tuple[bytes, Record]] = []
+        seen = _LEAST
+        for session, incoming in batch:
+            whole = merge(EMPTY, incoming) if incoming.birth is not None else EMPTY
+            version = latest(whole)
+            retain = retention(whole)
+            if whole.birth is None or version > limit or retain <= self._now or session in fresh:
+                others.append((session, incoming))
+                continue
+            encoded = encode_record(whole)
+            mark = Mark(digest_of(session, encoded, self._scope.key), retain)
+            fresh[session] = (Row(whole, None, mark), encoded)
+            seen = max(seen, version)
+        for session in self._rows.insert(fresh) if fresh else ():
+            others.append((session, fresh.pop(session)[0].record))
+        for session, (row, encoded) in fresh.items():
+            self._changes.append(Change(session, None, row.mark, encoded if tell else None))
+        return others, stamp_of(seen)
 
     def _admit(
         self, session: bytes, row: Row | None, incoming: Record, whole: Record, delta: bytes | None

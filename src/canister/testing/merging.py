@@ -137,6 +137,26 @@ class MergingContract(StoreContract):
         assert visible(store, b"s") == record
         assert not store.load(b"s").held
 
+    def test_merge_what_is_here_and_what_is_not(self, store: ReplicatedStore, clock: ManualClock) -> None:
+        """New sessions beside those that are here, come twice or are held: each by its own rule."""
+        put(store, b"1", mine=b"1")
+        put(store, b"3", mine=b"1")
+        mine = {session: visible(store, session) for session in (b"1", b"3")}
+        known = made_elsewhere(clock.now() + 5, theirs=b"2")
+        ahead = made_elsewhere(clock.now() + DRIFT + 1, theirs=b"2")
+        over = made_elsewhere(1, theirs=b"2")
+        batch = [(b"%d" % number, known) for number in range(5)]
+        batch += [(b"2", made_elsewhere(clock.now() + 6, again=b"3")), (b"ahead", ahead), (b"over", over)]
+        assert store.merge(batch, {PEER: 7}) == Merged(changed=7, doubtful=[], held=1)
+        for session, before in mine.items():
+            assert visible(store, session) == merge(before, known)
+        assert values(store, b"2") == {"theirs": b"2", "again": b"3"}
+        assert (visible(store, b"0"), visible(store, b"4")) == (known, known)
+        assert store.load(b"ahead") == (None, True)
+        assert whole(store, b"over") is None
+        after = {change.session: change.after for change in last_changes(store)}
+        assert sorted((bucket_of(s), mark.digest) for s, mark in after.items() if mark) == marks(store)
+
     def test_merge_again(self, store: ReplicatedStore, clock: ManualClock) -> None:
         """What arrives once more changes nothing and is not logged."""
         record = made_elsewhere(clock.now(), k=b"1")

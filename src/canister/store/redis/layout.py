@@ -156,11 +156,7 @@ class Layout:
 
     def load(self, session: bytes) -> Command:
         """Return the command that reads a session."""
-        return self.load_key(self.key(session))
-
-    def load_key(self, key: bytes) -> Command:
-        """Return the command that reads the session that a key holds."""
-        return (b"HGETALL", key)
+        return (b"HGETALL", self.key(session))
 
     def commit(self, writes: Sequence[Write], *, whole: bool = False) -> Command:
         """Return the command that writes sessions.

@@ -21,6 +21,7 @@ from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership, introduce
 from canister.replication.messages import Hello, Message, decode_message, encode_message
 from canister.replication.replica import Replica
+from canister.store.base import BUCKETS
 from canister.store.memory import MemoryStore
 from canister.testing.clock import ManualClock
 from canister.testing.interleavings.cases import CONFIG, NAMES, WAIT, Case, Verb, edit_of
@@ -117,6 +118,7 @@ class Node:
         membership = Membership([], me, [_address(0)])
         replica = Replica(store, membership, CONFIG, seat.clock, seat, Chance())
         replica.start()
+        replica.read(BUCKETS)
         return cls(seat, replica, now)
 
     @property

@@ -10,7 +10,7 @@ from canister.record import NODE_ID_BYTES, NodeId, Record, Version, make_version
 from canister.replication.link import LinkId
 from canister.replication.membership import Membership, introduce
 from canister.replication.replica import Replica
-from canister.store.base import Edit, ReplicatedStore
+from canister.store.base import BUCKETS, Edit, ReplicatedStore
 from canister.testing.simulation.disks import Disk, MemoryDisk, SqliteDisk
 from canister.testing.simulation.journal import Journal
 from canister.testing.simulation.loop import Loop
@@ -20,6 +20,7 @@ from canister.testing.simulation.schedule import START, Schedule
 SYNCED = "synced"
 """The saved state that a power cut leaves."""
 
+_READ = SECOND // 50
 _TICK = SECOND // 5
 _DIAL = SECOND // 2
 
@@ -72,6 +73,7 @@ class SimNode:
         random = Random(self.cluster.random.random())
         self.replica = Replica(self.store, membership, self.cluster.config, self.clock, runtime, random)
         self.replica.start()
+        self._read(life)
         self._repeat(_TICK, life, self._tick)
         self._repeat(_DIAL, life, self._dial)
 
@@ -132,6 +134,14 @@ class SimNode:
                 self.cluster.schedule.after(self.loop.wait, self._poll)
             else:
                 self.loop.run(self.replica.poll)
+
+    def _read(self, life: int) -> None:
+        """Read a quarter of the digests, and later the rest."""
+        replica = self.replica
+        if self._life != life or replica is None:
+            return
+        if self.hung or not self.loop.run(lambda: replica.read(BUCKETS // 4)):
+            self.cluster.schedule.after(_READ, lambda: self._read(life))
 
     def _tick(self) -> None:
         if self.replica is not None and not self.hung:
