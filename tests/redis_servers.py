@@ -1,17 +1,22 @@
 """Redis servers on the loopback, each with a directory of its own; what a test starts ends with it."""
 
+import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 from tests.integration.cluster import eventually, free_port
+
+from canister.record import Record, Version
+from canister.store.base import Edit, Known, Needed, Stored
+from canister.store.redis import RedisStore, beside
 
 
 def need_redis() -> str:
@@ -180,3 +185,21 @@ def kill(server: RedisServer) -> None:
     """Kill a server with -9."""
     server.signal(signal.SIGKILL)
     server.stop()
+
+
+class StoreBeside(RedisStore):
+    """A store whose verbs an event loop runs, as the awaitable forms do."""
+
+    def load(self, session: bytes) -> Stored:
+        return asyncio.run(beside(super().load, session))
+
+    def commit(
+        self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None, acks: Needed = 1
+    ) -> Version | None:
+        return asyncio.run(beside(super().commit, edits, known, acks))
+
+    def scan(self) -> Iterator[tuple[bytes, Record]]:
+        return iter(asyncio.run(beside(list, super().scan())))
+
+    def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
+        return asyncio.run(beside(super().of_user, user))

@@ -3,7 +3,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from tests.redis_servers import RedisServer
+from tests.redis_servers import RedisServer, StoreBeside
 
 from canister.clock import Clock
 from canister.config import Config
@@ -44,6 +44,16 @@ class TestRedisStore(StoreContract):
 
     def open_store(self, directory: Path, config: Config, clock: Clock) -> RedisStore:
         return RedisStore(self.url, apart(config, directory), clock)
+
+
+@pytest.mark.integration
+class TestRedisStoreBeside(TestRedisStore):
+    """It does in the awaitable forms."""
+
+    test_scan = None  # of a thousand commits, each with a loop of its own; the machine of all verbs scans
+
+    def open_store(self, directory: Path, config: Config, clock: Clock) -> RedisStore:
+        return StoreBeside(self.url, apart(config, directory), clock)
 
 
 @pytest.mark.integration

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from canister import (
 )
 from canister.integrations.asgi import SessionMiddleware
 from canister.sessions import CookieSettings, SessionManager
+from canister.store.redis import layout
 from canister.store.redis.wire import Link
 
 pytestmark = pytest.mark.integration
@@ -139,6 +141,42 @@ def test_round_trips_of_the_librarys_verbs(node: Canister, trips: list[list[byte
     assert trips[1:] == [[b"HGETALL"], [b"EVALSHA"]]
 
 
+def test_lists_cost_a_round_trip_a_page(node: Canister, trips: list[list[bytes]]) -> None:
+    """Not one for each session: those of a user, and all of them."""
+    manager = SessionManager(node, secret_keys=KEY)
+    for _ in range(30):
+        session = manager.load([])
+        session.login("ann")
+        manager.commit(session)
+    trips.clear()
+    assert len(manager.users.sessions("ann")) == 30
+    assert trips == [
+        [b"HGETALL"],
+        [b"ZRANGE"],
+        [b"HGETALL"] * 30,
+    ]  # the user's record, the list, the sessions
+    trips.clear()
+    assert node.num_local_sessions() == 30
+    assert len(trips) < 10
+    assert all(trip in ([b"DBSIZE"], [b"SCAN"], [b"HGETALL"] * len(trip)) for trip in trips)
+
+
+def test_lists_need_no_connection_that_lasted(server: RedisServer) -> None:
+    """A server that has closed idle connections is asked anew."""
+    with open_at(server) as node, server.client() as client:
+        manager = SessionManager(node, secret_keys=KEY)
+        session = manager.load([])
+        session.login("ann")
+        manager.commit(session)
+        client.client_kill_filter(_type="normal", skipme=True)
+        assert node.num_local_sessions() == 1
+        client.client_kill_filter(_type="normal", skipme=True)
+        assert len(manager.users.sessions("ann")) == 1
+        store: Any = node.engine.store
+        client.client_kill_filter(_type="normal", skipme=True)
+        assert len(list(store._fetch_all([b"sx", b"sy"], store._deadline()))) == 2
+
+
 def test_waiting_for_replicas_goes_with_the_write(node: Canister, trips: list[list[bytes]]) -> None:
     """WAIT is sent down the write's own connection, in the same trip."""
     node.put("s", "k", 1)
@@ -155,6 +193,20 @@ def test_a_script_that_was_flushed_is_sent_again(node: Canister, shared: RedisSe
         client.script_flush()
     node.put("s", "k", 2)
     assert node.get("s", "k") == 2
+
+
+def test_two_releases_side_by_side(node: Canister, shared: RedisServer) -> None:
+    """Each has a script of its own, which the other one's leaves alone."""
+    other = layout.SCRIPT + b"-- of the next release"
+    scripts = [(layout.SCRIPT, layout.SHA), (other, sha1(other, usedforsecurity=False).hexdigest().encode())]
+    with shared.client() as client:
+        client.script_flush()
+        for turn in range(6):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(layout, "SCRIPT", scripts[turn % 2][0])
+                patch.setattr(layout, "SHA", scripts[turn % 2][1])
+                assert node.put("s", "k", turn) == (turn - 1 if turn else None)
+        assert client.script_exists(*(sha for _, sha in scripts)) == [True, True]
 
 
 # What is stored.

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-import threading
 import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.cluster import eventually, free_port
+from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, running_redis
 
 from canister import Canister, Status, StoreUnavailableError
@@ -221,36 +219,6 @@ def test_a_fork_in_between(manager: SessionManager) -> None:
     os.waitpid(child, 0)
     assert os.read(reader, 10) == b"1"
     assert asyncio.run(count(manager, cookie)) == 2
-
-
-@pytest.mark.parametrize("in_loop", [True, False])
-def test_a_server_that_answers_by_drops(server: RedisServer, in_loop: bool) -> None:
-    """Bytes that keep coming do not prolong a call's time."""
-    port = free_port()
-    with socket.create_server(("127.0.0.1", port)) as listening:
-
-        def drip() -> None:
-            with listening.accept()[0] as accepted:
-                accepted.recv(1000)
-                try:
-                    accepted.send(b"$1000000\r\n")
-                    while True:
-                        accepted.send(b"x")
-                        time.sleep(0.0005)
-                except OSError:
-                    return
-
-        def call() -> None:
-            Canister(f"redis://127.0.0.1:{port}", remote_timeout=f"{TIMEOUT}s")
-
-        dripping = threading.Thread(target=drip)
-        dripping.start()
-        begun = time.monotonic()
-        with pytest.raises(StoreUnavailableError):
-            asyncio.run(waiting.beside(call)) if in_loop else call()
-        assert time.monotonic() - begun < TIMEOUT + SLACK
-        dripping.join(30)
-        assert not dripping.is_alive()
 
 
 def test_the_loop_is_never_held_up_for_long(hasty: SessionManager, server: RedisServer) -> None:

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tests.records import B, slot
-from tests.redis_servers import running_redis
+from tests.redis_servers import StoreBeside, running_cluster, running_redis
 
 from canister import edits
 from canister.clock import DAY, SECOND
@@ -183,15 +183,22 @@ class RedisAgrees(Verbs):
     """The store on Redis does exactly what the simple reference store does."""
 
     url: str
+    kind = RedisStore
 
     def __init__(self) -> None:
         super().__init__()
         config = replace(CONFIG, cluster=secrets.token_hex(8))
-        self.store = RedisStore(self.url, config, self.clock)
+        self.store = self.kind(self.url, config, self.clock)
         self.memory = MemoryStore(CONFIG, self.clock, self.store.node)
 
     def teardown(self) -> None:
         self.store.close()
+
+
+class ClusterAgrees(RedisAgrees):
+    """On a cluster it does too, and in the awaitable forms."""
+
+    kind = StoreBeside
 
 
 def outcome(act: Any, store: ReplicatedStore) -> Any:
@@ -210,3 +217,11 @@ def test_redis_agrees(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         RedisAgrees.url = server.url
         run_state_machine_as_test(RedisAgrees, settings=TestStoresAgree.settings)
+
+
+@pytest.mark.integration
+def test_redis_cluster_agrees(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as servers:
+        ClusterAgrees.url = f"redis+cluster://{servers[0].address}"
+        few = settings(TestStoresAgree.settings, max_examples=8)
+        run_state_machine_as_test(ClusterAgrees, settings=few)

@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 from redis.exceptions import ConnectionError, MovedError, NoScriptError, ReadOnlyError, TimeoutError
 
+from canister.store.redis import wire
 from canister.store.redis.deadline import Deadline
 from canister.store.redis.waiting import beside
 from canister.store.redis.wire import Link
@@ -43,6 +45,24 @@ def test_what_is_no_answer(pair: tuple[Link, socket.socket]) -> None:
     server.shutdown(socket.SHUT_WR)
     with pytest.raises(ConnectionError, match="closed the connection"):
         link.exchange([(b"PING",)], Deadline(30))
+
+
+def test_bytes_that_keep_coming_do_not_prolong_the_time(
+    pair: tuple[Link, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is always something to read, and never a whole answer."""
+    link, server = pair
+    server.send(b"$1000000\r\n")
+    end = time.monotonic() + 10
+
+    def is_ready(file: int, **_: object) -> bool:
+        assert time.monotonic() < end
+        server.send(b"x")
+        return True
+
+    monkeypatch.setattr(wire, "is_ready", is_ready)
+    with pytest.raises(TimeoutError, match="no answer in time"):
+        link.exchange([(b"PING",)], Deadline(0.05))
 
 
 def test_a_loop_gets_its_turn_even_if_the_answer_is_there(pair: tuple[Link, socket.socket]) -> None:

@@ -1,8 +1,9 @@
 """Asking a server until one answers, or the time is over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from redis.exceptions import AskError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AskError, ConnectionError, NoScriptError, RedisError, ResponseError
 
 from canister.errors import StoreError, StoreUnavailableError
 from canister.store.redis.deadline import Deadline
@@ -46,26 +47,45 @@ def run(servers: Servers, key: bytes, commands: Sequence[Command], deadline: Dea
             ) from error
 
 
-def run_on(pool: Pool, commands: Sequence[Command], deadline: Deadline, *, each: bool = False) -> Replies:
-    """Send commands to one server, once.
-
-    Args:
-        pool: the server.
-        commands: what to send.
-        deadline: until when.
-        each: let keys that another server has be errors among the replies.
+def run_on(pool: Pool, commands: Sequence[Command], deadline: Deadline) -> Replies:
+    """Send commands to one server that no other could answer.
 
     Raises:
         StoreError: it could not be reached or refused.
     """
     try:
-        replies = pool.exchange(commands, deadline)
+        try:
+            replies = pool.exchange(commands, deadline)
+        except ConnectionError:  # one that was idle may just have been closed
+            replies = pool.exchange(commands, deadline)
     except RedisError as error:
         raise explain(error, pool.address) from error
     for reply in replies:
-        if isinstance(reply, ResponseError) and not (each and isinstance(reply, AskError)):
+        if isinstance(reply, ResponseError):
             raise explain(reply, pool.address) from reply
     return replies
+
+
+def run_each(
+    servers: Servers, keys: Sequence[bytes], command: Callable[[bytes], Command], deadline: Deadline
+) -> Iterator[Any]:
+    """Yield the reply to one command about each key, None for what was not answered.
+
+    Those for one server go in one round trip. What has moved, or whose server cannot be reached, is not
+    tried again: that is for `run`.
+    """
+    replies: dict[bytes, Any] = {}
+    try:
+        asked: dict[Pool, list[bytes]] = {}
+        for key in keys:
+            asked.setdefault(servers.pool_of(key, deadline), []).append(key)
+        for pool, own in asked.items():
+            replies |= zip(own, pool.exchange([command(key) for key in own], deadline), strict=True)
+    except RedisError as error:
+        servers.look_again(error)
+    for key in keys:
+        reply = replies.get(key)
+        yield None if isinstance(reply, ResponseError) else reply
 
 
 def masters_of(servers: Servers, deadline: Deadline) -> list[Pool]:

@@ -156,7 +156,11 @@ class Layout:
 
     def load(self, session: bytes) -> Command:
         """Return the command that reads a session."""
-        return (b"HGETALL", self.key(session))
+        return self.load_key(self.key(session))
+
+    def load_key(self, key: bytes) -> Command:
+        """Return the command that reads the session that a key holds."""
+        return (b"HGETALL", key)
 
     def commit(self, writes: Sequence[Write], *, whole: bool = False) -> Command:
         """Return the command that writes sessions.

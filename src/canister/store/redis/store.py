@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from canister.clock import Clock, next_stamp
 from canister.config import Config
@@ -26,7 +26,7 @@ from canister.record import (
     user_of,
 )
 from canister.store.base import Edit, Known, Needed, Page, Stored
-from canister.store.redis.asking import masters_of, run, run_on, servers_of
+from canister.store.redis.asking import masters_of, run, run_each, run_on, servers_of
 from canister.store.redis.clock import ServerClock
 from canister.store.redis.deadline import Deadline
 from canister.store.redis.layout import (
@@ -142,13 +142,9 @@ class RedisStore:
                 yield Page(name + b" " + cursor, (number + share) / len(pools), found)
 
     def load_all(self, sessions: Iterable[bytes]) -> dict[bytes, Record]:
-        """Return those of *sessions* that are there, in one round trip for each master."""
+        """Return those of *sessions* that are there, in one round trip a page to each master."""
         self._check_open()
-        deadline = self._deadline()
-        keys: dict[Pool, list[bytes]] = {}
-        for key in map(self._layout.key, sessions):
-            keys.setdefault(self._servers.pool_of(key, deadline), []).append(key)
-        found = (one for pool, group in keys.items() for one in self._page(pool, group))
+        found = self._fetch_all(list(sessions), self._deadline())
         return {session: held.record for session, held in found if held.record is not None}
 
     def take(self, batch: Sequence[tuple[bytes, Record]]) -> None:
@@ -164,16 +160,20 @@ class RedisStore:
             self._run([(session, taking(record))], {session: None}, 1, NEVER)
 
     def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
+        self._check_open()
         deadline = self._deadline()
         key, now = self._layout.user(user), self.clock.now()
         ((*listed,),) = run(self._servers, key, [(b"ZRANGE", key, 0, -1, b"WITHSCORES")], deadline)
+        since = dict(zip(listed[::2], map(float, listed[1::2]), strict=True))
         found: list[tuple[bytes, Record]] = []
-        for session, since in zip(listed[::2], listed[1::2], strict=True):
-            record = self._fetch(session, deadline).record
-            if record is not None and user_of(record) == user:
-                found.append((session, record))
-            elif float(since) < now - _UNDER_WAY:
-                run(self._servers, key, [(b"ZREM", key, session)], deadline)
+        stale: list[bytes] = []
+        for session, held in self._fetch_all(list(since), deadline):
+            if held.record is not None and user_of(held.record) == user:
+                found.append((session, held.record))
+            elif since[session] < now - _UNDER_WAY:
+                stale.append(session)
+        if stale:
+            run(self._servers, key, [(b"ZREM", key, *stale)], deadline)
         return sorted(found)
 
     def heard_of(self, node: NodeId) -> int:
@@ -241,6 +241,14 @@ class RedisStore:
         hash_, *time = run(self._servers, self._layout.key(session), commands, deadline)
         self._set_clock(time)
         return read_hash(hash_)
+
+    def _fetch_all(self, sessions: Sequence[bytes], deadline: Deadline) -> Iterator[tuple[bytes, Held]]:
+        """Yield sessions, a page of them in one round trip to each server that has some."""
+        for start in range(0, len(sessions), _PAGE):
+            page = [self._layout.key(session) for session in sessions[start : start + _PAGE]]
+            replies = run_each(self._servers, page, self._layout.load_key, deadline)
+            for session, reply in zip(sessions[start:], replies, strict=False):
+                yield session, self._fetch(session, deadline) if reply is None else read_hash(reply)
 
     def _draft(
         self, edits: Sequence[tuple[bytes, Edit]], held: dict[bytes, Held], most: int
@@ -325,23 +333,12 @@ class RedisStore:
         while True:
             asked = (b"SCAN", cursor, b"MATCH", self._layout.pattern, b"COUNT", _PAGE)
             ((cursor, keys),) = run_on(pool, [asked], self._deadline())
-            page = self._page(pool, keys)
+            sessions = [self._layout.session(key) for key in dict.fromkeys(keys)]
+            page = self._fetch_all(sessions, self._deadline())
             found = [(session, held.record) for session, held in page if held.record is not None]
             yield cursor, _passed(int(cursor), size), found
             if cursor == b"0":
                 return
-
-    def _page(self, pool: Pool, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Held]]:
-        if not keys:
-            return
-        sessions = [self._layout.session(key) for key in dict.fromkeys(keys)]
-        deadline = self._deadline()
-        replies = run_on(pool, [self._layout.load(session) for session in sessions], deadline, each=True)
-        for session, reply in zip(sessions, replies, strict=True):
-            if isinstance(reply, ResponseError):  # its slot has moved on
-                yield session, self._fetch(session, deadline)
-            else:
-                yield session, read_hash(reply)
 
     def _check_servers(self) -> None:
         """Refuse servers that would drop sessions, or that are not what the URL says; set the clock."""
