@@ -23,6 +23,6 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Result]]] = {
     "start": clusters.start,
     "sweep": clusters.sweep,
     "starlette": web.starlette,
-    "sessions": web.sessions,
+    "django": web.django,
     "flask": web.flask,
 }

@@ -28,6 +28,13 @@ def wide() -> dict[str, str]:
     return {f"key{n}": f"{n}" * 100 for n in range(10)}
 
 
+def work() -> None:
+    """Be a page that computes for a millisecond of processor time."""
+    end = time.thread_time_ns() + 1_000_000
+    while time.thread_time_ns() < end:
+        pass
+
+
 def timed(step: Callable[[int], object], count: int) -> dict[str, float]:
     """Call *step* with 0 to *count* - 1; return what a call took, in microseconds."""
     clock = time.perf_counter_ns

@@ -1,5 +1,8 @@
 """The floor: the statements that a node issues, raw through apsw, and a dict with an encoded value."""
 
+import base64
+import hashlib
+import hmac
 import json
 import sys
 import time
@@ -60,6 +63,19 @@ class Floor:
 
     def get_unknown(self, count: int) -> dict[str, float]:
         return self._select([(n & 65_535, b"unknown") for n in range(len(self.rows))], count)
+
+    def request(self, count: int) -> dict[str, float]:
+        """What a request with a session cannot do without: reading it raw, and checking the cookie's MAC."""
+        execute, keys = self.execute, self.rows
+        text = base64.urlsafe_b64encode(bytes(84)).decode()
+        mac = hashlib.blake2b(bytes(68), key=b"key", digest_size=16).digest()
+
+        def step(number: int) -> None:
+            data = base64.urlsafe_b64decode(text)
+            hmac.compare_digest(hashlib.blake2b(data[:68], key=b"key", digest_size=16).digest(), mac)
+            execute(_GET, keys[number % len(keys)]).fetchone()
+
+        return timed(step, count)
 
     def put(self, count: int) -> dict[str, float]:
         return self._put(self.record, count)

@@ -7,7 +7,7 @@ import sys
 from http.cookies import SimpleCookie
 from typing import Any
 
-from serving import VALUE, serve, timed_async
+from serving import VALUE, serve, timed_async, work
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -23,6 +23,8 @@ class Side:
     def __init__(self, job: dict[str, Any]) -> None:
         self._cookies: dict[str, str] = {}
         self._uses_sessions = job["kind"] != "none"
+        self._works = job.get("works", False)
+        self._writes = 0
         self._app = Starlette(routes=[Route("/", self._page)], middleware=_middleware(job))
         self._runner = asyncio.Runner()
 
@@ -34,7 +36,10 @@ class Side:
             session = request.session
             session.get("user")
             if request.scope["query_string"] == b"write":
-                session["user"] = VALUE + str(session.get("count", 0))
+                self._writes += 1
+                session["user"] = VALUE + str(self._writes)
+        if self._works:
+            work()
         return PlainTextResponse("done")
 
     async def _request(self, number: int) -> None:
@@ -62,6 +67,21 @@ class Side:
             raise RuntimeError(f"answered with {message['status']}")
 
 
+class _NoSessions:
+    """What Starlette needs of any sessions, and nothing behind it."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["session"] = {}
+
+        async def sending(message: Any) -> None:
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
 async def _receive() -> dict[str, Any]:
     return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -72,6 +92,8 @@ def _middleware(job: dict[str, Any]) -> list[Middleware]:
         from canister.integrations.asgi import SessionMiddleware
 
         return [Middleware(SessionMiddleware, canister=Canister(job["path"]), secret_keys=_SECRET)]
+    if job["kind"] == "noop":
+        return [Middleware(_NoSessions)]
     if job["kind"] == "signed":
         from starlette.middleware.sessions import SessionMiddleware as SignedCookies
 
