@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -9,8 +10,11 @@ from pathlib import Path
 
 from benchmarks.bench import Bench
 from benchmarks.catalog import BENCHMARKS
+from benchmarks.environments import python_of
 from benchmarks.machine import describe
 from benchmarks.results import Result, table
+
+_DRAW = Path(__file__).with_name("sides") / "draw_growth.py"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         kept = {"about": about, "results": [result.as_dict() for result in results]}
         options.json.write_text(json.dumps(kept, indent=1) + "\n")
+        if options.plot is not None:
+            drawing = [python_of("plots"), _DRAW, options.json, options.plot]
+            subprocess.run(drawing, check=True)
     return 0
 
 
@@ -38,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks", description="Canister beside its rivals.")
     parser.add_argument("--only", action="append", choices=list(BENCHMARKS), help="may be given again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was measured, turn by turn")
+    parser.add_argument(
+        "--plot", type=Path, metavar="SVG", help="draw what --only growth measured and --json keeps"
+    )
     parser.add_argument("--turns", type=int, default=5, help="how often each side is measured")
     parser.add_argument("--scale", type=int, default=1, help="divide all numbers by this")
     parser.add_argument("--large", action="store_true", help="clusters of a million sessions as well")

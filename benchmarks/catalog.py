@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from benchmarks.bench import Bench
 from benchmarks.results import Result
-from benchmarks.suite import clusters, operations, processes, web
+from benchmarks.suite import clusters, growth, operations, processes, web
 
 BENCHMARKS: dict[str, Callable[[Bench], list[Result]]] = {
     "get": operations.get,
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Result]]] = {
     "heal": clusters.heal,
     "start": clusters.start,
     "sweep": clusters.sweep,
+    "growth": growth.growth,
     "starlette": web.starlette,
     "django": web.django,
     "flask": web.flask,

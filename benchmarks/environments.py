@@ -8,6 +8,7 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parent.parent / ".bench"
 
 PINS = {
+    "plots": ("matplotlib==3.10.9",),
     "redis": ("redis==8.1.0", "hiredis==3.5.0"),
     "diskcache": ("diskcache==5.6.3",),
     "django": ("Django==5.2.19", "redis==8.1.0", "hiredis==3.5.0"),

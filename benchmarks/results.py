@@ -34,6 +34,8 @@ class Result:
     floor: list[float] = field(default_factory=list)
     better: Literal["less", "more"] = "less"
     wanted: str = ""
+    at: float | None = None
+    """Where on a curve the row is a point."""
 
     def ratios(self) -> list[float]:
         """Return the ratio of each turn."""
@@ -55,7 +57,7 @@ class Result:
         spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
         floor = self.of_floor()
         return (
-            self.operation,
+            self.operation if self.at is None else f"{self.operation}: {self.at:,.0f}",
             self.unit,
             _shown(self.ours),
             self.rival,

@@ -23,9 +23,9 @@ def ids(count: int) -> list[str]:
     return [f"{chance.getrandbits(128):032x}" for _ in range(count)]
 
 
-def wide() -> dict[str, str]:
-    """Return a session of ten keys with 100 bytes each."""
-    return {f"key{n}": f"{n}" * 100 for n in range(10)}
+def wide(keys: int = 10) -> dict[str, str]:
+    """Return a session of so many keys with 100 bytes each."""
+    return {f"key{n}": f"{n % 10}" * 100 for n in range(keys)}
 
 
 def work() -> None:

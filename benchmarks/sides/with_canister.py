@@ -61,13 +61,17 @@ class Side:
         """Return how many bytes this node's agent, if it runs here, has sent to peers."""
         return _Counted.sent
 
-    def fill_wide(self) -> None:
+    def fill_wide(self, keys: int = 10) -> None:
         for name in self.ids:
-            self.store.update("wide-" + name, wide())
+            self.store.update("wide-" + name, wide(keys))
 
-    def get(self, count: int) -> dict[str, float]:
+    def put_key(self, count: int) -> dict[str, float]:
+        put, names = self.store.put, ["wide-" + name for name in self.ids]
+        return timed(lambda n: put(names[n % len(names)], "key0", VALUE[:100]), count)
+
+    def get(self, count: int, begin: int = 0) -> dict[str, float]:
         get, names = self.store.get, self.ids
-        return timed(lambda n: get(names[n % len(names)], KEY), count)
+        return timed(lambda n: get(names[(begin + n) % len(names)], KEY), count)
 
     def get_unknown(self, count: int) -> dict[str, float]:
         get = self.store.get
@@ -77,9 +81,9 @@ class Side:
         load, names = self.store.get_data, ["wide-" + name for name in self.ids]
         return timed(lambda n: load(names[n % len(names)]), count)
 
-    def put(self, count: int) -> dict[str, float]:
+    def put(self, count: int, begin: int = 0) -> dict[str, float]:
         put, names = self.store.put, self.ids
-        return timed(lambda n: put(names[n % len(names)], KEY, VALUE), count)
+        return timed(lambda n: put(names[(begin + n) % len(names)], KEY, VALUE), count)
 
     def put_new(self, count: int, prefix: str) -> dict[str, float]:
         put = self.store.put
