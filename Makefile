@@ -13,7 +13,7 @@ PIP_INSTALL = -m pip install -qq --disable-pip-version-check
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .PHONY: help test demo lint format types check django6 network soak coverage lock clean
-.PHONY: bench bench-smoke
+.PHONY: bench bench-smoke bench-limits
 SEEDS ?= 20000
 # Nodes of each simulated cluster, 3 to 5 by default: make soak NODES=100 SEEDS=2
 NODES ?=
@@ -34,6 +34,7 @@ help:
 	@echo "make network   run the tests on three hosts in network namespaces and those of hostile peers, the long ones too (as root)"
 	@echo "make soak      run SEEDS=20000 simulated clusters and report what happened in them"
 	@echo "make bench     measure everything beside Redis and other rivals; ONLY=name for one benchmark"
+	@echo "make bench-limits  measure what nodes and sessions cost, and draw it"
 	@echo "make coverage  run the tests and report branch coverage"
 	@echo "make lock      renew requirements/dev.txt"
 	@echo "make clean     remove .venv and everything built"
@@ -81,6 +82,9 @@ bench: .venv/.ready
 
 bench-smoke: .venv/.ready
 	@$(BIN)/python -m benchmarks --scale 500 --turns 2 $(foreach name,$(ONLY),--only $(name))
+
+bench-limits: .venv/.ready
+	@$(BIN)/python -m benchmarks.limits --plots docs/explanation $(BENCH)
 
 coverage: .venv/.ready
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing

@@ -60,8 +60,8 @@ class Bench:
         """Return a folder of its own that does not exist yet."""
         return self.folder / f"{name}-{len(list(self.folder.iterdir()))}"
 
-    def canister(self, path: Path, *, sessions: int = 0, **settings: Any) -> Side:
-        """Start a process of a node."""
+    def canister(self, path: Path | str, *, sessions: int = 0, **settings: Any) -> Side:
+        """Start a process of a node, or one that uses the servers at a URL."""
         job = {"path": str(path), "settings": settings, "sessions": sessions}
         return self._start("with_canister", job, PYTHON)
 

@@ -21,7 +21,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": ", ".join(f"{name} {version(name)}" for name in _OWN),
-        "rivals": ", ".join(sorted({pin for pins in PINS.values() for pin in pins})),
+        "rivals": ", ".join(sorted({pin for name, pins in PINS.items() if name != "plots" for pin in pins})),
         "redis": _redis(),
         "load": f"{os.getloadavg()[0]:.1f} at the start",
     }

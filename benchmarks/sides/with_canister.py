@@ -27,10 +27,10 @@ class Side:
         self.store = store
         self.ids = ids(sessions)
 
-    def fill(self, prefix: str = "", count: int = 0) -> None:
+    def fill(self, prefix: str = "", count: int = 0, size: int = len(VALUE)) -> None:
         """Store the sessions that are read, or *count* others, many in a transaction."""
         names = [f"{prefix}{n:024d}" for n in range(count)] if prefix else self.ids
-        writes = {key_slot(KEY): encode_value(VALUE)}
+        writes = {key_slot(KEY): encode_value("v" * size)}
         policy = self.store.node.policy
 
         def edit(record: Record | None, moment: Any) -> Record | None:

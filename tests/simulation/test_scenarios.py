@@ -110,6 +110,19 @@ def test_a_link_that_a_cut_left_mute_is_dialed_anew(seed: int) -> None:
     assert any("replaced by a new link" in event for event in cluster.events)
 
 
+def test_a_write_is_one_message_to_each_other_node() -> None:
+    """Who receives it has nothing to tell the others; heartbeats say how far a node has got."""
+    cluster = Cluster(6, seed=1)
+    first = next(iter(cluster.nodes.values()))
+    cluster.run(3)
+    before = cluster.network.messages["Live"]
+    cells = {key_slot("k"): encode_value(1)}
+    first.commit(encode_id("s"), lambda r, m: edits.write(r, m, cluster.policy, cells))
+    cluster.run(3)
+    assert all(node.visible(encode_id("s")) for node in cluster.nodes.values())
+    assert cluster.network.messages["Live"] - before == 5
+
+
 def test_a_member_that_is_reached_through_another_acknowledges() -> None:
     """A write waits for all; the link to one of them is cut, and the third passes on the question."""
     cluster = Cluster(3, seed=1)

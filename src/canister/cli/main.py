@@ -15,6 +15,7 @@ from canister.cli import (
     members,
     migrate,
     node,
+    plan,
     reading,
     status,
     upkeep,
@@ -27,7 +28,7 @@ OK, NOT_FOUND, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS: dict[str, Command] = {
     command.name: command
-    for group in (node, status, reading, writing, members, links, heals, upkeep, migrate, certs, check)
+    for group in (node, status, reading, writing, members, links, heals, upkeep, migrate, certs, check, plan)
     for command in group.COMMANDS
 }
 

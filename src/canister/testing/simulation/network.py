@@ -14,6 +14,9 @@ from canister.testing.simulation.schedule import Schedule
 if TYPE_CHECKING:
     from canister.testing.simulation.cluster import SimNode
 
+_LENGTH = 4
+"""Bytes before each frame, as the agents write them."""
+
 
 class Pipe:
     """One direction of a link: delivers in order, each message after the delay."""
@@ -65,6 +68,9 @@ class Network:
         self.schedule = schedule
         self.effects: Counter[str] = Counter()
         """What the faults led to, so that a run can show that they did something."""
+        self.messages: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+        """What was sent so far, by kind of message; bytes with the length that stands before each frame."""
         self.slowest = 5_000
         self.duplicates = 0.0
         """Share of the live messages that arrive twice."""
@@ -146,14 +152,16 @@ class SimRuntime:
     def send(self, links: Sequence[LinkId], message: Message) -> None:
         """Send on links; encoded, so that what arrives shares nothing with what was sent."""
         payload = encode_message(message)
-        self._node.loop.send(lambda: self._put(links, payload, may_repeat=isinstance(message, Live)))
+        self._node.loop.send(lambda: self._put(links, payload, type(message)))
 
-    def _put(self, links: Sequence[LinkId], payload: bytes, *, may_repeat: bool) -> None:
+    def _put(self, links: Sequence[LinkId], payload: bytes, kind: type[Message]) -> None:
         for number in links:
             pipe = self._network.pipes.get((self._node.address, number))
             if pipe is not None:
+                self._network.messages[kind.__name__] += 1
+                self._network.bytes[kind.__name__] += _LENGTH + len(payload)
                 pipe.send(payload)
-                if may_repeat and self._network.duplicate():
+                if kind is Live and self._network.duplicate():
                     pipe.send(payload)
 
     def healed(self, report: HealReport) -> None:
