@@ -117,6 +117,23 @@ def test_backup_copied_over_the_database(tmp_path: Path, config: Config) -> None
     assert node_of(tmp_path / "node", config) == store.node, "once is enough"
 
 
+@pytest.mark.parametrize("config", [NORMAL, FULL], ids=["normal", "full"])
+def test_backups_copied_over_the_database_one_after_the_other(tmp_path: Path, config: Config) -> None:
+    """R5: the id in a backup was given up with the first one, however the next one ends."""
+    database = tmp_path / "node" / "canister.db"
+    node = used(tmp_path / "node", config)
+    shutil.copy2(database, tmp_path / "early.db")
+    used(tmp_path / "node", config)
+    shutil.copy2(database, tmp_path / "late.db")
+    used(tmp_path / "node", config)
+    ids = {node}
+    for backup in ("early.db", "early.db", "late.db"):
+        database.with_name("canister.db-wal").unlink(missing_ok=True)
+        shutil.copy2(tmp_path / backup, database)
+        ids.add(node_of(tmp_path / "node", config))
+    assert len(ids) == 4
+
+
 def test_backup_copied_over_what_a_kill_left(tmp_path: Path) -> None:
     """R5: so it is when the last process was killed, with the write-ahead log put back as well."""
     killed = SqliteStore(tmp_path / "node", NORMAL)

@@ -7,7 +7,8 @@ was put in its place. What a backup brings back cannot tell; these witnesses sta
 - the boot id of the machine, as noted in the database;
 - the number of the database's file, and number and change time of ``use.lock``, which nobody ever
   writes: files that were copied, or copied over, have others, even where a number is given out again;
-- the last stamp, which every commit notes in ``write.lock``: a database that ends before it was put back.
+- the last stamp, which every commit notes in ``write.lock``: a database that ends before it was put back;
+- the node id, noted beside it: a backup of an earlier id may well end after what has taken its place.
 """
 
 import fcntl
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from canister.config import Config
-from canister.record import NodeId
+from canister.record import NODE_ID_BYTES, NodeId
 from canister.store.connections import Handle
 
 STAMP_BYTES = 8
@@ -78,6 +79,15 @@ def noted_stamp(lock: int) -> int:
     return int.from_bytes(os.pread(lock, STAMP_BYTES, 0), "big")
 
 
+def _note_node(lock: int, node: bytes) -> None:
+    os.pwrite(lock, node, STAMP_BYTES)
+
+
+def _noted_node(lock: int) -> bytes:
+    """Return the node id noted, empty if none is."""
+    return os.pread(lock, NODE_ID_BYTES, STAMP_BYTES)
+
+
 def incarnate(
     handle: Handle, database: Path, config: Config, draw: Callable[[], NodeId], use: Use, lock: int
 ) -> NodeId:
@@ -99,13 +109,15 @@ def incarnate(
     if known.get("file") == now["file"] and same_boot and known["durability"] == "normal":
         now["durability"] = "normal"  # commits of this boot may be unsynced, whoever opens next
     node = known.get("node")
-    if node is None or not _goes_on(known, now, noted_stamp(lock), _last_stamp(handle)):
+    is_other = _noted_node(lock) not in (b"", node)
+    if node is None or is_other or not _goes_on(known, now, noted_stamp(lock), _last_stamp(handle)):
         node = draw()
         with handle.connection:
             set_meta(handle, "node", node)
             handle.execute("DELETE FROM log WHERE stamp < (SELECT max(stamp) FROM log)")
             handle.execute("UPDATE log SET changes = x'90'")
         note_stamp(lock, _last_stamp(handle))
+    _note_node(lock, node)
     if any(known.get(key) != value for key, value in now.items()):
         with handle.connection:
             for key, value in now.items():

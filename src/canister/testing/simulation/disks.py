@@ -97,8 +97,8 @@ class MemoryDisk:
     def restore(self, name: str) -> None:
         """Go on with a copy of a copy, under a new node id if commits are lost by it."""
         saved = self._saved[name]
-        is_behind = saved.last_stamp() < self.store.last_stamp()
-        self.store = saved.copy(node=self._draw() if is_behind else None)
+        goes_on = saved.node == self.store.node and saved.last_stamp() >= self.store.last_stamp()
+        self.store = saved.copy(node=None if goes_on else self._draw())
 
     def erase(self) -> None:
         """Go on with an empty store under a new node id."""
