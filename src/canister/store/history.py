@@ -109,15 +109,16 @@ def incarnate(
     if known.get("file") == now["file"] and same_boot and known["durability"] == "normal":
         now["durability"] = "normal"  # commits of this boot may be unsynced, whoever opens next
     node = known.get("node")
-    is_other = _noted_node(lock) not in (b"", node)
-    if node is None or is_other or not _goes_on(known, now, noted_stamp(lock), _last_stamp(handle)):
+    is_noted = _noted_node(lock) in (b"", node) and noted_stamp(lock) <= _last_stamp(handle)
+    if node is None or not is_noted or not _goes_on(known, now):
         node = draw()
         with handle.connection:
             set_meta(handle, "node", node)
             handle.execute("DELETE FROM log WHERE stamp < (SELECT max(stamp) FROM log)")
             handle.execute("UPDATE log SET changes = x'90'")
         note_stamp(lock, _last_stamp(handle))
-    _note_node(lock, node)
+    if _noted_node(lock) != node:
+        _note_node(lock, node)
     if any(known.get(key) != value for key, value in now.items()):
         with handle.connection:
             for key, value in now.items():
@@ -142,9 +143,9 @@ def _file_of(database: Path) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def _goes_on(known: dict[str, Any], now: dict[str, str], noted: int, last: int) -> bool:
-    """Tell whether the history in the database is the one that its node id began, with all of its end."""
-    if known.get("file") != now["file"] or last < noted:
+def _goes_on(known: dict[str, Any], now: dict[str, str]) -> bool:
+    """Tell whether by its witnesses the database is still the one that its node id began."""
+    if known.get("file") != now["file"]:
         return False
     # A directory that others use has been looked at by the first of them.
     if "use" in known and known["use"] != now.get("use", known["use"]):
