@@ -11,9 +11,10 @@ import secrets
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
+from msgspec import Meta
 
 from canister.clock import DAY
 from canister.errors import ProtocolError
@@ -58,8 +59,14 @@ LATEST = 2**57
 _TOO_LATE = LATEST.to_bytes(8, "big")
 """What the version of no commit reaches."""
 _NO_VERSION = Version(b"")
-_RIGHT_LENGTH = {VERSION_BYTES}
-_OUT_OF_RANGE = "an instant or a duration is out of range"
+
+# What is refused while it is decoded; what two fields must have in common is left to `check_record`.
+_Version = Annotated[Version, Meta(min_length=VERSION_BYTES, max_length=VERSION_BYTES)]
+_Instant = Annotated[int, Meta(ge=0, lt=LATEST)]
+_Span = Annotated[int, Meta(gt=0, lt=LATEST)]
+_Lifetime = Annotated[int, Meta(gt=0, le=_LONGEST)]
+_Until = Annotated[int, Meta(gt=-LATEST, lt=LATEST)]
+_Slot = Annotated[Slot, Meta(min_length=1, max_length=_MAX_SLOT_BYTES)]
 
 
 def new_node_id() -> NodeId:
@@ -97,37 +104,37 @@ def origin_of(version: Version) -> NodeId:
 
 
 class _Fact(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    version: Version
+    version: _Version
 
 
 class Birth(_Fact, frozen=True, gc=False):
     """Written once, by the commit that creates the session. Durations and *born* in microseconds."""
 
-    born: int
-    absolute: int
-    idle: int
-    interval: int
-    grace: int
+    born: _Instant
+    absolute: _Lifetime
+    idle: _Span
+    interval: _Instant
+    grace: _Instant
 
 
 class Expiry(_Fact, frozen=True, gc=False):
     """The session's own times. ``idle=None`` means as at birth, ``until=None`` no instant of its own."""
 
-    idle: int | None
-    interval: int
-    until: int | None
+    idle: _Instant | None
+    interval: _Instant
+    until: _Until | None
 
 
 class Touch(_Fact, frozen=True, gc=False):
     """The last recorded access (microseconds since 1970)."""
 
-    access: int
+    access: _Instant
 
 
 class Destroy(_Fact, frozen=True, gc=False):
     """A tombstone, kept until the instant *keep*."""
 
-    keep: int
+    keep: _Instant
 
 
 class Cell(_Fact, frozen=True, gc=False):
@@ -146,11 +153,11 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     birth: Birth | None = None
     expiry: Expiry | None = None
-    reach: int = 0
+    reach: _Instant = 0
     touch: Touch | None = None
-    clear: Version | None = None
+    clear: _Version | None = None
     destroy: Destroy | None = None
-    cells: dict[Slot, Cell] = msgspec.field(default_factory=dict[Slot, Cell])
+    cells: dict[_Slot, Cell] = msgspec.field(default_factory=dict[Slot, Cell])
 
 
 EMPTY = Record()
@@ -168,7 +175,7 @@ def decode_record(data: bytes) -> Record:
     """Return the record that `encode_record` wrote.
 
     Raises:
-        ProtocolError: *data* is not the encoding of a record.
+        ProtocolError: *data* is not the encoding of a record, or a field is out of its range.
     """
     try:
         return _decoder.decode(data)
@@ -220,7 +227,19 @@ def newest(record: Record) -> int:
 
 def latest(record: Record) -> Version:
     """Return the greatest version in a record, in an empty one what is less than any."""
-    return max(versions(record), default=_NO_VERSION)
+    # Spelled out: this is asked of every record that a peer sends.
+    birth, touch = record.birth, record.touch
+    found = _NO_VERSION if birth is None else birth.version
+    for cell in record.cells.values():
+        if cell.version > found:
+            found = cell.version
+    if touch is not None and touch.version > found:
+        found = touch.version
+    if record.expiry is not None and record.expiry.version > found:
+        found = record.expiry.version
+    if record.destroy is not None and record.destroy.version > found:
+        found = record.destroy.version
+    return record.clear if record.clear is not None and record.clear > found else found
 
 
 def user_of(record: Record) -> bytes | None:
@@ -231,67 +250,38 @@ def user_of(record: Record) -> bytes | None:
 
 def versions(record: Record) -> list[Version]:
     """Return the version of every fact in a record."""
-    found = [cell.version for cell in record.cells.values()]
-    # One by one: this is done for each session that a new node gets.
-    if record.birth is not None:
-        found.append(record.birth.version)
-    if record.expiry is not None:
-        found.append(record.expiry.version)
-    if record.touch is not None:
-        found.append(record.touch.version)
-    if record.destroy is not None:
-        found.append(record.destroy.version)
-    if record.clear is not None:
-        found.append(record.clear)
-    return found
+    facts = (record.birth, record.expiry, record.touch, record.destroy, *record.cells.values())
+    found = [fact.version for fact in facts if fact is not None]
+    return found if record.clear is None else [*found, record.clear]
 
 
 def check_record(record: Record) -> None:
-    """Refuse a record that no correct node can have written.
+    """Refuse a record that was decoded and that no correct node can have written.
 
     Raises:
         ProtocolError: says what is wrong.
     """
-    found = versions(record)
-    if {*map(len, found)} - _RIGHT_LENGTH:
-        raise ProtocolError("a version is not 16 bytes long")
-    if found and max(found) >= _TOO_LATE:
-        raise ProtocolError(_OUT_OF_RANGE)
-    if record.birth is not None:
-        _check_birth(record.birth)
-    touch, destroy, expiry = record.touch, record.destroy, record.expiry
-    if touch is not None and not 0 <= touch.access <= stamp_of(touch.version):
-        raise ProtocolError("a touch is later than its own stamp" if touch.access > 0 else _OUT_OF_RANGE)
-    if not 0 <= record.reach < LATEST or (destroy is not None and not 0 <= destroy.keep < LATEST):
-        raise ProtocolError(_OUT_OF_RANGE)
-    if expiry is not None and not (
-        0 <= (expiry.idle or 0) < LATEST
-        and 0 <= expiry.interval < LATEST
-        and -LATEST < (expiry.until or 0) < LATEST
-    ):
-        raise ProtocolError(_OUT_OF_RANGE)
+    if latest(record) >= _TOO_LATE:
+        raise ProtocolError("a version is out of range")
+    birth, touch = record.birth, record.touch
+    if birth is not None:
+        if birth.born + birth.absolute + birth.grace >= LATEST:
+            raise ProtocolError("a birth ends out of range")
+        if birth.born > stamp_of(birth.version):
+            raise ProtocolError("a birth is later than its own stamp")
+    if touch is not None and touch.access > stamp_of(touch.version):
+        raise ProtocolError("a touch is later than its own stamp")
     for slot in record.cells:
-        if not 0 < len(slot) <= _MAX_SLOT_BYTES or slot[0] not in _SPACES:
+        if slot[0] not in _SPACES:
             raise ProtocolError("a cell is in an unknown name space")
-
-
-def _check_birth(birth: Birth) -> None:
-    if not (birth.absolute > 0 and birth.idle > 0 and birth.interval >= 0 and birth.grace >= 0):
-        raise ProtocolError("a birth holds a duration that is not positive")
-    if birth.absolute > _LONGEST:
-        raise ProtocolError("a birth holds an absolute lifetime of more than 400 days")
-    if birth.born < 0 or birth.born + birth.absolute + birth.grace >= LATEST:
-        raise ProtocolError(_OUT_OF_RANGE)
-    if birth.born > stamp_of(birth.version):
-        raise ProtocolError("a birth is later than its own stamp")
 
 
 def _is_merged(record: Record) -> bool:
     """Tell whether merging into nothing returns the same record: nothing hides a part, cells are sorted."""
     if record.destroy is not None or record.clear is not None or record.reach < 0:
         return False
-    slots = list(record.cells)
-    return len(slots) < 2 or slots == sorted(slots)
+    cells = record.cells
+    return len(cells) < 2 or [*cells] == sorted(cells)
 
 
 def _only_writes(a: Record, b: Record) -> bool:

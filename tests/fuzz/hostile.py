@@ -109,6 +109,7 @@ lying: st.SearchStrategy[m.Message] = st.one_of(
     st.builds(m.AskListing, rounds, instants, numbers, st.lists(numbers, max_size=5)),
     st.builds(m.Listing, rounds, st.lists(digests, max_size=5)),
     st.builds(m.AskRows, rounds, instants, numbers, wanted),
+    st.builds(m.AskAll, rounds, instants, st.lists(st.tuples(numbers, numbers), max_size=3)),
     st.builds(m.Rows, rounds, st.lists(rows, max_size=3), st.booleans(), numbers),
     st.builds(m.Fetch, numbers, sessions),
     st.builds(m.Fetched, numbers, st.none() | encoded, heard, some_members),

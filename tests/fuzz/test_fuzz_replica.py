@@ -36,7 +36,7 @@ from canister.record import (
     newest,
 )
 from canister.replication import messages as m
-from canister.replication.digests import DigestTree
+from canister.replication.digests import DigestTree, node_of_bucket
 from canister.replication.membership import Membership
 from canister.replication.messages import Message, decode_message, encode_message
 from canister.replication.replica import Replica
@@ -367,6 +367,7 @@ def test_an_answer_that_goes_on_for_ever_ends(victim: Victim) -> None:
     """Frames of rows with more=True: repeated, empty or foreign ones end the link."""
     now = victim.clock.now()
     wanted = encode_id("wanted")
+    victim.put("wanted")
     for reason, rows in (
         ("empty", []),
         ("not asked", [session_row("other", now)]),
@@ -378,6 +379,32 @@ def test_an_answer_that_goes_on_for_ever_ends(victim: Victim) -> None:
             victim.hears(m.Rows(number, list(rows), more=True, left=0))
         assert reason in victim.runtime.dropped.pop(1)
         victim.link(1, "n1:1", PEER)
+
+
+@pytest.mark.parametrize(
+    ("reason", "frames"),
+    [("empty", [[]]), ("not asked", [[0], [19]]), ("twice", [[0], [0]]), ("out of order", [[1], [0]])],
+)
+def test_an_answer_with_all_sessions_that_goes_on_for_ever_ends(
+    victim: Victim, reason: str, frames: list[list[int]]
+) -> None:
+    """Where nothing is here, what comes has to be in order, so nothing can come for ever."""
+    now = victim.clock.now()
+    rows = sorted((session_row(f"new-{number}", now) for number in range(20)), key=place)
+    number = asked(victim, m.AskRoot).round
+    digests = [bytes(8)] * 256
+    for row in rows[:2]:
+        digests[node_of_bucket(1, place(row)[0])] = b"differs!"
+    victim.hears(m.Root(number, now, {}, [], b"different", b"".join(digests), 1000))
+    assert asked(victim, m.AskAll)
+    for frame in frames:
+        assert not victim.runtime.dropped
+        victim.hears(m.Rows(number, [rows[i] for i in frame], more=True, left=0))
+    assert reason in victim.runtime.dropped[1]
+
+
+def place(row: m.Row) -> tuple[int, bytes]:
+    return bucket_of(row[0]), row[0]
 
 
 def _ask_rows(victim: Victim, session: bytes) -> None:

@@ -1,5 +1,7 @@
 """One side of a comparison against the other, without a network between them."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from canister import edits
@@ -12,6 +14,8 @@ from canister.replication import answers, pull
 from canister.replication.answers import answer, answer_root
 from canister.replication.digests import DigestTree, View
 from canister.replication.messages import (
+    AskAll,
+    AskDigests,
     AskListing,
     AskRoot,
     AskRows,
@@ -21,6 +25,7 @@ from canister.replication.messages import (
     encode_message,
 )
 from canister.replication.pull import Pull
+from canister.store.base import bucket_of
 from canister.store.memory import MemoryStore
 from canister.testing.clock import ManualClock
 
@@ -92,7 +97,7 @@ def test_what_is_equal_takes_one_round_trip(sides: tuple[Side, Side]) -> None:
 
 
 def test_a_thousand_differences_take_few_round_trips(sides: tuple[Side, Side]) -> None:
-    """On a slow network each costs a wait: root, a listing, rows."""
+    """On a slow network each costs a wait: root, a listing, rows, or what is missing here at once."""
     one, other = sides
     one.put(*names("one", 500))
     other.put(*names("other", 500))
@@ -123,11 +128,70 @@ def test_among_many_sessions_the_tree_is_walked_down(
     """A listing of everything would cost more than the differences are worth."""
     monkeypatch.setattr(pull, "FEW", 0)
     one, other = sides
-    other.put("new")
+    other.put("both-1", value=b"\x02")
     trips, sizes = take_all(one, other)
     assert trips == 5  # root, two levels, a listing, rows
     assert sum(sizes) < 4000
     assert one.view().root(START) == other.view().root(START)
+
+
+def test_where_nothing_is_here_all_is_asked_for_at_once(sides: tuple[Side, Side]) -> None:
+    """A new node asks nobody to list first what it lacks anyway."""
+    _, other = sides
+    other.put(*names("more", 9_500))
+    fresh = Side(b"3")
+    questions = [*comparison_of(fresh, other)]
+    assert not [q for q in questions if isinstance(q, AskDigests | AskListing | AskRows)]
+    parts = [q.ranges for q in questions if isinstance(q, AskAll)]
+    assert len(parts) == 5  # of some 2,000 sessions each
+    assert [bound for ranges in parts for bound in ranges] == sorted(b for ranges in parts for b in ranges)
+    assert fresh.view().root(START) == other.view().root(START)
+    assert [*fresh.view().snapshot.heard()] == []
+
+
+@pytest.mark.parametrize("frame", [0, answers._FRAME])
+def test_all_of_a_bucket_comes_before_an_answer_ends(
+    frame: int, sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is left of an answer is asked for anew, in one frame or in many."""
+    monkeypatch.setattr(answers, "_ANSWER", 0)
+    monkeypatch.setattr(answers, "_FRAME", frame)
+    monkeypatch.setattr(answers, "bucket_of", lambda session: bucket_of(session) & ~7)
+    monkeypatch.setattr(pull, "bucket_of", lambda session: bucket_of(session) & ~7)
+    _, other = sides
+    fresh = Side(b"3")
+    asked = [q.ranges for q in comparison_of(fresh, other) if isinstance(q, AskAll)]
+    assert len(asked) > 100
+    assert fresh.view().root(START) == other.view().root(START)
+
+
+def comparison_of(asker: Side, asked: Side) -> Iterator[pull.Question]:
+    """Pull until nothing is open, and yield what was asked."""
+    comparison = Pull(1, START)
+    while questions := comparison.ask():
+        for question in questions:
+            yield question
+            for message in asked.answers(question):
+                rows = comparison.answered(message, asker.view())
+                asker.store.merge([decode_row(row) for row in rows or ()], {})
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        [],
+        [(0, 0)],
+        [(5, 4)],
+        [(-1, 4)],
+        [(0, 65_537)],
+        [(0, 4), (3, 8)],
+        [(8, 9), (0, 4)],
+    ],
+)
+def test_ranges_that_are_none_are_refused(ranges: list[tuple[int, int]], sides: tuple[Side, Side]) -> None:
+    """Nothing is sent twice, whatever is asked."""
+    with pytest.raises(ProtocolError, match="ranges"):
+        answer(AskAll(1, START, ranges), sides[0].view())
 
 
 def test_an_answer_is_bounded_whatever_the_sessions_weigh(sides: tuple[Side, Side]) -> None:
@@ -140,15 +204,19 @@ def test_an_answer_is_bounded_whatever_the_sessions_weigh(sides: tuple[Side, Sid
     assert one.view().root(START) == other.view().root(START)
 
 
-def test_an_answer_has_to_bring_something(sides: tuple[Side, Side]) -> None:
+@pytest.mark.parametrize("kind", [AskRows, AskAll])
+def test_an_answer_has_to_bring_something(kind: type[AskRows | AskAll], sides: tuple[Side, Side]) -> None:
     """One that leaves as much as was asked for would be asked for for ever."""
     one, other = sides
-    other.put("new")
+    for side in sides if kind is AskAll else ():
+        for name in names("both", 500):  # the new session is in a part of the tree with no other
+            side.store.forget(encode_id(name))
+    other.put("both-1" if kind is AskRows else "new", value=b"\x02")
     comparison = Pull(1, START)
-    while not isinstance((question := comparison.ask()[0]), AskRows):
+    while not isinstance((question := comparison.ask()[0]), kind):
         (said,) = other.answers(question)
         comparison.answered(said, one.view())
-    for left in (1, 2, -1):
+    for left in (256, 1000, -1) if kind is AskAll else (1, 2, -1):
         with pytest.raises(ProtocolError, match="leaves"):
             comparison.answered(Rows(1, [], more=False, left=left), one.view())
 

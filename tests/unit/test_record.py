@@ -9,6 +9,7 @@ from canister.errors import ProtocolError
 from canister.record import (
     EMPTY,
     IDENTITY,
+    LATEST,
     META,
     Birth,
     Cell,
@@ -96,29 +97,30 @@ LATE = 2**63
 @pytest.mark.parametrize(
     ("record", "why"),
     [
-        (Record(clear=Version(b"short")), "16 bytes"),
-        (Record(touch=Touch(Version(b""), 0)), "16 bytes"),
-        (Record(cells={slot("a"): Cell(Version(b"x" * 17), b"")}), "16 bytes"),
+        (Record(clear=Version(b"short")), "length >= 16"),
+        (Record(touch=Touch(Version(b""), 0)), "length >= 16"),
+        (Record(cells={slot("a"): Cell(Version(b"x" * 17), b"")}), "length <= 16"),
         (Record(touch=Touch(at(5), 6)), "later than its own stamp"),
-        (Record(birth=Birth(at(1), 1, 0, 1, 1, 1)), "not positive"),
-        (Record(birth=Birth(at(1), 1, 1, 0, 1, 1)), "not positive"),
-        (Record(birth=Birth(at(1), 1, 1, 1, -1, 1)), "not positive"),
-        (Record(birth=Birth(at(1), 1, 1, 1, 1, -1)), "not positive"),
-        (Record(birth=Birth(at(1), LATE, 1, 1, 1, 1)), "out of range"),
-        (Record(birth=Birth(at(1), -9, 1, 1, 1, 1)), "out of range"),
-        (Record(birth=Birth(at(1), 1, 1, 1, 1, LATE)), "out of range"),
-        (Record(destroy=Destroy(at(1), LATE)), "out of range"),
-        (Record(touch=Touch(at(1), -1)), "out of range"),
-        (Record(reach=LATE), "out of range"),
-        (Record(reach=-1), "out of range"),
-        (Record(cells={Slot(b""): Cell(at(1), b"")}), "unknown name space"),
+        (Record(birth=Birth(at(1), 1, 0, 1, 1, 1)), "int` >= 1"),
+        (Record(birth=Birth(at(1), 1, 1, 0, 1, 1)), "int` >= 1"),
+        (Record(birth=Birth(at(1), 1, 1, 1, -1, 1)), "int` >= 0"),
+        (Record(birth=Birth(at(1), 1, 1, 1, 1, -1)), "int` >= 0"),
+        (Record(birth=Birth(at(1), LATE, 1, 1, 1, 1)), "int` <="),
+        (Record(birth=Birth(at(1), -9, 1, 1, 1, 1)), "int` >= 0"),
+        (Record(birth=Birth(at(1), 1, 1, 1, 1, LATE)), "int` <="),
+        (Record(birth=Birth(at(1), 1, 1, 1, 1, LATEST - 2)), "ends out of range"),
+        (Record(destroy=Destroy(at(1), LATE)), "int` <="),
+        (Record(touch=Touch(at(1), -1)), "int` >= 0"),
+        (Record(reach=LATE), "int` <="),
+        (Record(reach=-1), "int` >= 0"),
+        (Record(cells={Slot(b""): Cell(at(1), b"")}), "length >= 1"),
         (Record(cells={Slot(b"zoo"): Cell(at(1), b"")}), "unknown name space"),
     ],
 )
 def test_impossible_records(record: Record, why: str) -> None:
     """A record that no correct node writes is refused with the reason."""
     with pytest.raises(ProtocolError, match=why):
-        check_record(record)
+        check_record(decode_record(encode_record(record)))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_impossible_records(record: Record, why: str) -> None:
 )
 def test_possible_records(record: Record) -> None:
     """What nodes do write passes."""
-    check_record(record)
+    check_record(decode_record(encode_record(record)))
 
 
 def test_merge_keeps_each_key() -> None:

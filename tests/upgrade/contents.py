@@ -117,5 +117,6 @@ MESSAGES: list[m.Message] = [
     m.AskHeld(BEGIN + 3, PEER, ["127.0.0.1:7401"]),
     m.Held(BEGIN + 3, PEER, "127.0.0.1:7401"),
     m.StartOver(),
+    m.AskAll(3, BEGIN, [(0, 256), (512, 513)]),
 ]
 """One of each kind."""

@@ -6,6 +6,7 @@ from canister.errors import ProtocolError
 from canister.record import NodeId
 from canister.replication.digests import FEW, LEAF, LEVELS, SHORT, View
 from canister.replication.messages import (
+    AskAll,
     AskDigests,
     AskListing,
     AskRoot,
@@ -17,7 +18,10 @@ from canister.replication.messages import (
     Row,
     Rows,
 )
-from canister.store.base import Listed, Member
+from canister.store.base import BUCKETS, Listed, Member, bucket_of
+
+Question = AskDigests | AskListing | AskRows | AskAll
+"""What is asked in a comparison after the root."""
 
 _FRAME = 256 * 1024
 """Bytes of rows after which a frame is sent."""
@@ -38,12 +42,14 @@ def answer_root(question: AskRoot, view: View, now: int, node: NodeId, members: 
     return Root(question.round, at, claims, members, view.root(at), below, view.size(at))
 
 
-def answer(question: AskDigests | AskListing | AskRows, view: View) -> Iterable[Message]:
+def answer(question: Question, view: View) -> Iterable[Message]:
     """Answer any other question of a comparison.
 
     Raises:
         ProtocolError: the question names what cannot exist.
     """
+    if isinstance(question, AskAll):
+        return _all(question, view)
     nodes = [node for node, _ in question.wanted] if isinstance(question, AskRows) else question.nodes
     if not 0 <= question.level <= LEAF or not _within(nodes, LEVELS[question.level]):
         raise ProtocolError("a question names a node that is not in the digest tree")
@@ -57,7 +63,7 @@ def answer(question: AskDigests | AskListing | AskRows, view: View) -> Iterable[
     if isinstance(question, AskListing):
         listings = view.listings(question.at, question.level, nodes)
         return [Listing(question.round, [_short(listing) for listing in listings])]
-    return _frames(question, view)
+    return _rows(question, view)
 
 
 def _within(numbers: Sequence[int], size: int) -> bool:
@@ -69,22 +75,57 @@ def _short(listing: list[Listed]) -> bytes:
     return b"".join(listed.digest[:SHORT] for listed in listing)
 
 
-def _frames(question: AskRows, view: View) -> Iterator[Rows]:
-    frame: list[Row] = []
-    size = sent = left = 0
+def _rows(question: AskRows, view: View) -> Iterator[Rows]:
+    """Send the sessions asked for; where that is too much, the rest is left."""
     wanted = _wanted(question, view)
+    count = sum(len(digests) for _, digests in question.wanted)
     records = view.snapshot.wholes([session for _, session in wanted])
-    for (answered, _), (session, record) in zip(wanted, records, strict=True):
-        if answered is not None and sent > _ANSWER:
-            left = sum(len(digests) for _, digests in question.wanted) - answered
-            break
+    lefts = (None if answered is None else count - answered for answered, _ in wanted)
+    return _frames(question.round, zip(lefts, records, strict=True))
+
+
+def _all(question: AskAll, view: View) -> Iterator[Rows]:
+    """Send all sessions of some ranges; where that is too much, the last buckets are left."""
+    ranges = [range(first, end) for first, end in question.ranges]
+    bounds = [bound for buckets in ranges for bound in (buckets.start, buckets.stop)]
+    ascend = all(ranges) and bounds == sorted(bounds)
+    if not ranges or not ascend or not 0 <= bounds[0] < bounds[-1] <= BUCKETS:
+        raise ProtocolError("a question names ranges that are no ascending ones of buckets")
+    return _frames(question.round, _by_bucket(ranges, question.at, view))
+
+
+def _by_bucket(ranges: Sequence[range], at: int, view: View) -> Iterator[tuple[int | None, Row]]:
+    """Return sessions, the first of each bucket with how many buckets are left from there."""
+    rest = sum(map(len, ranges))
+    for buckets in ranges:
+        previous = -1
+        for row in view.snapshot.all(buckets, at):
+            bucket = bucket_of(row[0])
+            yield None if bucket == previous else rest - (bucket - buckets.start), row
+            previous = bucket
+        rest -= len(buckets)
+
+
+def _frames(number: int, rows: Iterable[tuple[int | None, Row]]) -> Iterator[Rows]:
+    """Put rows into frames until they are enough for an answer.
+
+    Args:
+        number: the round.
+        rows: what to send, each with what is left if the answer ends before it; None where it cannot.
+    """
+    frame: list[Row] = []
+    size = sent = 0
+    for left, row in rows:
+        if left is not None and sent > _ANSWER:
+            yield Rows(number, frame, more=False, left=left)
+            return
         if size > _FRAME:
-            yield Rows(question.round, frame, more=True, left=0)
+            yield Rows(number, frame, more=True, left=0)
             frame, size = [], 0
-        frame.append((session, record))
-        size += len(session) + len(record)
-        sent += len(session) + len(record)
-    yield Rows(question.round, frame, more=False, left=left)
+        frame.append(row)
+        size += len(row[0]) + len(row[1])
+        sent += len(row[0]) + len(row[1])
+    yield Rows(number, frame, more=False, left=0)
 
 
 def _wanted(question: AskRows, view: View) -> list[tuple[int | None, bytes]]:

@@ -128,8 +128,9 @@ class DigestTree:
     def _toggle(self, digests: Iterable[tuple[int, bytes]], count: int) -> None:
         """Put digests in, or take them out; those of one bucket are brought to the levels above as one."""
         folded: dict[int, int] = {}
+        number = int.from_bytes
         for bucket, digest in digests:
-            folded[bucket] = folded.get(bucket, 0) ^ int.from_bytes(digest, "big")
+            folded[bucket] = folded.get(bucket, 0) ^ number(digest, "big")
             self.size += count
         if folded:
             self._top = []
@@ -166,14 +167,14 @@ class View:
         Neighbours are read at once: where much differs, all that is asked about is neighbours.
         """
         found: dict[int, list[Listed]] = {node: [] for node in nodes}
-        for run in _runs(sorted(found)):
+        for run in runs(sorted(found)):
             buckets = range(buckets_of(level, run.start).start, buckets_of(level, run.stop - 1).stop)
             for listed in self.snapshot.listing(buckets, at):
                 found[node_of_bucket(level, bucket_of(listed.session))].append(listed)
         return [found[node] for node in nodes]
 
 
-def _runs(numbers: Iterable[int]) -> Iterator[range]:
+def runs(numbers: Iterable[int]) -> Iterator[range]:
     """Return ascending numbers as ranges of neighbours."""
     run = range(0)
     for number in numbers:

@@ -160,7 +160,8 @@ class AskRows(Message, frozen=True, tag=11):
 class Rows(Message, frozen=True, tag=12):
     """Whole sessions; *more* tells that another frame follows.
 
-    Without it, *left* is how many of the sessions asked for, the last ones, have to be asked for anew.
+    Without it, *left* is how much of what was asked for, the last of it, has to be asked for anew:
+    sessions after `AskRows`, buckets after `AskAll`.
     """
 
     round: int
@@ -208,9 +209,20 @@ class StartOver(Message, frozen=True, tag=18):
     """What the sender told of its own commits on this link holds no more: compare anew."""
 
 
+class AskAll(Message, frozen=True, tag=19):
+    """Ask for all sessions in some ranges of buckets, each from its first up to before its end.
+
+    The ranges ascend; the sessions come in the order of bucket and id.
+    """
+
+    round: int
+    at: _Instant
+    ranges: Annotated[list[tuple[int, int]], Meta(max_length=1024)]
+
+
 AnyMessage = (
     Hello | Refused | Live | Heartbeat | MemberList | AskRoot | Root | AskDigests | Digests
-    | AskListing | Listing | AskRows | Rows | Fetch | Fetched | AskHeld | Held | StartOver
+    | AskListing | Listing | AskRows | Rows | Fetch | Fetched | AskHeld | Held | StartOver | AskAll
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,17 +1,28 @@
 """One comparison with one peer, seen by the side that pulls.
 
 Root, then down the digest tree where it differs, then listings of what is below the nodes that differ,
-then the sessions that differ. A few questions are out at a time, so that a slow network costs few waits;
-they are answered in order and in bounded frames, so it may be cut anywhere.
+then the sessions that differ. Where this node has nothing it asks for all there is. A few questions are
+out at a time, so that a slow network costs few waits; they are answered in order and in bounded frames,
+so it may be cut anywhere.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from canister.errors import ProtocolError
 from canister.record import NodeId
-from canister.replication.digests import FEW, LEAF, LEVELS, SHORT, node_of_bucket
+from canister.replication.digests import (
+    FEW,
+    LEAF,
+    LEVELS,
+    SHORT,
+    buckets_of,
+    node_of_bucket,
+    runs,
+)
 from canister.replication.messages import (
+    AskAll,
     AskDigests,
     AskListing,
     AskRoot,
@@ -22,15 +33,19 @@ from canister.replication.messages import (
     Row,
     Rows,
 )
-from canister.store.base import Listed, bucket_of
+from canister.store.base import BUCKETS, Listed, bucket_of
 
-Question = AskRoot | AskDigests | AskListing | AskRows
+Question = AskRoot | AskDigests | AskListing | AskRows | AskAll
 
 _AT_ONCE = 4
 """Questions that may be out at a time: with their answers they fit the queue of a link."""
 _NODES_AT_ONCE = 1024
 _LISTED_AT_ONCE = 512
 _SESSIONS_AT_ONCE = 512
+_ALL_AT_ONCE = 2048
+"""About how many sessions are asked for at once where this node has none of them."""
+_RANGES_AT_ONCE = 1024
+_NOT_ASKED_FOR = "an answer holds a session that was not asked for"
 _NOTHING = bytes(SHORT)
 """The digest where the peer has no session, and so nothing to pull: a new node has many such places."""
 
@@ -74,6 +89,8 @@ class Pull:
         self._open: list[Question] = [AskRoot(round_number, now)]
         self._size = 0
         self._got: set[bytes] = set()
+        self._last = (-1, b"")
+        """Bucket and id of the last session in the answer to `AskAll` that is under way."""
 
     @property
     def queued(self) -> int:
@@ -102,35 +119,38 @@ class Pull:
             self._compare_digests(asked, answer, mine)
         elif isinstance(answer, Listing) and isinstance(asked, AskListing):
             self._compare_listing(asked, answer, mine)
-        elif isinstance(answer, Rows) and isinstance(asked, AskRows):
+        elif isinstance(answer, Rows) and isinstance(asked, AskRows | AskAll):
             rows = answer.rows
-            self._check_rows(asked, answer)
+            if answer.more and not rows:
+                raise ProtocolError("an answer goes on with an empty frame")
+            if isinstance(asked, AskRows):
+                self._take_rows(asked, answer)
+            else:
+                self._take_all(asked, answer)
             if answer.more:
                 return rows
-            self._ask_for_rest(asked, answer.left)
-            self._got.clear()
         else:
             raise ProtocolError(f"{type(answer).__name__} does not answer {type(asked).__name__}")
         self.asked.pop(0)
         return rows
 
-    def _check_rows(self, asked: AskRows, answer: Rows) -> None:
-        """Refuse what makes an answer longer than the buckets asked for: it could go on for ever."""
+    def _take_rows(self, asked: AskRows, answer: Rows) -> None:
+        """Refuse what makes an answer longer than what was asked for: it could go on for ever."""
         sessions = {session for session, _ in answer.rows}
-        if answer.more and not sessions:
-            raise ProtocolError("an answer goes on with an empty frame")
         asked_for = {node for node, _ in asked.wanted}
         if not asked_for.issuperset([node_of_bucket(asked.level, bucket_of(s)) for s in sessions]):
-            raise ProtocolError("an answer holds a session that was not asked for")
+            raise ProtocolError(_NOT_ASKED_FOR)
         got = len(self._got) + len(answer.rows)
         self._got.update(sessions)
         if len(self._got) != got:
             raise ProtocolError("an answer holds a session twice")
+        if not answer.more:
+            self._got.clear()
+            self._ask_for_rest(asked, answer.left)
 
     def _ask_for_rest(self, asked: AskRows, left: int) -> None:
         count = sum(len(digests) for _, digests in asked.wanted)
-        if left and not 0 < left < count:
-            raise ProtocolError("an answer leaves more than was asked for, or everything")
+        _check_left(left, count)
         rest: list[tuple[int, list[bytes]]] = []
         answered = count - left
         for node, digests in asked.wanted:
@@ -139,6 +159,29 @@ class Pull:
             answered = max(0, answered - len(digests))
         if rest:
             self._open.append(AskRows(self.round, self.at, asked.level, rest))
+
+    def _take_all(self, asked: AskAll, answer: Rows) -> None:
+        """Refuse all but the sessions of the ranges in their order: none can come twice."""
+        last = self._last
+        buckets: set[int] = set()
+        for session, _ in answer.rows:
+            place = (bucket_of(session), session)
+            if place <= last:
+                raise ProtocolError("an answer holds a session twice or out of order")
+            buckets.add(place[0])
+            last = place
+        for bucket in buckets:
+            place_in = bisect_right(asked.ranges, (bucket, BUCKETS)) - 1
+            if place_in < 0 or bucket >= asked.ranges[place_in][1]:
+                raise ProtocolError(_NOT_ASKED_FOR)
+        self._last = last
+        if not answer.more:
+            self._last = (-1, b"")
+            count = sum(end - first for first, end in asked.ranges)
+            _check_left(answer.left, count)
+            rest = list(_without(asked.ranges, count - answer.left))
+            if rest:
+                self._open.append(AskAll(self.round, self.at, rest))
 
     def _compare_root(self, root: Root, mine: Holdings) -> None:
         self.at = max(root.at, self._now)
@@ -157,12 +200,13 @@ class Pull:
         if len(below) != SHORT * sum(len(digests) for _, digests in own):
             raise ProtocolError("a list of digests has the wrong length")
         theirs = _cut(below)
-        differ = [
-            node * len(digests) + i
-            for node, digests in own
-            for i, digest in enumerate(digests)
-            if digest != (there := next(theirs)) and there != _NOTHING
-        ]
+        differ: list[int] = []
+        lacking: list[int] = []
+        for node, digests in own:
+            for child, digest in enumerate(digests, node * len(digests)):
+                there = next(theirs)
+                if there not in (digest, _NOTHING):
+                    (lacking if digest == _NOTHING else differ).append(child)
         level += 1
         if level == LEAF or self._size <= FEW * LEVELS[level]:
             parts = [differ[i : i + _LISTED_AT_ONCE] for i in range(0, len(differ), _LISTED_AT_ONCE)]
@@ -170,6 +214,27 @@ class Pull:
         else:
             parts = [differ[i : i + _NODES_AT_ONCE] for i in range(0, len(differ), _NODES_AT_ONCE)]
             self._ask_later([AskDigests(self.round, self.at, level, nodes) for nodes in parts])
+        self._ask_for_all(level, lacking)
+
+    def _ask_for_all(self, level: int, nodes: Sequence[int]) -> None:
+        """Ask for all below nodes of the tree where there is nothing here, about as much at a time."""
+        most = max(1, _ALL_AT_ONCE * BUCKETS // max(1, self._size))
+        questions: list[AskAll] = []
+        ranges: list[tuple[int, int]] = []
+        count = 0
+        for run in runs(nodes):
+            first, end = buckets_of(level, run.start).start, buckets_of(level, run.stop - 1).stop
+            while first < end:
+                until = min(end, first + most - count)
+                ranges.append((first, until))
+                count += until - first
+                first = until
+                if count == most or len(ranges) == _RANGES_AT_ONCE:
+                    questions.append(AskAll(self.round, self.at, ranges))
+                    ranges, count = [], 0
+        if ranges:
+            questions.append(AskAll(self.round, self.at, ranges))
+        self._ask_later(questions)
 
     def _compare_listing(self, asked: AskListing, answer: Listing, mine: Holdings) -> None:
         if len(answer.nodes) != len(asked.nodes) or any(len(digests) % SHORT for digests in answer.nodes):
@@ -198,3 +263,16 @@ class Pull:
 
 def _cut(digests: bytes) -> Iterator[bytes]:
     return (digests[i : i + SHORT] for i in range(0, len(digests), SHORT))
+
+
+def _check_left(left: int, count: int) -> None:
+    if left and not 0 < left < count:
+        raise ProtocolError("an answer leaves more than was asked for, or everything")
+
+
+def _without(ranges: Iterable[tuple[int, int]], buckets: int) -> Iterator[tuple[int, int]]:
+    """Return ranges without their first buckets."""
+    for first, end in ranges:
+        if end - first > buckets:
+            yield first + buckets, end
+        buckets = max(0, buckets - (end - first))

@@ -15,7 +15,7 @@ from canister.freshness import Answer
 from canister.life import NEVER
 from canister.replication.acks import Acks, Holders
 from canister.replication.admission import Admission
-from canister.replication.answers import answer, answer_root
+from canister.replication.answers import Question, answer, answer_root
 from canister.replication.comparison import Comparisons
 from canister.replication.coverage import Coverage
 from canister.replication.digests import View
@@ -25,6 +25,7 @@ from canister.replication.link import Link, LinkId, Patience
 from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership
 from canister.replication.messages import (
+    AskAll,
     AskDigests,
     AskHeld,
     AskListing,
@@ -106,6 +107,7 @@ class Replica:
             AskDigests: self._on_ask,
             AskListing: self._on_ask,
             AskRows: self._on_ask,
+            AskAll: self._on_ask,
             Root: self._on_answer,
             Digests: self._on_answer,
             Listing: self._on_answer,
@@ -319,7 +321,7 @@ class Replica:
             root = answer_root(question, view, self._clock.now(), self.store.node, self.membership.all())
             self._runtime.send([link.number], root)
 
-    def _on_ask(self, link: Link, question: AskDigests | AskListing | AskRows) -> None:
+    def _on_ask(self, link: Link, question: Question) -> None:
         with self._view() as view:
             for message in answer(question, view):
                 self._runtime.send([link.number], message)

@@ -145,6 +145,13 @@ class Snapshot(Protocol):
         """Return those of some sessions that are here, in order, each as `whole` returns it."""
         ...
 
+    def all(self, buckets: range, at: int) -> Iterator[tuple[bytes, bytes]]:
+        """Return the sessions of neighbouring buckets still retained at *at*, each as `whole` returns it.
+
+        They come in the order of bucket and id.
+        """
+        ...
+
     def heard(self) -> dict[NodeId, int]:
         """Return for each node up to which stamp its commits are known to be here.
 

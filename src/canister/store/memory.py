@@ -11,7 +11,7 @@ from canister.errors import StoreError
 from canister.life import NEVER
 from canister.record import NodeId, Record, Version, encode_record, new_node_id, user_of
 from canister.store.base import Edit, Fingerprints, Known, Listed, LogEntry, Member, Merged, Stored, bucket_of
-from canister.store.transaction import Row, Scope, Transaction
+from canister.store.transaction import Fresh, Row, Scope, Transaction
 
 
 class _Undo:
@@ -28,13 +28,13 @@ class _Undo:
         self._before.setdefault(session, self._store.rows.get(session))
         self._store.rows[session] = row
 
-    def insert(self, rows: Mapping[bytes, tuple[Row, bytes]]) -> list[bytes]:
+    def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
         here: list[bytes] = []
-        for session, (row, encoded) in rows.items():
+        for session, (record, encoded, mark) in rows.items():
             if session in self._store.rows:
                 here.append(session)
             else:
-                self.put(session, row, encoded)
+                self.put(session, Row(record, None, mark), encoded)
         return here
 
     def delete(self, session: bytes) -> None:
@@ -178,6 +178,9 @@ class MemoryStore:
     def wholes(self, sessions: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         found = ((session, self.whole(session)) for session in sessions)
         return ((session, record) for session, record in found if record is not None)
+
+    def all(self, buckets: range, at: int) -> Iterator[tuple[bytes, bytes]]:
+        return self.wholes(listed.session for listed in self.listing(buckets, at))
 
     def whole(self, session: bytes) -> bytes | None:
         row = self.rows.get(session)

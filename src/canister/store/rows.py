@@ -1,7 +1,7 @@
 """How sessions lie in a SQLite database: what a transaction does to their rows, and what the agent reads."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import starmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, starmap
 
 import apsw
 import msgspec
@@ -10,17 +10,19 @@ from canister.record import NodeId, decode_record, encode_record, user_of
 from canister.store.base import Change, Listed, LogEntry, Mark, Stored, bucket_of
 from canister.store.cache import SessionCache, group_of
 from canister.store.connections import Cursor, Handle
-from canister.store.transaction import Row
+from canister.store.transaction import Fresh, Row
 
 _WHOLE = "SELECT id, record, held FROM sessions WHERE bucket = ? AND id = ?"
+_ALL = "SELECT id, record, held FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ?"
 _GET = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
 _PUT = """
     INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain, user)
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
-_INSERT = """
-    INSERT INTO sessions (bucket, id, record, held, digest, retain, user) VALUES (?, ?, ?, NULL, ?, ?, ?)
-"""
+_INSERT = "INSERT INTO sessions (bucket, id, record, digest, retain, user) VALUES (?, ?, ?, ?, ?, ?)"
+_AT_ONCE = 256
+"""Rows inserted by one statement: what it costs to begin one is then shared."""
+_INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?)" * (_AT_ONCE - 1)
 _IS_HERE = "SELECT id FROM sessions WHERE bucket = ? AND id = ?"
 _CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE bucket = ? AND id = ?"
 _DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
@@ -41,6 +43,9 @@ _DIGESTS = "SELECT bucket, digest FROM sessions WHERE bucket >= ? AND bucket < ?
 _LISTING = """
     SELECT id, digest FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ? ORDER BY bucket, id
 """
+
+_Values = tuple[int, bytes, bytes, bytes, int, bytes | None]
+"""What is inserted of a row: bucket, id, record, digest, retention and user."""
 
 _changes_encoder = msgspec.msgpack.Encoder()
 _changes_decoder = msgspec.msgpack.Decoder(list[Change])
@@ -84,17 +89,31 @@ class SqliteRows:
         held = None if row.held is None else encode_record(row.held)
         self._execute(_PUT, (bucket, session, encoded, held, digest, retain, user))
 
-    def insert(self, rows: Mapping[bytes, tuple[Row, bytes]]) -> list[bytes]:
+    def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
         # In the order of the table: neighbours then share pages.
-        ordered = sorted((bucket_of(s), s, e, *row.mark, user_of(row.record)) for s, (row, e) in rows.items())
-        for bucket in {row[0] for row in ordered}:
-            self._cache.mark(group_of(bucket))
+        ordered = sorted(
+            [
+                (bucket_of(session), session, encoded, mark.digest, mark.retain, user_of(record))
+                for session, (record, encoded, mark) in rows.items()
+            ]
+        )
+        for group in {group_of(row[0]) for row in ordered}:
+            self._cache.mark(group)
+        here: list[bytes] = []
+        for at in range(0, len(ordered), _AT_ONCE):
+            here += self._insert(ordered[at : at + _AT_ONCE])
+        return here
+
+    def _insert(self, rows: Sequence[_Values]) -> list[bytes]:
         connection = self._handle.connection
         done = connection.total_changes()
         try:
-            connection.executemany(_INSERT, ordered)
+            if len(rows) == _AT_ONCE:
+                self._execute(_INSERT_MANY, tuple(chain.from_iterable(rows)))
+            else:
+                connection.executemany(_INSERT, rows)
         except apsw.ConstraintError:
-            rest = ordered[connection.total_changes() - done :]
+            rest = rows[connection.total_changes() - done :]
             found = connection.executemany(_IS_HERE, [row[:2] for row in rest])
             here = dict.fromkeys(session for (session,) in found)
             connection.executemany(_INSERT, [row for row in rest if row[1] not in here])
@@ -152,14 +171,23 @@ class SqliteSnapshot:
 
     def wholes(self, sessions: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         keys = [(bucket_of(session), session) for session in sessions]
-        for session, record, held in self._connection.executemany(_WHOLE, keys):
-            if held is not None:
-                row = Row(decode_record(record), decode_record(held), Mark(b"", 0))
-                record = encode_record(row.whole)
-            yield session, record
+        return _merged(self._connection.executemany(_WHOLE, keys))
+
+    def all(self, buckets: range, at: int) -> Iterator[tuple[bytes, bytes]]:
+        return _merged(self._execute(_ALL, (buckets.start, buckets.stop, at)))
 
     def heard(self) -> dict[NodeId, int]:
         return dict(self._execute("SELECT node, stamp FROM heard").fetchall())
+
+
+def _merged(found: Iterable[tuple[bytes, bytes, bytes | None]]) -> Iterator[tuple[bytes, bytes]]:
+    """Return sessions with all that is known of them: what is shown, and what is held."""
+    for session, record, held in found:
+        if held is not None:
+            row = Row(decode_record(record), decode_record(held), Mark(b"", 0))
+            yield session, encode_record(row.whole)
+        else:
+            yield session, record
 
 
 def last_stamp(execute: Callable[..., Cursor]) -> int:

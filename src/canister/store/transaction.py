@@ -50,6 +50,10 @@ class Row(NamedTuple):
         return None if self.record.birth is None and self.record.destroy is None else self.record
 
 
+Fresh = tuple[Record, bytes, Mark]
+"""A session to be inserted: its record, that encoded, and its mark."""
+
+
 class Rows(Protocol):
     """The primitive acts of one write transaction."""
 
@@ -61,11 +65,8 @@ class Rows(Protocol):
         """Insert or replace a row; *encoded* is the row's record."""
         ...
 
-    def insert(self, rows: Mapping[bytes, tuple[Row, bytes]]) -> list[bytes]:
-        """Insert rows that hold nothing back, each with its record encoded; return those that are here.
-
-        These are left as they were.
-        """
+    def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
+        """Insert rows that hold nothing back; return those that are here, left as they were."""
         ...
 
     def delete(self, session: bytes) -> None:
@@ -247,24 +248,30 @@ class Transaction:
         hold back, none of them has to be looked up.
         """
         limit = make_version(self._now + self._scope.drift, _GREATEST)
-        fresh: dict[bytes, tuple[Row, bytes]] = {}
+        now, key = self._now, self._scope.key
+        fresh: dict[bytes, Fresh] = {}
         others: list[tuple[bytes, Record]] = []
         seen = _LEAST
         for session, incoming in batch:
-            whole = merge(EMPTY, incoming) if incoming.birth is not None else EMPTY
+            if incoming.birth is None or session in fresh:
+                others.append((session, incoming))
+                continue
+            whole = merge(EMPTY, incoming)
             version = latest(whole)
             retain = retention(whole)
-            if whole.birth is None or version > limit or retain <= self._now or session in fresh:
+            if whole.birth is None or version > limit or retain <= now:
                 others.append((session, incoming))
                 continue
             encoded = encode_record(whole)
-            mark = Mark(digest_of(session, encoded, self._scope.key), retain)
-            fresh[session] = (Row(whole, None, mark), encoded)
-            seen = max(seen, version)
+            fresh[session] = (whole, encoded, Mark(digest_of(session, encoded, key), retain))
+            if version > seen:
+                seen = version
         for session in self._rows.insert(fresh) if fresh else ():
-            others.append((session, fresh.pop(session)[0].record))
-        for session, (row, encoded) in fresh.items():
-            self._changes.append(Change(session, None, row.mark, encoded if tell else None))
+            others.append((session, fresh.pop(session)[0]))
+        self._changes += [
+            Change(session, None, mark, encoded if tell else None)
+            for session, (_, encoded, mark) in fresh.items()
+        ]
         return others, stamp_of(seen)
 
     def _admit(

@@ -120,6 +120,20 @@ class MergingContract(StoreContract):
         store.merge([(b"s", theirs)], {})
         assert visible(store, b"s") == merge(mine, theirs)
 
+    @pytest.mark.parametrize("count", [20, 600])
+    def test_some_of_what_arrives_is_here(
+        self, store: ReplicatedStore, clock: ManualClock, count: int
+    ) -> None:
+        """What is new is stored and logged once; what is known is merged, wherever it stands."""
+        later = made_elsewhere(clock.now() + 5, k=b"2")
+        sessions = sorted((b"s%d" % number for number in range(count)), key=lambda s: (bucket_of(s), s))
+        here = sessions[3::7]
+        store.merge([(session, made_elsewhere(clock.now(), k=b"1")) for session in here[::2]], {})
+        store.merge([(session, later) for session in here[1::2]], {})
+        assert store.merge([(session, later) for session in sessions], {}).changed == count - len(here[1::2])
+        assert sorted(change.session for change in last_changes(store)) == sorted({*sessions} - {*here[1::2]})
+        assert all(visible(store, session) == merge(visible(store, session), later) for session in sessions)
+
     def test_scan_goes_on_after_a_session_that_is_gone(self, store: ReplicatedStore) -> None:
         """The place in a scan is kept also when the session that marks it has been dropped."""
         for number in range(1100):
