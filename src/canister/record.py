@@ -267,9 +267,9 @@ def check_record(record: Record) -> None:
     if birth is not None:
         if birth.born + birth.absolute + birth.grace >= LATEST:
             raise ProtocolError("a birth ends out of range")
-        if birth.born > stamp_of(birth.version):
+        if birth.born.to_bytes(8, "big") > birth.version:
             raise ProtocolError("a birth is later than its own stamp")
-    if touch is not None and touch.access > stamp_of(touch.version):
+    if touch is not None and touch.access.to_bytes(8, "big") > touch.version:
         raise ProtocolError("a touch is later than its own stamp")
     for slot in record.cells:
         if slot[0] not in _SPACES:

@@ -269,10 +269,11 @@ def decode_row(row: Row) -> tuple[bytes, Record]:
     session, encoded = row
     if not 1 < len(session) <= MAX_ID_BYTES + 1:
         raise ProtocolError(f"a session id of {len(session)} bytes")
-    try:
-        decode_id(session)
-    except UnicodeDecodeError as error:
-        raise ProtocolError(f"a session id that is not valid Unicode: {error}") from error
+    if not session.isascii():
+        try:
+            decode_id(session)
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"a session id that is not valid Unicode: {error}") from error
     record = decode_record(encoded)
     check_record(record)
     return session, record
