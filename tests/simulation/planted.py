@@ -51,7 +51,7 @@ def r3_outbox_sends_what_is_left() -> AbstractContextManager[Any]:
     """The live flow sends the key cells of a commit that have not been replaced at the sender."""
     original = live.LiveFlow.flow
 
-    def flow(self: Any, links: Any, snapshot: Any) -> None:
+    def flow(self: Any, snapshot: Any) -> None:
         def left(entry: LogEntry) -> list[tuple[bytes, bytes]]:
             return [
                 (change.session, _still_there(change, snapshot.whole(change.session)))
@@ -60,7 +60,7 @@ def r3_outbox_sends_what_is_left() -> AbstractContextManager[Any]:
             ]
 
         with patch.object(live, "_own_commit", left):
-            original(self, links, snapshot)
+            original(self, snapshot)
 
     return patch.object(live.LiveFlow, "flow", flow)
 
@@ -190,10 +190,11 @@ def r14_retention_follows_what_shortens() -> AbstractContextManager[Any]:
 
 def r16_each_side_by_its_own_clock() -> AbstractContextManager[Any]:
     """Each side of a comparison leaves out what is over by its own clock."""
-    compare, answer = pull.Pull._compare_root, replica.Replica._on_ask
+    answer_root = answers.answer_root
+    compare, answer = pull.Pull._compare_root, answers.Answers.on_ask
 
     def root(question: Any, view: Any, now: int, node: Any, members: Any) -> Root:
-        return answers.answer_root(msgspec.structs.replace(question, now=0), view, now, node, members)
+        return answer_root(msgspec.structs.replace(question, now=0), view, now, node, members)
 
     def compare_root(self: Any, found: Root, mine: Any) -> None:
         compare(self, msgspec.structs.replace(found, at=0), mine)
@@ -202,9 +203,9 @@ def r16_each_side_by_its_own_clock() -> AbstractContextManager[Any]:
         answer(self, link, msgspec.structs.replace(question, at=self._clock.now()))
 
     return _both(
-        patch.object(replica, "answer_root", root),
+        patch.object(answers, "answer_root", root),
         patch.object(pull.Pull, "_compare_root", compare_root),
-        patch.object(replica.Replica, "_on_ask", on_ask),
+        patch.object(answers.Answers, "on_ask", on_ask),
     )
 
 
@@ -250,14 +251,14 @@ def r20_compared_before_the_digests_are_read() -> AbstractContextManager[Any]:
 
     @contextmanager
     def view(self: Any) -> Any:
-        with self.store.snapshot() as snapshot:
-            self._live.flow(list(self.links.values()), snapshot)
-            yield View(self._live.tree, snapshot)
+        with self._store.snapshot() as snapshot:
+            self.flow(snapshot)
+            yield View(self.tree, snapshot)
 
     is_whole = property(lambda tree: True)
     return _both(
         patch.object(DigestTree, "is_whole", is_whole),
-        patch.object(replica.Replica, "_view", view),
+        patch.object(live.LiveFlow, "view", view),
     )
 
 

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from canister.clock import Clock
 from canister.errors import ProtocolError
 from canister.record import NodeId
 from canister.replication.digests import FEW, LEAF, LEVELS, SHORT, View
+from canister.replication.link import Link
+from canister.replication.live import LiveFlow
+from canister.replication.membership import Membership
 from canister.replication.messages import (
     AskAll,
     AskDigests,
@@ -12,13 +16,16 @@ from canister.replication.messages import (
     AskRoot,
     AskRows,
     Digests,
+    Fetch,
+    Fetched,
     Listing,
     Message,
     Root,
     Row,
     Rows,
 )
-from canister.store.base import BUCKETS, Listed, Member, bucket_of
+from canister.replication.runtime import Runtime
+from canister.store.base import BUCKETS, Listed, Member, ReplicatedStore, bucket_of
 
 Question = AskDigests | AskListing | AskRows | AskAll
 """What is asked in a comparison after the root."""
@@ -29,6 +36,53 @@ _ANSWER = 2 * 1024 * 1024
 """Bytes of rows after which the rest is left to another question: answers wait in the link's queue."""
 _GROWTH = 4
 """How many times as many sessions may be listed at once as are asked for: there may be more by now."""
+
+
+class Answers:
+    """Answers the peers of one node.
+
+    Args:
+        store: the node's sessions.
+        membership: whom the node knows.
+        clock: where the time comes from.
+        runtime: what sends.
+        live: what keeps the digests.
+    """
+
+    def __init__(
+        self, store: ReplicatedStore, membership: Membership, clock: Clock, runtime: Runtime, live: LiveFlow
+    ) -> None:
+        self._store = store
+        self._membership = membership
+        self._clock = clock
+        self._runtime = runtime
+        self._live = live
+
+    def on_ask_root(self, link: Link, question: AskRoot) -> None:
+        """Begin a comparison; while digests are still to be read it has to wait."""
+        if not self._live.tree.is_whole:
+            link.unanswered = question
+            return
+        link.unanswered = None
+        with self._live.view() as view:
+            members = self._membership.all()
+            root = answer_root(question, view, self._clock.now(), self._store.node, members)
+            self._runtime.send([link.number], root)
+
+    def on_ask(self, link: Link, question: Question) -> None:
+        """Answer any other question of a comparison."""
+        with self._live.view() as view:
+            for message in answer(question, view):
+                self._runtime.send([link.number], message)
+
+    def on_fetch(self, link: Link, question: Fetch) -> None:
+        """Answer with one session, as it is here."""
+        with self._store.snapshot() as snapshot:
+            self._live.flow(snapshot)
+            heard = {self._store.node: snapshot.last_stamp(), **snapshot.heard()}
+            record = snapshot.whole(question.session)
+        reply = Fetched(question.number, record, heard, self._membership.all())
+        self._runtime.send([link.number], reply)
 
 
 def answer_root(question: AskRoot, view: View, now: int, node: NodeId, members: list[Member]) -> Root:

@@ -1,13 +1,14 @@
 """The live flow: what a node commits goes to every linked peer at once, as written, in stamp order."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 
 from canister.clock import Clock
-from canister.replication.digests import DigestTree
-from canister.replication.link import Link
-from canister.replication.messages import Heartbeat, Live, Message, Row
+from canister.replication.digests import DigestTree, View
+from canister.replication.link import Link, LinkId
+from canister.replication.messages import Heartbeat, Live, Row
 from canister.replication.runtime import Runtime
-from canister.store.base import LogEntry, ReplicatedStore, Snapshot
+from canister.store.base import BUCKETS, LogEntry, ReplicatedStore, Snapshot
 
 _FRAME = 256 * 1024
 """Bytes of commits after which a frame is sent."""
@@ -20,22 +21,42 @@ class LiveFlow:
         store: the node's sessions.
         clock: where the time comes from.
         runtime: what sends.
+        links: the node's links, as they are at any time.
     """
 
-    def __init__(self, store: ReplicatedStore, clock: Clock, runtime: Runtime) -> None:
+    def __init__(
+        self, store: ReplicatedStore, clock: Clock, runtime: Runtime, links: Mapping[LinkId, Link]
+    ) -> None:
         self.tree = DigestTree()
         self._store = store
         self._clock = clock
         self._runtime = runtime
+        self._links = links
 
-    def flow(self, links: Sequence[Link], snapshot: Snapshot) -> int:
+    @contextmanager
+    def view(self) -> Generator[View, None, None]:
+        """Return what this node holds, all of it, after the flow has caught up with it."""
+        with self._store.snapshot() as snapshot:
+            self.flow(snapshot)
+            self.tree.read(snapshot, BUCKETS)
+            yield View(self.tree, snapshot)
+
+    def read(self, buckets: int) -> bool:
+        """Read the digests of the next *buckets*; return whether all are there."""
+        if not self.tree.is_whole:
+            with self._store.snapshot() as snapshot:
+                self.flow(snapshot)
+                self.tree.read(snapshot, buckets)
+        return self.tree.is_whole
+
+    def flow(self, snapshot: Snapshot) -> int:
         """Take in what was logged since the last call, and send what was committed here.
 
         Returns how many entries were logged.
         """
         entries = self.tree.catch_up(snapshot)
         own = [commit for commit in map(_own_commit, entries) if commit]
-        if not own or not links:
+        if not own or not self._links:
             return len(entries)  # how far this node has got is told by heartbeats
         commits: list[list[Row]] = []
         size = 0
@@ -43,20 +64,22 @@ class LiveFlow:
             commits.append(commit)
             size += sum(len(session) + len(delta) for session, delta in commit)
             if size > _FRAME:
-                self._send(links, Live(commits, 0))
+                self._send(Live(commits, 0))
                 commits, size = [], 0
-        self._send(links, Live(commits, self._upto(snapshot)))
+        self._send(Live(commits, self._upto(snapshot)))
         return len(entries)
 
-    def beat(self, links: Sequence[Link], snapshot: Snapshot) -> None:
-        """Tell peers that this node is there. The flow must have caught up with the snapshot."""
-        now, upto, heard = self._clock.now(), self._upto(snapshot), snapshot.heard()
+    def beat(self, links: Sequence[Link]) -> None:
+        """Tell peers that this node is there, and how far it has got."""
+        with self._store.snapshot() as snapshot:
+            self.flow(snapshot)
+            now, upto, heard = self._clock.now(), self._upto(snapshot), snapshot.heard()
         for link in links:
             link.last_beat = now
             self._runtime.send([link.number], Heartbeat(upto, heard.get(link.node, 0), now))
 
-    def _send(self, links: Sequence[Link], message: Message) -> None:
-        self._runtime.send([link.number for link in links], message)
+    def _send(self, message: Live) -> None:
+        self._runtime.send(list(self._links), message)
 
     def _upto(self, snapshot: Snapshot) -> int:
         """Return up to where all commits have been sent; 0 vouches for nothing.

@@ -4,8 +4,7 @@
 and the store. It reads no clock but the one it was given and opens nothing.
 """
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from canister.clock import SECOND, Clock, micros
@@ -15,10 +14,9 @@ from canister.freshness import Answer
 from canister.life import NEVER
 from canister.replication.acks import Acks, Holders
 from canister.replication.admission import Admission
-from canister.replication.answers import Question, answer, answer_root
+from canister.replication.answers import Answers
 from canister.replication.comparison import Comparisons
 from canister.replication.coverage import Coverage
-from canister.replication.digests import View
 from canister.replication.fetches import Fetches
 from canister.replication.keyrings import KeyRings
 from canister.replication.link import Link, LinkId, Patience
@@ -49,7 +47,7 @@ from canister.replication.messages import (
 from canister.replication.pull import Pull
 from canister.replication.runtime import Runtime
 from canister.replication.trust import Trust
-from canister.store.base import BUCKETS, Member, Needed, ReplicatedStore
+from canister.store.base import Member, Needed, ReplicatedStore
 
 if TYPE_CHECKING:
     from random import Random
@@ -89,30 +87,31 @@ class Replica:
         self._patience = Patience(micros(config.node_interval))
         self._digest_interval = micros(config.digest_interval)
         self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
-        self._live = LiveFlow(store, clock, runtime)
+        self._live = LiveFlow(store, clock, runtime, self.links)
+        self._answers = Answers(store, membership, clock, runtime, self._live)
         self._coverage = Coverage(membership, store, self.links)
         self.keys = KeyRings(store, membership, self.links, runtime)
         self._admission = Admission(
             config.cluster, random.randbytes(8), store, membership, clock, runtime, self.links, self.keys
         )
         self._next_upkeep = 0
-        self.comparisons = Comparisons(store, clock, runtime, self._view, self._trust.merge)
+        self.comparisons = Comparisons(store, clock, runtime, self._live.view, self._trust.merge)
         self.acks = Acks(membership, store, runtime, self.links)
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
         self._handlers: dict[type[Message], Callable[[Link, Any], None]] = {
             Live: self._on_live,
             Heartbeat: self._on_heartbeat,
             MemberList: self._on_membership,
-            AskRoot: self._on_ask_root,
-            AskDigests: self._on_ask,
-            AskListing: self._on_ask,
-            AskRows: self._on_ask,
-            AskAll: self._on_ask,
+            AskRoot: self._answers.on_ask_root,
+            AskDigests: self._answers.on_ask,
+            AskListing: self._answers.on_ask,
+            AskRows: self._answers.on_ask,
+            AskAll: self._answers.on_ask,
             Root: self._on_answer,
             Digests: self._on_answer,
             Listing: self._on_answer,
             Rows: self._on_answer,
-            Fetch: self._on_fetch,
+            Fetch: self._answers.on_fetch,
             Fetched: self._on_fetched,
             AskHeld: self.acks.on_ask,
             Held: self.acks.on_held,
@@ -134,18 +133,13 @@ class Replica:
 
         Until then what peers ask is left open, and all else goes on.
         """
-        tree = self._live.tree
-        if not tree.is_whole:
-            with self.store.snapshot() as snapshot:
-                self._live.flow(list(self.links.values()), snapshot)
-                tree.read(snapshot, buckets)
-        for link in self.links.values() if tree.is_whole else ():
+        is_whole = self._live.read(buckets)
+        for link in self.links.values() if is_whole else ():
             if link.pull is None:
                 self.comparisons.start(link)
             if link.unanswered is not None:
-                self._on_ask_root(link, link.unanswered)
-                link.unanswered = None
-        return tree.is_whole
+                self._answers.on_ask_root(link, link.unanswered)
+        return is_whole
 
     def hello(self) -> Hello:
         """Return the first message for a new link."""
@@ -213,7 +207,7 @@ class Replica:
     def poll(self) -> int:
         """Send what was committed on this node since the last call; return how much was logged."""
         with self.store.snapshot() as snapshot:
-            return self._live.flow(list(self.links.values()), snapshot)
+            return self._live.flow(snapshot)
 
     def tick(self) -> None:
         """Do what is due: heartbeats, silent peers, comparisons, upkeep. Call some times a second."""
@@ -227,9 +221,7 @@ class Replica:
                 self._compare(link)
         due = [link for link in self.links.values() if now - link.last_beat >= self._patience.beat]
         if due:
-            with self.store.snapshot() as snapshot:
-                self._live.flow(list(self.links.values()), snapshot)
-                self._live.beat(due, snapshot)
+            self._live.beat(due)
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
             self._coverage.tell()  # where it could not be written when it changed
@@ -267,7 +259,7 @@ class Replica:
 
     def digest(self, at: int) -> bytes:
         """Return the digest of all this node holds as of *at*; equal on nodes that hold the same."""
-        with self._view() as view:
+        with self._live.view() as view:
             return view.root(at)
 
     def gate(self) -> int:
@@ -313,19 +305,6 @@ class Replica:
         self.keys.learn(link, message.fingerprints)
         self._learn(message.members)
 
-    def _on_ask_root(self, link: Link, question: AskRoot) -> None:
-        if not self._live.tree.is_whole:
-            link.unanswered = question
-            return
-        with self._view() as view:
-            root = answer_root(question, view, self._clock.now(), self.store.node, self.membership.all())
-            self._runtime.send([link.number], root)
-
-    def _on_ask(self, link: Link, question: Question) -> None:
-        with self._view() as view:
-            for message in answer(question, view):
-                self._runtime.send([link.number], message)
-
     def _on_answer(self, link: Link, message: Root | Digests | Listing | Rows) -> None:
         if isinstance(message, Root):
             self._learn(message.members)
@@ -334,14 +313,6 @@ class Replica:
         pull = self.comparisons.answered(link, message)
         if pull is not None:
             self._finish_pull(link, pull)
-
-    def _on_fetch(self, link: Link, question: Fetch) -> None:
-        with self.store.snapshot() as snapshot:
-            self._live.flow(list(self.links.values()), snapshot)
-            heard = {self.store.node: snapshot.last_stamp(), **snapshot.heard()}
-            record = snapshot.whole(question.session)
-        reply = Fetched(question.number, record, heard, self.membership.all())
-        self._runtime.send([link.number], reply)
 
     def _on_fetched(self, link: Link, message: Fetched) -> None:
         self._learn(message.members)
@@ -413,11 +384,3 @@ class Replica:
         for link in self._admission.spread():
             self._close(link.number, "a member was removed from the cluster")
         self._coverage.tell()
-
-    @contextmanager
-    def _view(self) -> Generator[View, None, None]:
-        """Return what this node holds, all of it, after the live flow has caught up with it."""
-        with self.store.snapshot() as snapshot:
-            self._live.flow(list(self.links.values()), snapshot)
-            self._live.tree.read(snapshot, BUCKETS)
-            yield View(self._live.tree, snapshot)
