@@ -1,7 +1,9 @@
-"""A Flask application with one kind of sessions, called by its test client."""
+"""A Flask application with one kind of sessions, called as a server calls it: no socket, no test client."""
 
+import io
 import json
 import sys
+from http.cookies import SimpleCookie
 from typing import Any
 
 from flask import Flask, request, session
@@ -19,20 +21,44 @@ class Side:
         self._uses_sessions, self._works = job["kind"] != "none", job.get("works", False)
         self._writes = 0
         app.add_url_rule("/", view_func=self._page)
-        self._client = app.test_client()
+        self._app = app
+        self._cookies: dict[str, str] = {}
 
     def requests(self, count: int) -> dict[str, float]:
         return timed(self._request, count)
 
     def _request(self, number: int) -> None:
-        answer = self._client.get("/" if number % 10 else "/?write", base_url="https://localhost")
-        if answer.status_code != 200:
-            raise RuntimeError(f"answered with {answer.status}")
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": "/",
+            "QUERY_STRING": "" if number % 10 else "write",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "443",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": "localhost",
+            "HTTP_COOKIE": "; ".join(f"{name}={value}" for name, value in self._cookies.items()),
+            "wsgi.url_scheme": "https",
+            "wsgi.input": io.BytesIO(),
+            "wsgi.errors": sys.stderr,
+        }
+        answer: Any = self._app(environ, self._start)
+        for _ in answer:
+            pass
+        answer.close()
+
+    def _start(self, status: str, headers: Any, exc_info: Any = None) -> None:
+        for name, value in headers:
+            if name == "Set-Cookie":
+                self._cookies.update({k: m.value for k, m in SimpleCookie(value).items()})
+        if status != "200 OK":
+            raise RuntimeError(f"answered with {status}")
 
     def _page(self) -> str:
+        writes = "write" in request.args
         if self._uses_sessions:
             session.get("user")
-            if "write" in request.args:
+            if writes:
                 self._writes += 1
                 session["user"] = VALUE + str(self._writes)
         if self._works:

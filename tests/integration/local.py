@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.integration.cluster import eventually, free_port
 
-from canister import Canister
+from canister import Canister, StoreUnavailableError
 
 
 def address() -> str:
@@ -19,6 +20,19 @@ def last_write(node: Canister) -> int:
     """Return the stamp of a node's last commit, 0 before the first. The log itself is trimmed meanwhile."""
     with node.node.store.snapshot() as snapshot:
         return snapshot.last_stamp()
+
+
+@contextmanager
+def store_away(canister: Canister) -> Iterator[None]:
+    """Let the store raise what that of a server raises which is away."""
+
+    def raising(*_: object) -> Any:
+        raise StoreUnavailableError("the server is away")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canister.engine.store, "load", raising)
+        patch.setattr(canister.engine.store, "commit", raising)
+        yield
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientResponse, DummyCookieJar, WSMsgType, WSServerHandshakeError, web
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp_session import get_session, new_session
-from tests.integration.local import last_write
+from tests.integration.local import last_write, store_away
 
 from canister import Canister, ConfigError, SessionDestroyedError
 from canister.integrations.aiohttp import CanisterStorage, hold_session, session_of, setup
@@ -353,6 +353,19 @@ async def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_th
         assert (await browser.ask("GET", "/", token=token)).status == 503
         assert (await browser.ask("GET", "/untouched", token=token)).status == 200
     assert last_write(cut_off) == before
+
+
+async def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    canister: Canister,
+) -> None:
+    async with browsing(canister) as browser:
+        await browser.ask("POST", "/put", json={"a": 1})
+        with store_away(canister):
+            assert (await browser.ask("GET", "/untouched")).status == 200
+            response = await browser.ask("GET", "/")
+            assert (response.status, response.headers["Retry-After"]) == (503, "2")
+            assert "Set-Cookie" not in response.headers
+        assert await browser.get("/") == {"a": 1}
 
 
 async def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: Canister) -> None:

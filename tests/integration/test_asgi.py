@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from tests.integration.local import last_write
+from tests.integration.local import last_write, store_away
 
 from canister import Canister, CannotTellError, ConfigError, SessionDestroyedError
 from canister.integrations.asgi import SessionMiddleware, session_of
@@ -387,6 +387,24 @@ def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cook
     assert "set-cookie" not in response.headers
     assert "cookie was left as it is" in response.text
     assert last_write(cut_off) == before
+
+
+def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    canister: Canister,
+) -> None:
+    async def who(request: Request) -> Response:
+        return JSONResponse(session_of(request).user)
+
+    client = client_of(canister, Route("/who", who))
+    client.post("/put", json={"a": 1})
+    with store_away(canister):
+        assert client.get("/untouched").status_code == 200
+        for method, path in [("GET", "/"), ("GET", "/who"), ("POST", "/log-in"), ("POST", "/log-out")]:
+            response = client.request(method, path)
+            assert response.status_code == 503, path
+            assert response.headers["retry-after"] == "2"
+            assert "set-cookie" not in response.headers
+    assert client.get("/").json() == {"a": 1}
 
 
 def test_a_node_that_cannot_tell_may_refuse_reads_as_well(cut_off: Canister, clock: ManualClock) -> None:

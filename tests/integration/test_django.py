@@ -11,7 +11,7 @@ import pytest
 
 # First the project, which configures Django.
 from tests.integration.django_project import KEY, MIDDLEWARE, cut_off_settings
-from tests.integration.local import last_write
+from tests.integration.local import last_write, store_away
 
 # isort: split
 
@@ -470,6 +470,21 @@ def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cook
     assert response.headers["Retry-After"] == "2"
     assert not response.cookies
     assert b"cookie was left as it is" in response.content
+
+
+@pytest.mark.parametrize("prefix", ["", "/a"])
+def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    client: Client, canister: Canister, ann: User, prefix: str
+) -> None:
+    client.get("/put/a/1")
+    with store_away(canister):
+        assert client.get("/untouched").status_code == 200
+        for path in ("show", "log-in/ann", "log-out"):
+            response = client.get(f"{prefix}/{path}")
+            assert response.status_code == 503, path
+            assert response.headers["Retry-After"] == "2"
+            assert not response.cookies
+    assert shown(client) == {"a": "1"}
 
 
 def test_a_node_that_cannot_tell_may_refuse_reads_as_well(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, flash, get_flashed_messages, jsonify, request, session, stream_with_context
 from flask.testing import FlaskClient
-from tests.integration.local import last_write
+from tests.integration.local import last_write, store_away
 from werkzeug.exceptions import ServiceUnavailable
 
 from canister import Canister, CannotTellError, ConfigError, InvalidValueError, SessionError
@@ -447,6 +447,28 @@ def test_an_error_of_the_application_keeps_what_was_written_as_flask_does(canist
 
     client = client_of(app)
     assert client.get("/fail").status_code == 500
+    assert client.get("/").json == {"a": 1}
+
+
+def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    canister: Canister,
+) -> None:
+    app = make_app(canister)
+
+    @app.post("/log-out")
+    def log_out() -> str:
+        session.destroy()  # type: ignore[attr-defined]
+        return "ok"
+
+    client = client_of(app)
+    client.post("/put", json={"a": 1})
+    with store_away(canister):
+        assert client.get("/plain").status_code == 200
+        for method, path in [("GET", "/"), ("POST", "/regenerate"), ("POST", "/log-out")]:
+            response = client.open(path, method=method)
+            assert response.status_code == 503, path
+            assert response.headers["Retry-After"] == "2"
+            assert cookies_of(response) == []
     assert client.get("/").json == {"a": 1}
 
 

@@ -14,7 +14,7 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.response import Stream
 from litestar.security.session_auth import SessionAuth
 from litestar.testing import TestClient
-from tests.integration.local import last_write
+from tests.integration.local import last_write, store_away
 
 from canister import Canister, CannotTellError, ConfigError
 from canister.integrations.litestar import CanisterSessionConfig, session_of
@@ -303,6 +303,20 @@ def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cook
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
     assert "set-cookie" not in response.headers
     assert last_write(cut_off) == before
+
+
+def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    canister: Canister,
+) -> None:
+    client = client_of(canister)
+    client.post("/put", json={"a": 1})
+    with store_away(canister):
+        assert client.get("/untouched").status_code == 200
+        for method, path in [("GET", "/"), ("POST", "/log-in"), ("POST", "/log-out")]:
+            response = client.request(method, path)
+            assert (response.status_code, response.headers["retry-after"]) == (503, "2"), path
+            assert "set-cookie" not in response.headers
+    assert client.get("/").json() == {"a": 1}
 
 
 def test_what_a_handler_may_not_read_is_503_unless_the_application_handles_it(

@@ -33,6 +33,7 @@ from canister.migration.marks import Step
 from canister.opening import open_side
 from canister.record import SERVERS, Record
 from canister.sessions import SessionManager
+from canister.store.base import Stored
 from canister.testing.clock import ManualClock
 
 pytestmark = pytest.mark.integration
@@ -547,7 +548,7 @@ def test_writes_that_are_held_back_are_not_left_behind(move: Move) -> None:
     ahead.close()
     mesh = move.side(move.directory)
     mesh.take([(encode_id("t"), record)])
-    assert mesh.store.load(encode_id("t")) == (None, True)
+    assert mesh.store.load(encode_id("t")) == Stored(None, held=True)
     mesh.close()
     move.take("begin")
     with move.both():

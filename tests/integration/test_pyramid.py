@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.local import last_write
+from tests.integration.local import last_write, store_away
 
 from canister import Canister, ConfigError, SessionDestroyedError, SessionError
 from canister.record import NodeId, make_version
@@ -234,6 +234,20 @@ def test_a_save_that_comes_after_the_log_out_fails_and_brings_nothing_back(canis
     with pytest.raises(SessionDestroyedError):
         client.get("/slow")
     assert list(canister.all_sessions()) == []
+
+
+def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    canister: Canister,
+) -> None:
+    client = client_of(canister)
+    client.get("/show?a=1")
+    with store_away(canister):
+        assert client.get("/untouched").status_code == 200
+        for path in ("/show", "/log-in", "/log-out"):
+            response = client.get(path, status=503)
+            assert response.headers["Retry-After"] == "2"
+            assert "Set-Cookie" not in response.headers
+    assert data_of(client) == {"a": "1"}
 
 
 def test_a_node_that_cannot_tell_says_so_and_leaves_the_cookie(cut_off: Canister, clock: ManualClock) -> None:

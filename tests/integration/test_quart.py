@@ -10,7 +10,7 @@ from quart import Quart, Response, flash, get_flashed_messages, jsonify, request
 from quart.helpers import stream_with_context
 from quart.testing import WebsocketResponseError
 from quart.testing.connections import WebsocketDisconnectError
-from tests.integration.local import last_write
+from tests.integration.local import last_write, store_away
 
 from canister import Canister, CannotTellError, SessionError
 from canister.integrations.quart import CanisterSessions
@@ -253,6 +253,21 @@ def test_what_cannot_be_stored_is_a_500_and_is_committed_once(
     assert len(commits) == 1
     assert cookies_of(response) == []
     assert last_write(canister) == 0
+
+
+def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    canister: Canister,
+) -> None:
+    client = Client(make_app(canister))
+    client.post("/put", json={"a": 1})
+    with store_away(canister):
+        assert client.get("/plain").status_code == 200
+        for method, path in [("GET", "/"), ("POST", "/regenerate")]:
+            response = client.open(method, path)
+            assert response.status_code == 503, path
+            assert response.headers["Retry-After"] == "2"
+            assert cookies_of(response) == []
+    assert client.data() == {"a": 1}
 
 
 def test_what_cannot_be_told_is_a_503_that_leaves_the_cookie_alone(

@@ -16,7 +16,7 @@ import bottle
 import falcon
 import falcon.testing
 import pytest
-from tests.integration.local import last_write
+from tests.integration.local import last_write, store_away
 
 from canister import Canister, CannotTellError, ConfigError, SessionDestroyedError, SessionError
 from canister.integrations.wsgi import SessionMiddleware, session_of
@@ -392,6 +392,20 @@ def test_a_node_that_cannot_tell_serves_reads_refuses_writes_and_leaves_the_cook
     assert "cookie was left as it is" in response.text
     assert client.head("/?a=1", headers=cookie, status=503).body == b""
     assert last_write(cut_off) == before
+
+
+def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    canister: Canister,
+) -> None:
+    client = client_of(canister)
+    client.post("/log-in?a=1")
+    with store_away(canister):
+        assert client.get("/untouched").status_code == 200
+        for path in ("/", "/log-in", "/log-out"):
+            response = client.post(path, status=503)
+            assert response.headers["Retry-After"] == "2"
+            assert "Set-Cookie" not in response.headers
+    assert data_of(client) == {"a": "1"}
 
 
 def test_a_refusal_is_503_wherever_it_is_met_before_the_headers(

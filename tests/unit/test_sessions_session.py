@@ -15,6 +15,7 @@ from canister.codec import decode_value, encode_value, key_slot
 from canister.errors import InvalidKeyError, InvalidValueError, StoreError, TooLargeError
 from canister.record import Cell, NodeId, Record, make_version
 from canister.sessions import mapping
+from canister.sessions.contents import Contents
 from canister.sessions.keys import KeyRing
 from canister.sessions.session import Session
 from canister.sessions.state import Changes, SessionStatus, State
@@ -27,7 +28,7 @@ TOKEN = draft(KeyRing(["key-0123456789-abcdefghijklmnopqrs"])).seal(VERSION)
 def stored(**values: Any) -> Session:
     cells = {key_slot(key): Cell(VERSION, encode_value(value)) for key, value in values.items()}
     cells[TOKEN.slot] = Cell(VERSION, encode_value(None))
-    return Session(State(token=TOKEN, record=Record(cells=cells)))
+    return Session(State(TOKEN, Contents(Record(cells=cells))))
 
 
 def changed(session: Session) -> dict[Any, Any]:
@@ -125,6 +126,30 @@ def test_a_nested_edit_is_found() -> None:
     assert changed(session) == {"cart": [1, 2], "user": {"address": {"city": "Bonn"}}}
 
 
+def test_the_same_values_under_other_keys_are_changes() -> None:
+    """What was loaded is compared key by key, in whatever order the application leaves it."""
+    session = stored(a=1, b="x")
+    a, b = session.pop("a"), session.pop("b")
+    session.update(b=a, a=b)
+    assert changed(session) == {"a": "x", "b": 1}
+    session.clear()
+    session.state.cleared = False
+    session.update(b="x", a=1)
+    assert changed(session) == {}
+    session["c"] = session.pop("b")
+    assert changed(session) == {"b": ..., "c": "x"}
+
+
+def test_requests_share_what_they_load_but_no_value_that_changes_in_place() -> None:
+    contents = Contents(Record(cells={key_slot("cart"): Cell(VERSION, encode_value([1]))}))
+    one, other = Session(State(TOKEN, contents)), Session(State(TOKEN, contents))
+    one["cart"].append(2)
+    one["more"] = 3
+    assert other == {"cart": [1]}
+    assert changed(one) == {"cart": [1, 2], "more": 3}
+    assert changed(other) == {}
+
+
 def test_an_unused_session_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     session = stored(a=1)
     monkeypatch.setattr(mapping, "encode_value", None)
@@ -134,7 +159,7 @@ def test_an_unused_session_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_value_that_cannot_be_decoded_does_not_make_the_session_look_empty() -> None:
     record = Record(cells={key_slot("a"): Cell(VERSION, b"\xc1")})
     with pytest.raises(StoreError, match="not an encoded value"):
-        Session(State(token=TOKEN, record=record))
+        Session(State(TOKEN, Contents(record)))
 
 
 def test_peek_is_no_access_but_the_response_depends_on_it() -> None:
@@ -154,7 +179,7 @@ def test_mark_accessed_is_no_access_either() -> None:
 
 def test_removed_cells_and_other_name_spaces_are_no_keys() -> None:
     cells = {key_slot("gone"): Cell(VERSION, None), TOKEN.slot: Cell(VERSION, b"\xc0")}
-    assert dict(Session(State(token=TOKEN, record=Record(cells=cells)))) == {}
+    assert dict(Session(State(TOKEN, Contents(Record(cells=cells))))) == {}
 
 
 def test_a_new_session_has_no_handle() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.records import slot
 
 from canister import edits
+from canister.codec import encode_user, user_record_id
 from canister.config import Config, Policy
 from canister.edits import Moment
 from canister.errors import DiskFullError, StoreError
@@ -60,6 +61,22 @@ def test_a_session_is_read_once(one: SqliteStore, two: SqliteStore, monkeypatch:
     for _ in range(3):
         assert values(one, SESSION) == values(two, SESSION) == {"k": b"1"}
     assert (len(here), len(there)) == (0, 1)
+
+
+def test_that_a_user_has_no_record_is_read_once(
+    one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request of the user asks for it; a session that is not there is looked for each time."""
+    user = user_record_id(encode_user("ann"))
+    asked = count_queries(one, monkeypatch)
+    for _ in range(3):
+        assert one.load(user) == Stored(None, held=False)
+    assert len(asked) == 1
+    put(two, user, k=b"1")
+    assert values(one, user) == {"k": b"1"}
+    for _ in range(3):
+        assert one.load(SESSION) == Stored(None, held=False)
+    assert len(asked) == 5
 
 
 def test_what_another_process_writes_is_seen(one: SqliteStore, two: SqliteStore) -> None:

@@ -193,7 +193,7 @@ class _Course:
 
     def _finish(self) -> None:
         if self.session is not None:
-            self._storage.manager.finish(self.session.data, f"http {self._request.path}")
+            self._storage.manager.finish(self.session.data, "http", self._request.path)
 
     def _refusal(self, error: Exception) -> web.Response:
         page = refuse(error, f"http {self._request.path}")

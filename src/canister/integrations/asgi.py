@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol, Unpack
 
 from canister.canister import Canister
-from canister.errors import AcknowledgementError, ConfigError, StoreUnavailableError
+from canister.errors import ConfigError
 from canister.integrations.streams import Hold
 from canister.sessions import ManagerOptions, Outcome, Session, SessionManager
 from canister.sessions.outcome import REFUSALS, refuse
@@ -19,10 +19,14 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Final = Callable[[Scope, Session], Mapping[str, Any] | None]
+"""Returns as a mapping what the application left in the session's place."""
 
 _RESPONSE = "canister.response"
 HEADERS_LEAVE = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 """The messages that carry response headers."""
+_BODY = ("http.response.body", "websocket.http.response.body")
+_REFUSALS = tuple(REFUSALS)
 
 
 class Connection(Protocol):
@@ -86,23 +90,33 @@ class SessionMiddleware:
         await serve(self.manager, self.app, scope, receive, send)
 
 
-async def serve(manager: SessionManager, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    """Handle one connection of an application; what `SessionMiddleware` does."""
+async def serve(
+    manager: SessionManager,
+    app: App,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    final: Final | None = None,
+) -> None:
+    """Handle one connection of an application; what `SessionMiddleware` does.
+
+    Args:
+        manager: loads and commits.
+        app: the application.
+        scope: as ASGI has it, like *receive* and *send*.
+        receive: likewise.
+        send: likewise.
+        final: where the application may leave what is no mapping in the session's place.
+    """
     if scope["type"] not in ("http", "websocket"):
         await app(scope, receive, send)
         return
-    cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
-    try:
-        session = await manager.aopen(cookies, _host(scope))
-    except StoreUnavailableError as error:
-        await _Response(manager, scope, Session(), send).refuse(error)
-        return
-    scope["session"] = session
-    response = scope[_RESPONSE] = _Response(manager, scope, session, send)
+    session = scope["session"] = await manager.aopen(*_asked(scope))
+    response = scope[_RESPONSE] = _Response(manager, scope, session, send, final)
     hold = response.hold
     try:
-        await app(scope, _released_by(hold, receive), response.send)
-    except tuple(REFUSALS) as error:
+        await app(scope, receive if scope["type"] == "http" else _released_by(hold, receive), response.send)
+    except _REFUSALS as error:
         if response.begun:
             raise
         await response.refuse(error)
@@ -114,7 +128,7 @@ async def serve(manager: SessionManager, app: App, scope: Scope, receive: Receiv
         hold.release()
     if not (response.refused or hold.over):
         session.adopt(scope.get("session"))
-        manager.finish(session, f"{scope['type']} {scope['path']}")
+        manager.finish(session, scope["type"], scope["path"])
 
 
 def hold_session(connection: Connection, *, keep_alive: bool = False) -> None:
@@ -136,41 +150,47 @@ def hold_session(connection: Connection, *, keep_alive: bool = False) -> None:
 class _Response:
     """The response of one connection: the commit comes before its headers."""
 
-    def __init__(self, manager: SessionManager, scope: Scope, session: Session, send: Send) -> None:
-        self.begun = False
-        self.refused = False
+    begun = False
+    refused = False
+
+    def __init__(
+        self, manager: SessionManager, scope: Scope, session: Session, send: Send, final: Final | None
+    ) -> None:
         self.hold = Hold(manager)
         self.manager = manager
         self._scope = scope
         self._session = session
         self._send = send
-        self._has_length = False
+        self._final = final
+        self._start: Message = {}
 
     async def send(self, message: Message) -> None:
         """Send what the application sends."""
-        begins = message["type"] in HEADERS_LEAVE and not self.begun
-        if begins:
+        kind = message["type"]
+        if not self.begun and kind in HEADERS_LEAVE:
             await self._begin(message)
-        if self.refused:
-            return
-        await self._send(message)
-        if begins:
-            self.hold.committed(self._session, always=message["type"] == "websocket.accept")
-        elif _is_last(message):
-            self.hold.release()  # what runs in the background is no stream
+        elif not self.refused:
+            await self._send(message)
+            if kind == "websocket.close" or (kind in _BODY and not message.get("more_body")):
+                self.hold.release()  # what runs in the background is no stream
 
     async def _begin(self, message: Message) -> None:
-        """Commit, now that the headers leave."""
+        """Commit, and let the headers leave."""
         self.begun = True  # before the commit: when it fails, the error page goes out as it is
-        self._session.adopt(self._scope.get("session"))
-        self._has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers") or ())
+        self._start = message
+        session = self._session
         try:
-            _add_headers(message, await self.manager.acommit(self._session))
-        except AcknowledgementError as error:
+            if self._final is not None:
+                self._scope["session"] = self._final(self._scope, session)
+            session.adopt(self._scope.get("session"))
+            outcome = await self.manager.acommit(session)
+        except _REFUSALS as error:
             # What was written stands: the client is told its cookies, or a log-in would log it out.
-            await self.refuse(error, self._session.state.outcome)
-        except tuple(REFUSALS) as error:
-            await self.refuse(error)
+            await self.refuse(error, session.state.outcome)
+            return
+        _add_headers(message, outcome)
+        await self._send(message)
+        self.hold.committed(session, always=message["type"] == "websocket.accept")
 
     async def refuse(self, error: Exception, outcome: Outcome | None = None) -> None:
         """Answer with an error in place of what the application sends."""
@@ -192,7 +212,7 @@ class _Response:
         with contextlib.suppress(OSError):  # the client is gone
             if self._scope["type"] == "websocket":
                 await self._send({"type": "websocket.close", "code": 1008, "reason": "the session is over"})
-            elif not self._has_length:  # or the server cuts the connection: the client must see it is short
+            elif not _has(self._start, b"content-length"):  # or the server cuts it: the client must see that
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -201,12 +221,6 @@ def _response_of(connection: Connection) -> _Response:
     if not isinstance(response, _Response):
         raise ConfigError("add canister.integrations.asgi.SessionMiddleware in front of the application")
     return response
-
-
-def _is_last(message: Message) -> bool:
-    if message["type"] in ("http.response.body", "websocket.http.response.body"):
-        return not message.get("more_body", False)
-    return bool(message["type"] == "websocket.close")
 
 
 def _released_by(hold: Hold, receive: Receive) -> Receive:
@@ -222,18 +236,32 @@ def _released_by(hold: Hold, receive: Receive) -> Receive:
 
 
 def _add_headers(message: Message, outcome: Outcome) -> None:
-    headers: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
-    if not outcome.cookies:
+    if outcome.set_cookie is None and outcome.set_seen is None:
         if not outcome.vary:
             return
-        # What most responses are, without a detour over text.
-        if not any(name.lower() == b"vary" for name, _ in headers):
-            message["headers"] = [*headers, (b"vary", b"Cookie")]
+        if not _has(message, b"vary"):  # what most responses are, without a detour over text
+            message["headers"] = [*(message.get("headers") or ()), (b"vary", b"Cookie")]
             return
+    headers: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
     added = outcome.headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
     message["headers"] = headers
 
 
-def _host(scope: Scope) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+def _has(message: Message, header: bytes) -> bool:
+    for name, _ in message.get("headers") or ():  # noqa: SIM110 - any() costs more with each response
+        if name.lower() == header:
+            return True
+    return False
+
+
+def _asked(scope: Scope) -> tuple[list[str], str]:
+    """Return the Cookie headers and the host of a request."""
+    cookies: list[str] = []
+    host = ""
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            cookies.append(value.decode("latin-1"))
+        elif name == b"host" and not host:
+            host = value.decode("latin-1")
+    return cookies, host

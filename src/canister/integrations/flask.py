@@ -18,6 +18,7 @@ from canister.sessions import ManagerOptions, Outcome, SessionManager
 from canister.sessions.outcome import REFUSAL_HEADERS, REFUSALS
 
 _SESSION = "canister.session"
+_REFUSALS = tuple(REFUSALS)
 
 
 class CanisterSessions:
@@ -78,11 +79,10 @@ class CanisterSessionInterface(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SessionMixin:
         """Return the session that the request's cookies name, or a new one."""
-        manager = self.manager
-        headers = request.headers
-        session = cast("FlaskSession", manager.open(headers.getlist("Cookie"), headers.get("Host", "")))
+        manager, environ = self.manager, request.environ
+        opened = manager.open([environ.get("HTTP_COOKIE", "")], environ.get("HTTP_HOST", ""))
+        session = environ[_SESSION] = cast("FlaskSession", opened)
         session.lifetime = min(app.permanent_session_lifetime, manager.canister.config.absolute_lifetime)
-        request.environ[_SESSION] = session
         return cast("SessionMixin", session)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
@@ -94,7 +94,7 @@ class CanisterSessionInterface(SessionInterface):
         own.settle(app.config)
         try:
             outcome: Outcome | None = self.manager.commit(own)
-        except tuple(REFUSALS) as error:
+        except _REFUSALS as error:
             _replace(response, app.make_response(app.handle_user_exception(error)))
             outcome = own.state.outcome  # what was written stands if there is one
         for name, value in outcome.headers(response.headers) if outcome is not None else ():
@@ -106,9 +106,10 @@ class CanisterSessionInterface(SessionInterface):
 
     def finish(self, _error: BaseException | None) -> None:
         """Say so if the session was changed after it had been saved; Flask calls it at a request's end."""
-        session: FlaskSession | None = request.environ.get(_SESSION)
+        environ = request.environ
+        session: FlaskSession | None = environ.get(_SESSION)
         if session is not None and session.saved:
-            self.manager.finish(session, f"{request.method} {request.path}")
+            self.manager.finish(session, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
 
 
 def _refuse(error: CanisterError) -> Response:

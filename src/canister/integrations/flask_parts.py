@@ -31,6 +31,7 @@ _NOT_SETTINGS = (RECORD_CLIENT, _INSECURE)
 """What begins like a setting of `Canister` and is one of the adapter."""
 _DEFAULT_NAME = "session"
 _PERMANENT = "_permanent"
+_dict: Any = dict
 _SLOT, _TRUE = key_slot(_PERMANENT), encode_value(True)
 
 
@@ -63,7 +64,7 @@ class FlaskSession(Session):
     @property
     def new(self) -> bool:
         """Whether the client came without a session; not so where this node cannot tell."""
-        return self.status is SessionStatus.NEW and self.state.doubt is None
+        return self.status is SessionStatus.NEW and not self.cannot_tell
 
     @property
     def accessed(self) -> bool:
@@ -113,7 +114,8 @@ class FlaskSession(Session):
         For what looks at the session on its way out, as Flask-Login does: the answer is known.
         """
         if self.state.refusal is not None:
-            self.state = State(failed=True)
+            self.state = State()
+            self.state.failed = True
             self.saved = True
             self._fill()
 
@@ -123,9 +125,9 @@ class FlaskSession(Session):
         state = self.state
         if state.refusal is not None:
             return changes
-        permanent, before = self._is_permanent(), state.base.get(_SLOT) == _TRUE
+        permanent = self._is_permanent()
         state.max_age = self.lifetime if permanent else self._max_age
-        if not changes.any or permanent == before:
+        if not changes.any or permanent == (state.base.get(_SLOT) == _TRUE):
             return changes
         if state.token is None and not state.carry and changes == Changes({_SLOT: _TRUE}):
             return Changes({})  # a session that holds nothing else is none
@@ -133,7 +135,7 @@ class FlaskSession(Session):
         return changes if changes.times is not None else changes._replace(times=self._times(permanent))
 
     def _is_permanent(self) -> bool:
-        return bool(dict[str, object].get(self, _PERMANENT))  # past our methods: it is no access
+        return bool(_dict.get(self, _PERMANENT))  # past our methods: it is no access
 
     def _times(self, permanent: bool) -> Times:
         record = self.state.record

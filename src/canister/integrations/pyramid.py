@@ -72,7 +72,8 @@ class PyramidSession(Session):
     def new_csrf_token(self) -> str:
         """Replace what the session's forms carry; return the new text."""
         self._use()
-        self.state.csrf = self.state.facts[csrf.CSRF] = csrf.new_secret()
+        self.state.csrf = csrf.new_secret()
+        self.state.facts = {**self.state.facts, csrf.CSRF: self.state.csrf}
         return self.state.csrf.hex()
 
     def get_csrf_token(self) -> str:

@@ -19,14 +19,16 @@ class Hold:
         over: whether the session was found to be over, and the task cancelled for it.
     """
 
+    over = False
+    _session: Session | None = None
+    _asked = _keep_alive = _released = False
+    _lease: Lease | None = None
+
     def __init__(self, manager: SessionManager) -> None:
-        self.over = False
         self._manager = manager
-        self._session: Session | None = None
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._asked = self._keep_alive = self._released = False
-        self._lease: Lease | None = None
+        task = asyncio.current_task()
+        assert task is not None  # a server's connection is one
+        self._task = task
 
     def ask(self, *, keep_alive: bool) -> None:
         """Take the hold, as soon as the session is committed.
@@ -50,7 +52,7 @@ class Hold:
 
     def settle(self) -> bool:
         """Take the cancellation back; return whether nobody else has cancelled the task as well."""
-        return self._task is not None and self._task.uncancel() == 0
+        return self._task.uncancel() == 0
 
     def _take(self) -> None:
         if self._session is None or not self._asked or self._released or self.over:
@@ -65,9 +67,9 @@ class Hold:
 
     def _ended(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
-            self._loop.call_soon_threadsafe(self._end)
+            self._task.get_loop().call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
-        if self._lease is not None and self._task is not None:
+        if self._lease is not None:
             self._lease, self.over = None, True
             self._task.cancel()

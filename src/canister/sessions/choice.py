@@ -7,6 +7,7 @@ from canister.engine import Engine
 from canister.errors import CannotTellError, SessionLockedError
 from canister.life import accessed, interval_of
 from canister.record import Record, stamp_of
+from canister.sessions.contents import Contents
 from canister.sessions.lookup import Found, Verdict, is_open
 from canister.sessions.renewal import SecretStatus
 from canister.sessions.state import State
@@ -32,38 +33,45 @@ class Chooser:
     def choose(self, found: list[Found]) -> State:
         """Return the state of the session that a request gets."""
         for one in found:
-            if one.record is not None and isinstance(one.token, Token):
-                return self._here(one, one.token, one.record)
+            if one.contents is not None and isinstance(one.token, Token):
+                return self._here(one, one.token, one.contents)
         doubts = [one.token for one in found if is_open(one) and isinstance(one.token, Token)]
-        state = State(doubt=doubts[0] if doubts else None)
+        state = State()
+        state.doubt = doubts[0] if doubts else None
         state.stale = bool(found) and not any(map(is_open, found))
         if doubts and self._refuse:
             state.refusal = CannotTellError(unknown(doubts[0]))
         return state
 
-    def _here(self, found: Found, token: Token, record: Record) -> State:
+    def _here(self, found: Found, token: Token, contents: Contents) -> State:
         """Return the state of a session that is here, be it as new as the client has seen it or not."""
-        state = State(token=token, record=record, shown=found.shown, restamp=found.unheard)
+        state = State(token, contents)
+        state.shown, state.restamp = found.shown, found.unheard
         state.replaced = found.secret is SecretStatus.REPLACED
-        now, grace = self._node.clock.now(), self._node.policy.grace
         if found.verdict is Verdict.BEHIND:
+            now, grace = self._node.clock.now(), self._node.policy.grace
             state.restamp = False
             if all(now - stamp_of(version) >= grace for version in found.lacking):
                 # Asked for, and nobody could tell; this once it is said, then the stamp is given up.
                 logger.warning("session %s: a stamp older than the grace period is given up", token.handle)
                 state.restamp = True
             elif self._refuse:
-                return State(doubt=token, refusal=CannotTellError(behind(token)))
+                state = State()
+                state.doubt, state.refusal = token, CannotTellError(behind(token))
+                return state
             else:
                 logger.warning("%s; it is served as it is here", behind(token))
                 state.lacking = found.lacking
             state.behind = True
-        if self._lock is not None and now >= accessed(record) + self._lock + interval_of(record):
+        if self._lock is not None and self._is_idle(contents.record, self._lock):
             state.locked = True
             state.refusal = SessionLockedError(
                 f"session {token.handle} was idle too long; its user must prove to be there, then unlock() it"
             )
         return state
+
+    def _is_idle(self, record: Record, lock: int) -> bool:
+        return self._node.clock.now() >= accessed(record) + lock + interval_of(record)
 
 
 def unknown(token: Token) -> str:

@@ -15,17 +15,17 @@ from canister.errors import (
     TooManySessionsError,
 )
 from canister.freshness import covers, newest, stamp_for
-from canister.life import is_touch_due
 from canister.record import Record, Slot, Version, stamp_of
 from canister.sessions import stamp
 from canister.sessions.changes import Succession, save, touch
 from canister.sessions.choice import behind, unknown
+from canister.sessions.contents import NOTHING
 from canister.sessions.cookie import CookieSettings
 from canister.sessions.events import EventKind
 from canister.sessions.identity import Identity, identity_of
 from canister.sessions.keys import KeyRing
 from canister.sessions.outcome import Outcome
-from canister.sessions.renewal import Renewal, retire, successor_of
+from canister.sessions.renewal import Renewal, successor_of
 from canister.sessions.session import Session
 from canister.sessions.state import Changes, State
 from canister.sessions.token import Token, draft
@@ -95,15 +95,16 @@ class Committer:
             return True
         if state.token is None or not state.read or state.passive:
             return False
-        return is_touch_due(state.record, self._node.clock.now()) or self._is_old(state.token)
+        now = self._node.clock.now()
+        return now >= state.contents.due or self._is_old(state.token, now)
 
     def deliver(self, session: Session) -> Outcome:
         """Return what to tell the client, now that the response headers leave."""
         state = session.state
         cookie, state.cookie = state.cookie, None
         seen = self._set_seen(state, ended=cookie is not None and state.token is None)
-        state.outcome = Outcome(cookie, vary=state.seen, set_seen=seen)
-        return state.outcome
+        outcome = state.outcome = Outcome(cookie, state.seen, seen)
+        return outcome
 
     def _write(self, session: Session, changes: Changes) -> Version | None:
         state = session.state
@@ -132,13 +133,13 @@ class Committer:
         state = session.state
         if state.resend and state.outcome is None:
             state.cookie, state.resend = self._keep(state, token), False
-        due = not state.passive and is_touch_due(state.record, self._node.clock.now())
-        renewal = self._due_renewal(state, token)
+        now = self._node.clock.now()
+        due = now >= state.contents.due and not state.passive
+        renewal = self._due_renewal(state, token, now)
         if renewal is not None:
             changes = changes._replace(late=(*changes.late, renewal.apply))
-        if state.seen and state.record is not None and not state.replaced:
-            ended = retire(state.record)
-            changes = changes._replace(writes=changes.writes | ended) if ended else changes
+        if state.contents.replaced and state.seen and not state.replaced:
+            changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
         if changes.any:
             edit = save(self._node.policy, changes)
         elif state.read and due:
@@ -160,7 +161,7 @@ class Committer:
             self._users.keep_cap(state.identity.user)
         return version
 
-    def _due_renewal(self, state: State, token: Token) -> Renewal | None:
+    def _due_renewal(self, state: State, token: Token, now: int) -> Renewal | None:
         """Return the renewal that the commit makes; a replaced secret only has its new one sent again."""
         if state.outcome is not None or state.record is None:
             return None  # the headers have left: no cookie can follow them
@@ -169,12 +170,11 @@ class Committer:
             if follower is not None and state.seen:
                 state.cookie = self._keep(state, follower)
             return None
-        due = self._is_old(token) and state.read and not state.passive
+        due = state.read and not state.passive and self._is_old(token, now)
         return Renewal(token, self._keys, self._window) if due or state.renew else None
 
-    def _is_old(self, token: Token) -> bool:
-        age = self._node.clock.now() - stamp_of(token.issued)
-        return self._renewal is not None and age >= self._renewal
+    def _is_old(self, token: Token, now: int) -> bool:
+        return self._renewal is not None and now - stamp_of(token.issued) >= self._renewal
 
     def _keep(self, state: State, token: Token) -> str:
         return self._cookie.lasting(state.max_age).keep(token.text)
@@ -214,7 +214,7 @@ class Committer:
         state = session.state
         state.shown = state.lacking = ()
         state.served, state.behind, state.replaced = (token.issued,), False, False
-        state.record = None  # what was loaded is another session's
+        state.contents = NOTHING  # what was loaded is another session's
         state.cookie = self._keep(state, token)
         self._happened(EventKind.CREATED, token.handle, state)
         return token.issued

@@ -8,13 +8,15 @@ session: the other way round, what arrives in between would be vouched for and m
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from canister.engine import Engine
 from canister.errors import CannotTellError
 from canister.freshness import Stamp, missing
-from canister.life import hard_end, is_live
+from canister.life import hard_end
 from canister.record import Record, origin_of, stamp_of
 from canister.sessions import stamp
+from canister.sessions.contents import Contents, contents_of
 from canister.sessions.keys import KeyRing
 from canister.sessions.limits import LookupLimits
 from canister.sessions.renewal import SecretStatus, secret_status
@@ -40,7 +42,7 @@ class Found(NamedTuple):
     Attributes:
         token: the token.
         verdict: what is known.
-        record: the session if it is live here.
+        contents: the session if it is live here.
         shown: what the client has seen of it, by the stamp it carries.
         lacking: the part of that which may be missing here.
         unheard: whether this node had not heard of some of it, fetched or not.
@@ -49,7 +51,7 @@ class Found(NamedTuple):
 
     token: Token | Refusal
     verdict: Verdict
-    record: Record | None = None
+    contents: Contents | None = None
     shown: Stamp = ()
     lacking: Stamp = ()
     unheard: bool = False
@@ -70,6 +72,8 @@ class Lookup:
         self._users = users
         self._ring = ring
         self._limits = LookupLimits()
+        self._good: WeakValueDictionary[str, Token] = WeakValueDictionary()
+        """Tokens whose MAC was found right, by their text; all else is asked of the session each time."""
 
     def here(self, values: Sequence[str], stamps: Sequence[str] = ()) -> list[Found]:
         """Return what this node alone knows of each cookie value, up to the first live session.
@@ -81,7 +85,7 @@ class Lookup:
         found: list[Found] = []
         tokens = 0
         for value in values:
-            token = parse(value, self._ring)
+            token = self._good.get(value) or parse(value, self._ring)
             if isinstance(token, Refusal):
                 # With a key that is not listed here the session may well exist.
                 verdict = Verdict.OPEN if token is Refusal.UNKNOWN_KEY else Verdict.GONE
@@ -90,8 +94,8 @@ class Lookup:
             tokens += 1
             if tokens > MOST_TOKENS:
                 break
-            found.append(self._here(token, stamp.read(stamps, token)))
-            if found[-1].record is not None:
+            found.append(self._here(token, stamp.read(stamps, token) if stamps else ()))
+            if found[-1].contents is not None:
                 break
         return found
 
@@ -111,9 +115,9 @@ class Lookup:
         session = token.session
         lacking = [v for v in unheard if not self._limits.has(session, v)]
         stored = self._node.store.load(session)
-        record = stored.record
-        if record is not None:
-            found = self._judge(token, record)
+        contents = contents_of(stored)
+        if contents is not None:
+            found = self._judge(token, contents)
         else:
             lacking = unheard  # what was fetched has been dropped since
             absent = not stored.held and self._is_absent(token)
@@ -121,7 +125,7 @@ class Lookup:
         verdict = found.verdict
         if lacking and verdict is Verdict.LIVE:
             verdict = Verdict.BEHIND
-        elif lacking and not (record is not None and self._is_over(record)):
+        elif lacking and not (contents is not None and self._is_over(contents.record)):
             verdict = Verdict.OPEN
         if verdict is found.verdict and not shown:
             return found
@@ -137,22 +141,27 @@ class Lookup:
             return self._here(token, found.shown)._replace(unheard=found.unheard)  # some may have answered
         self._limits.fetched(token.session, after)
         if loaded.record is not None:
-            judged = self._judge(token, loaded.record, asked=True, everyone=loaded.everyone)
+            contents = Contents(loaded.record)
+            judged = self._judge(token, contents, asked=True, everyone=loaded.everyone)
         else:
             judged = Found(token, Verdict.GONE if loaded.certain else Verdict.OPEN)
         return judged._replace(shown=found.shown, unheard=found.unheard)
 
-    def _judge(self, token: Token, record: Record, *, asked: bool = False, everyone: bool = False) -> Found:
-        now = self._node.clock.now()
-        if not is_live(record, now):
+    def _judge(
+        self, token: Token, contents: Contents, *, asked: bool = False, everyone: bool = False
+    ) -> Found:
+        record, now = contents.record, self._node.clock.now()
+        if contents.end <= now:
             # Expired here, it may have been in use elsewhere since this node last heard from there.
             over = everyone or self._is_over(record) or not self._node.is_clustered
             return Found(token, Verdict.GONE if over else Verdict.OPEN)
         secret = secret_status(record, token.slot, now)
-        if secret in (SecretStatus.GOOD, SecretStatus.REPLACED):
-            if self._users.has_revoked(record):
+        if secret is SecretStatus.GOOD or secret is SecretStatus.REPLACED:
+            if contents.identity is not None and self._users.has_revoked(record):
                 return Found(token, Verdict.GONE)
-            return Found(token, Verdict.LIVE, record, secret=secret)
+            if contents.token is not token:
+                contents.token = self._good[token.text] = token
+            return Found(token, Verdict.LIVE, contents, secret=secret)
         if secret is SecretStatus.RETIRED:
             return Found(token, Verdict.GONE, secret=secret)
         # The hash came with the issue stamp: with the stamp heard, the secret was never good.

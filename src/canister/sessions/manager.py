@@ -20,13 +20,16 @@ from canister.engine import check_acks
 from canister.errors import (
     AcknowledgementError,
     CanisterError,
+    CannotTellError,
     ConfigError,
     InputError,
     OldSystemError,
     SessionError,
+    StoreUnavailableError,
 )
 from canister.sessions.choice import Chooser, log_refusals
 from canister.sessions.committer import Committer
+from canister.sessions.contents import Contents
 from canister.sessions.cookie import CookieSettings, values_of
 from canister.sessions.events import Event, EventKind, Events, Subscriber
 from canister.sessions.keys import find_keys
@@ -119,6 +122,7 @@ class SessionManager:
         if when_behind not in (None, "serve", "refuse"):
             raise ConfigError(f"when_behind is 'serve' or 'refuse', not {when_behind!r}")
         self._acks: Needed = acks
+        self._is_durable = config.durability == "full"
         self._strict = _is_test() if strict is None else strict
         self._node = node
         self.keys = find_keys(secret_keys, node.key_directory, clustered=config.listen is not None)
@@ -138,6 +142,9 @@ class SessionManager:
     def open(self, headers: Sequence[str], host: str = "") -> Session:
         """Return the session of a request: by its own cookies, or of a system that moves in.
 
+        Where it cannot be told which session that is, every use of what is returned raises why: a server
+        or an old system is away. That logs nobody out.
+
         Args:
             headers: the Cookie headers.
             host: the Host header; looked at where cookies go over plain http.
@@ -147,15 +154,26 @@ class SessionManager:
             StoreError: the database cannot be read.
         """
         self.cookie.check_host(host)
-        session = self.load(self.cookie.values_in(headers), self.seen_cookie.values_in(headers))
-        return self.move_in(session, partial(values_of, headers))
+        try:
+            session = self.load(self.cookie.values_in(headers), self.seen_cookie.values_in(headers))
+            return (
+                self.move_in(session, partial(values_of, headers)) if self.may_move_in(session) else session
+            )
+        except (StoreUnavailableError, CannotTellError) as error:
+            return self._unknown(error)
 
     async def aopen(self, headers: Sequence[str], host: str = "") -> Session:
         """Do what `open` does; the event loop goes on where a peer or an old system must be asked."""
         self.cookie.check_host(host)
-        session = await self.aload(self.cookie.values_in(headers), self.seen_cookie.values_in(headers))
-        if self.may_move_in(session):
-            return await asyncio.to_thread(self.move_in, session, partial(values_of, headers))
+        values, seen = self.cookie.values_in(headers), self.seen_cookie.values_in(headers)
+        try:
+            session = self.load_here(values, seen)
+            if session is None:
+                session = await self._node.beside(self.load, values, seen)
+            if self.may_move_in(session):
+                return await asyncio.to_thread(self.move_in, session, partial(values_of, headers))
+        except (StoreUnavailableError, CannotTellError) as error:
+            return self._unknown(error)
         return session
 
     def load(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session:
@@ -176,13 +194,8 @@ class SessionManager:
 
     async def aload(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session:
         """Do what `load` does; the event loop goes on where a peer or a server must be asked."""
-        if self._node.waits and cookie_values:
-            return await self._node.beside(self.load, cookie_values, seen_values)
-        stamps = self._stamps(seen_values)
-        found = self._lookup.here(cookie_values, stamps)
-        if _needs_peers(found):
-            found = await self._node.beside(self._lookup.anywhere, found)
-        return self._session(found, carries_stamp=bool(stamps))
+        session = self.load_here(cookie_values, seen_values)
+        return await self._node.beside(self.load, cookie_values, seen_values) if session is None else session
 
     def load_here(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session | None:
         """Do what `load` does, without waiting: None where a peer or a server would have to be asked."""
@@ -194,14 +207,14 @@ class SessionManager:
 
     def may_move_in(self, session: Session) -> bool:
         """Tell whether old systems have to be asked: what was loaded is no session, nor may be one."""
-        state = session.state
-        return self._move_in is not None and state.token is None and state.doubt is None
+        if self._move_in is None:
+            return False
+        return session.state.token is None and session.state.doubt is None
 
     def move_in(self, session: Session, shown: Shown) -> Session:
         """Return the session of an old system that goes on here; where there is none, *session*.
 
-        Every use of what is returned raises `OldSystemError` where an old system cannot be asked: that
-        logs nobody out.
+        Every use of what is returned raises `OldSystemError` where an old system cannot be asked.
 
         Args:
             session: what was loaded.
@@ -215,12 +228,13 @@ class SessionManager:
         try:
             entered = self._move_in.enter(shown)
         except OldSystemError as error:
-            logger.warning("a session cannot move in now: %s", error)
-            return self.session_class(State(refusal=error), self)
+            return self._unknown(error)
         if entered is None:
             return session
         token, record = entered
-        return self.session_class(State(token, record, resend=True, max_age=self.cookie.max_age), self)
+        state = State(token, Contents(record))
+        state.resend, state.max_age = True, self.cookie.max_age
+        return self.session_class(state, self)
 
     def store(self, session: Session) -> None:
         """Store what was changed; the client is told at `commit`. What `Session.commit` calls.
@@ -293,12 +307,12 @@ class SessionManager:
         session.destroy()
         return await self.acommit(session)
 
-    def finish(self, session: Session, where: str) -> None:
+    def finish(self, session: Session, *where: str) -> None:
         """Say so if the session was changed after its last commit; call it when the request is over.
 
         Args:
             session: the request's session.
-            where: the request, for the log.
+            where: what names the request in the log.
 
         Raises:
             SessionError: it was, and the manager is strict; otherwise it is logged.
@@ -310,7 +324,10 @@ class SessionManager:
             lost = True
         if not lost:
             return
-        what = f"what {where} changed in session {session.handle} after the response headers had left is lost"
+        request = " ".join(where)
+        what = (
+            f"what {request} changed in session {session.handle} after the response headers had left is lost"
+        )
         if self._strict:
             raise SessionError(f"{what}; call session.commit() (or await session.acommit()) there")
         logger.error("%s", what)
@@ -339,8 +356,7 @@ class SessionManager:
 
     def may_wait(self, session: Session) -> bool:
         """Tell whether a commit may have to wait for disk, members or servers."""
-        far = self._node.waits or self._acks != 1
-        return self.canister.config.durability == "full" or (far and session.state.seen)
+        return self._is_durable or (session.state.seen and (self._acks != 1 or self._node.waits))
 
     def _stamps(self, values: Sequence[str]) -> Sequence[str]:
         """Return the stamps to look at: none while the node is alone."""
@@ -350,13 +366,25 @@ class SessionManager:
         state = self._chooser.choose(found)
         state.carries_stamp = carries_stamp
         state.max_age = self.cookie.max_age
+        if state.token is None or len(found) > 1:
+            self._refused(found)
+        return self.session_class(state, self)
+
+    def _unknown(self, error: CanisterError) -> Session:
+        """Return the session of a request of which it cannot be told which one it is."""
+        logger.warning("the session of a request cannot be told: %s", error)
+        state = State()
+        state.refusal = error
+        return self.session_class(state, self)
+
+    def _refused(self, found: list[Found]) -> None:
+        """Log the cookies that name no session, and tell of them."""
         log_refusals(found)
         for one in found if self.events else ():
             if isinstance(one.token, Refusal):
                 self._tell(EventKind.UNKNOWN_TOKEN, None, None)
             elif one.secret is SecretStatus.RETIRED:
                 self._tell(EventKind.RETIRED_TOKEN_USED, one.token.handle, None)
-        return self.session_class(state, self)
 
     def _ended(self, handle: str, user: Any) -> None:
         logger.info("session %s was %s", handle, EventKind.DESTROYED)

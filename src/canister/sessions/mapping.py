@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import is_
 from typing import Any
 
 from canister.codec import decode_value, encode_value, key_slot, slot_key
 from canister.errors import TooLargeError
 from canister.record import KEY, Slot
-from canister.sessions import counters, csrf
-from canister.sessions.identity import identity_of
-from canister.sessions.state import Changes, State, Update
+from canister.sessions import counters
+from canister.sessions.state import NO_CHANGES, Changes, State, Update
 from canister.sessions.token import Token
 
-_FIXED = frozenset((str, int, float, bool, bytes, type(None)))
-"""Types whose values do not change in place."""
+_dict: Any = dict
 
 
 class _Refused:
@@ -33,7 +32,7 @@ class SessionData(dict[Any, Any]):
     __slots__ = ("state",)
 
     def __init__(self, state: State | None = None) -> None:
-        self.state = state or State()
+        self.state = State() if state is None else state
         self._fill()
 
     def __repr__(self) -> str:
@@ -121,7 +120,8 @@ class SessionData(dict[Any, Any]):
             update.functions.append(function)
             update.result = result
         elif here == stored and not self.state.cleared:
-            self.state.updates[slot] = Update(slot, default, stored, [function], result)
+            update = Update(slot, default, stored, [function], result)
+            self.state.updates = {**self.state.updates, slot: update}
         super().__setitem__(key, value)
         return value
 
@@ -135,7 +135,8 @@ class SessionData(dict[Any, Any]):
         """
         self._use()
         name = counters.counter_key(key)
-        self.state.increments[name] = self.state.increments.get(name, 0) + by
+        increments = self.state.increments
+        self.state.increments = {**increments, name: increments.get(name, 0) + by}
         return self.count(key)
 
     def count(self, key: object) -> int:
@@ -156,12 +157,15 @@ class SessionData(dict[Any, Any]):
             InputError: a key or a value cannot be stored; the message names the key and the type.
         """
         state = self.state
-        if not state.seen or state.refusal is not None:
-            return Changes({})
-        if self._is_as_stored():
-            return Changes({})
-        base = {} if state.cleared else state.base
-        values = {_slot(key): _encode(key, value, most) for key, value in super().items()}
+        if not state.seen or state.refusal is not None or self._is_as_stored():
+            return NO_CHANGES
+        base: Mapping[Slot, bytes] = {} if state.cleared else state.base
+        fixed: Mapping[Any, object] = {} if state.cleared else state.fixed
+        values: dict[Slot, bytes] = {}
+        for key, value in super().items():
+            slot = _slot(key)
+            same = fixed.get(key, fixed) is value
+            values[slot] = base[slot] if same else _encode(key, value, most)
         writes: dict[Slot, bytes | None] = {s: data for s, data in values.items() if base.get(s) != data}
         writes.update((slot, None) for slot in base if slot not in values)
         updates = [u for u in state.updates.values() if values.get(u.slot) == u.result]
@@ -169,7 +173,7 @@ class SessionData(dict[Any, Any]):
             writes.pop(update.slot, None)
         late = [update.apply for update in updates]
         late += [partial(counters.increment, key=key, by=by) for key, by in state.increments.items()]
-        return Changes(writes | state.facts, tuple(late), state.cleared, state.times)
+        return Changes({**writes, **state.facts}, tuple(late), state.cleared, state.times)
 
     def committed(self, token: Token | None, changes: Changes) -> None:
         """Note that *changes* are stored now: a later commit writes what differs from them."""
@@ -181,8 +185,8 @@ class SessionData(dict[Any, Any]):
                 base[slot] = update.result
                 super().__setitem__(slot_key(slot), decode_value(update.result))
         state.base = {slot: data for slot, data in base.items() if data is not None}
-        for key, by in state.increments.items():
-            state.counts[key] = state.counts.get(key, 0) + by
+        added = {key: state.counts.get(key, 0) + by for key, by in state.increments.items()}
+        state.counts = {**state.counts, **added}
         state.updates, state.increments, state.facts, state.times = {}, {}, {}, None
         if changes.any:
             state.fixed = {}
@@ -193,30 +197,31 @@ class SessionData(dict[Any, Any]):
 
     def _fill(self) -> None:
         """Take the keys from the record, or be a session that is refused."""
-        state = self.state
-        cells = state.record.cells if state.record else {}
-        state.base = {s: c.value for s, c in cells.items() if s[0] == KEY[0] and c.value is not None}
-        state.identity = identity_of(state.record)
-        state.counts = counters.counts_in(state.record)
-        state.csrf = csrf.secret_in(state.record)
+        state, contents = self.state, self.state.contents
+        state.base, state.fixed = contents.base, contents.fixed
+        state.identity, state.counts, state.csrf = contents.identity, contents.counts, contents.csrf
         # Not put off until the first use: C code such as `json.dumps` looks past our methods.
         super().clear()
         if state.refusal is not None:
             super().__setitem__(_Refused(), None)
-        else:
-            super().update((slot_key(slot), decode_value(value)) for slot, value in state.base.items())
-        state.fixed = {key: value for key, value in super().items() if type(value) in _FIXED}
+            return
+        super().update(contents.values)
+        for key, data in contents.loose.items():
+            super().__setitem__(key, decode_value(data))
 
     def _is_as_stored(self) -> bool:
         """Tell at a glance that there is nothing to write; False where it takes a closer look.
 
-        What most requests leave is the very values they were given, of types that do not change in place.
+        What most requests leave is the very values they were given, of types that do not change in place,
+        in the same order.
         """
         state, fixed = self.state, self.state.fixed
         if state.cleared or state.facts or state.updates or state.increments or state.times:
             return False
-        return len(fixed) == len(state.base) == super().__len__() and all(
-            fixed.get(key, fixed) is value for key, value in super().items()
+        return (
+            len(fixed) == len(state.base) == _dict.__len__(self)
+            and all(map(is_, _dict.keys(self), fixed))
+            and all(map(is_, _dict.values(self), fixed.values()))
         )
 
     def _check(self) -> None:
@@ -249,7 +254,7 @@ class SessionData(dict[Any, Any]):
     def _forsake(self) -> None:
         """Take nothing over from what was stored before."""
         self.state.carry = False
-        self.state.base = {}
+        self.state.base, self.state.fixed = {}, {}
         self._drop_pending()
 
     def _drop_pending(self) -> None:

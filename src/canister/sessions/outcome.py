@@ -1,7 +1,7 @@
 """What a commit means for the response: headers, alike for every framework."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from canister.errors import (
@@ -83,13 +83,13 @@ class Outcome(NamedTuple):
 
     def headers(self, present: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the headers to add to those *present*, so that no cache mixes up two clients."""
-        present = [(name.lower(), value.lower()) for name, value in present]
+        present = list(present)
         added: list[tuple[str, str]] = []
         if (self.vary or self.cookies) and not _varies(present):
             added.append(("Vary", "Cookie"))
-        added += (("Set-Cookie", cookie) for cookie in self.cookies)
         if self.cookies:
-            caching = [value for name, value in present if name == "cache-control"]
+            added += (("Set-Cookie", cookie) for cookie in self.cookies)
+            caching = [value.lower() for name, value in present if name.lower() == "cache-control"]
             if not caching:
                 added.append(("Cache-Control", _PRIVATE))
             elif any("public" in value for value in caching):
@@ -100,6 +100,10 @@ class Outcome(NamedTuple):
         return added
 
 
-def _varies(present: list[tuple[str, str]]) -> bool:
-    fields = [field.strip() for name, value in present if name == "vary" for field in value.split(",")]
-    return "cookie" in fields or "*" in fields
+def _varies(present: Sequence[tuple[str, str]]) -> bool:
+    for name, value in present:
+        if name.lower() == "vary":
+            fields = [field.strip() for field in value.lower().split(",")]
+            if "cookie" in fields or "*" in fields:
+                return True
+    return False

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from canister.clock import to_datetime
 from canister.codec import encode_user
 from canister.edits import own_times
-from canister.errors import CannotTellError, OldSystemError, SessionError
+from canister.errors import CannotTellError, SessionError
 from canister.life import deadline
 from canister.sessions import csrf
 from canister.sessions.identity import Identity
@@ -51,13 +51,18 @@ class Session(SessionData):
 
     @property
     def identity(self) -> Identity | None:
-        """Who is logged in, since when and by what; None if nobody is."""
+        """Who is logged in, since when and by what; None if nobody is.
+
+        Raises:
+            CanisterError: it cannot be told which session the client has.
+        """
+        self._check_known()
         self.mark_accessed()
         return self.state.identity
 
     @property
     def user(self) -> Any:
-        """The id of the user who is logged in; None if nobody is."""
+        """The id of the user who is logged in; None if nobody is. Raises as `identity` does."""
         identity = self.identity
         return None if identity is None else identity.user
 
@@ -85,7 +90,7 @@ class Session(SessionData):
 
         An empty session with this set is not "no session": do not send the user to the log-in for it.
         """
-        return self.state.doubt is not None or self.state.behind or self._is_left_behind
+        return self.state.doubt is not None or self.state.behind or self._is_unknown
 
     @property
     def is_behind(self) -> bool:
@@ -149,7 +154,7 @@ class Session(SessionData):
 
     def destroy(self) -> None:
         """End the session for good, as at log-out; keys set afterwards go into a new one."""
-        self._check_moved_in()
+        self._check_known()
         self._retire()
         self._forsake()
         self._put({})
@@ -164,7 +169,7 @@ class Session(SessionData):
         Raises:
             SessionLockedError: it is locked; `unlock` it, or `login`.
         """
-        self._check_moved_in()
+        self._check_known()
         if self.state.locked:
             self._check()
         if self.state.refusal is not None:
@@ -181,7 +186,7 @@ class Session(SessionData):
 
         For frameworks whose handlers ask for a new session; this one must not be stored yet.
         """
-        other._check_moved_in()
+        other._check_known()
         self.mark_accessed()
         self.state.retired = self.state.retired or other.state.token or other.state.doubt
         self.state.stale = self.state.stale or other.state.stale
@@ -238,13 +243,14 @@ class Session(SessionData):
         await self._kept().astore(self)
 
     @property
-    def _is_left_behind(self) -> bool:
-        """Whether a session may have to move in, and the old system cannot be asked."""
-        return isinstance(self.state.refusal, OldSystemError)
+    def _is_unknown(self) -> bool:
+        """Whether it cannot be told which session the client has: a server or an old system is away."""
+        state = self.state
+        return state.refusal is not None and state.doubt is None and not state.locked
 
-    def _check_moved_in(self) -> None:
-        """Raise where a session may have to move in: with a new one beside it, it would outlive a log-out."""
-        if self._is_left_behind:
+    def _check_known(self) -> None:
+        """Raise where the client may have a session that is not known: it would outlive a log-out."""
+        if self._is_unknown:
             self._check()
 
     def _kept(self) -> Keeper:
@@ -261,7 +267,8 @@ class Session(SessionData):
         """
         self._use()
         if self.state.csrf is None:
-            self.state.csrf = self.state.facts[csrf.CSRF] = csrf.new_secret()
+            self.state.csrf = csrf.new_secret()
+            self.state.facts = {**self.state.facts, csrf.CSRF: self.state.csrf}
         return csrf.mask(self.state.csrf)
 
     def is_csrf_token(self, text: str) -> bool:

@@ -1,9 +1,10 @@
 """What a request's session is, besides its keys: the book-keeping between load and commit."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from canister.codec import decode_value, encode_value
@@ -11,9 +12,12 @@ from canister.edits import Moment, Times
 from canister.errors import AcknowledgementError, CanisterError
 from canister.freshness import Stamp
 from canister.record import Record, Slot, Version
+from canister.sessions.contents import NOTHING, Contents
 from canister.sessions.identity import Identity
 from canister.sessions.outcome import Outcome
 from canister.sessions.token import Token
+
+_NONE: Mapping[Any, Any] = MappingProxyType({})
 
 Late = Callable[[Record, Moment], dict[Slot, bytes | None]]
 """What is written depends on what is stored at the commit: it runs inside the write lock."""
@@ -57,6 +61,9 @@ class Changes(NamedTuple):
         return cells
 
 
+NO_CHANGES = Changes({})
+
+
 @dataclass(slots=True)
 class Update:
     """A key that a function of its value changes, however often it has to run.
@@ -87,13 +94,18 @@ class Update:
         return {self.slot: self.result}
 
 
-@dataclass(slots=True)
 class State:
     """The session manager's book-keeping of one session.
 
+    Most of it stays as it is in most requests, so it begins with values that all of them share.
+
+    Args:
+        token: the good token the client showed.
+        contents: the session as loaded.
+
     Attributes:
         token: the good token the client showed; None in a session that is not stored.
-        record: the session as loaded.
+        contents: the session as loaded.
         doubt: a token of which this node cannot tell whether its session exists.
         stale: whether the client shows a token that is surely no good and should be taken away.
         retired: the token whose session the commit destroys.
@@ -132,8 +144,8 @@ class State:
         outcome: what the client was told when the response headers left.
     """
 
-    token: Token | None = None
-    record: Record | None = None
+    token: Token | None
+    contents: Contents
     doubt: Token | None = None
     stale: bool = False
     retired: Token | None = None
@@ -142,16 +154,16 @@ class State:
     seen: bool = False
     read: bool = False
     passive: bool = False
-    base: dict[Slot, bytes] = field(default_factory=dict[Slot, bytes])
-    fixed: dict[Any, object] = field(default_factory=dict[Any, object])
+    base: Mapping[Slot, bytes] = _NONE
+    fixed: Mapping[Any, object] = _NONE
     identity: Identity | None = None
     logging_in: bool = False
     wanted: bool = False
     csrf: bytes | None = None
-    facts: dict[Slot, bytes | None] = field(default_factory=dict[Slot, bytes | None])
-    updates: dict[Slot, Update] = field(default_factory=dict[Slot, Update])
-    counts: dict[bytes, int] = field(default_factory=dict[bytes, int])
-    increments: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    facts: Mapping[Slot, bytes | None] = _NONE
+    updates: Mapping[Slot, Update] = _NONE
+    counts: Mapping[bytes, int] = _NONE
+    increments: Mapping[bytes, int] = _NONE
     times: Times | None = None
     refusal: CanisterError | None = None
     locked: bool = False
@@ -170,3 +182,12 @@ class State:
     written: Version | None = None
     failed: bool = False
     outcome: Outcome | None = None
+
+    def __init__(self, token: Token | None = None, contents: Contents = NOTHING) -> None:
+        self.token = token
+        self.contents = contents
+
+    @property
+    def record(self) -> Record | None:
+        """The session as loaded; None in one that was not stored."""
+        return None if self.contents is NOTHING else self.contents.record

@@ -16,6 +16,7 @@ import hmac
 import secrets
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from canister.codec import encode_id
 from canister.record import META, VERSION_BYTES, Slot, Version
@@ -32,6 +33,9 @@ _SECRET_AT = _ID_AT + ID_BYTES
 _ISSUED_AT = _SECRET_AT + SECRET_BYTES
 _MAC_AT = _ISSUED_AT + VERSION_BYTES
 
+_TO_STANDARD = bytes.maketrans(b"-_+/", b"+/!!")
+"""To the alphabet of the strict decoder; "+" and "/", which are not how we write, to what it refuses."""
+
 SECRET = META + b"s"
 """Name space of the hashes of live secrets, one slot for each."""
 
@@ -44,9 +48,9 @@ class Refusal(Enum):
     FORGED = "forged"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Draft:
-    """A session's id and secret, before the commit that stores them."""
+    """A session's id and secret, before the commit that stores them. Not to be changed."""
 
     id: bytes
     secret: bytes = field(repr=False)
@@ -57,12 +61,12 @@ class Draft:
         """The session's id as text, no secret: for logs, lists and the command line."""
         return self.id.hex()
 
-    @property
+    @cached_property
     def session(self) -> bytes:
         """The session's encoded id, as the store knows it."""
         return encode_id(self.handle)
 
-    @property
+    @cached_property
     def slot(self) -> Slot:
         """Where the store says that the secret is good; holds a keyed hash of it."""
         return Slot(SECRET + self.key.hash_secret(self.id, self.secret))
@@ -74,7 +78,7 @@ class Draft:
         return Token(self.id, self.secret, self.key, issued, text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Token(Draft):
     """A token whose MAC is right."""
 
@@ -97,23 +101,15 @@ def parse(text: str, ring: KeyRing) -> Token | Refusal:
         return Refusal.UNKNOWN_KEY
     if not hmac.compare_digest(key.mac(data[:_MAC_AT]), data[_MAC_AT:]):
         return Refusal.FORGED
-    return Token(
-        id=data[_ID_AT:_SECRET_AT],
-        secret=data[_SECRET_AT:_ISSUED_AT],
-        key=key,
-        issued=Version(data[_ISSUED_AT:_MAC_AT]),
-        text=text,
-    )
+    id, secret, issued = data[_ID_AT:_SECRET_AT], data[_SECRET_AT:_ISSUED_AT], data[_ISSUED_AT:_MAC_AT]
+    return Token(id, secret, key, Version(issued), text)
 
 
 def _decode(text: str) -> bytes | None:
-    if len(text) != LENGTH:
+    if len(text) != LENGTH or not text.isascii():
         return None
     try:
-        data = base64.b64decode(text, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(text.encode().translate(_TO_STANDARD), strict_mode=True)
+    except binascii.Error:
         return None
-    # The decoder also takes "+" and "/", and there may be padding: neither is how we write.
-    if len(data) != _MAC_AT + MAC_BYTES or "+" in text or "/" in text or not data.startswith(FORMAT):
-        return None
-    return data
+    return data if len(data) == _MAC_AT + MAC_BYTES and data.startswith(FORMAT) else None

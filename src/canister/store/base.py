@@ -7,7 +7,8 @@ Absence is a value: a session that is not here is None. Exceptions mean that the
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -41,11 +42,19 @@ class Mark(NamedTuple):
     retain: int
 
 
-class Stored(NamedTuple):
-    """A session as it is here: what readers may see, and what is held until its time comes."""
+@dataclass(slots=True)
+class Stored:
+    """A session as it is here.
+
+    Attributes:
+        record: what readers may see; None: nothing.
+        held: whether something is held until its time comes.
+        memo: what a reader has worked out of the record and wants to find again; it belongs to one reader.
+    """
 
     record: Record | None
     held: bool
+    memo: Any = field(default=None, compare=False, repr=False)
 
 
 class Page(NamedTuple):

@@ -99,10 +99,10 @@ class SessionCache:
         Args:
             session: the encoded id.
             count: that of its group, read before the session was.
-            stored: the session.
+            stored: the session; what is held back alone is not kept.
             size: the bytes of its encoding.
         """
-        if count & 1 or stored.record is None or size > self._most:
+        if count & 1 or (stored.record is None and stored.held) or size > self._most:
             return
         self._young[session] = (count, stored, size)
         self._size += size + _OVERHEAD

@@ -10,6 +10,7 @@ import apsw
 import msgspec
 
 from canister.clock import Clock, SystemClock
+from canister.codec import is_user_record_id
 from canister.config import Config, Policy
 from canister.edits import LONGEST
 from canister.errors import StoreError
@@ -102,6 +103,8 @@ class SqliteStore:
         if stored is None:
             found = self._one(_LOAD, (bucket, session))
             if found is None:
+                if is_user_record_id(session):  # each request of a user asks for it, and few have one
+                    self._cache.keep(session, count, _ABSENT, 0)
                 return _ABSENT
             record = decode_record(found[0])
             shown = record.birth is not None or record.destroy is not None

@@ -1,5 +1,7 @@
 """Tokens that are no good."""
 
+import gc
+
 import pytest
 from tests.unit.sessions.kit import END, KEY, OTHER_KEY, create, forged, sent
 
@@ -106,3 +108,47 @@ def test_a_key_that_was_replaced_still_verifies(canister: Canister, manager: Ses
     renewed = SessionManager(canister, secret_keys=[OTHER_KEY, KEY])
     assert renewed.load([cookie]) == {"a": 1}
     assert SessionManager(canister, secret_keys=OTHER_KEY).load([create(renewed, b=1)]) == {"b": 1}
+
+
+def test_a_mac_is_checked_once_as_long_as_the_session_stays_in_memory(
+    manager: SessionManager, canister: Canister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What opens a session is in memory no longer than the session, and is asked of it each time."""
+    cookie = create(manager, a=1)
+    checked: list[bytes] = []
+    key = manager.keys.current
+    mac = key.mac
+
+    def counted(data: bytes) -> bytes:
+        checked.append(data)
+        return mac(data)
+
+    monkeypatch.setattr(key, "mac", counted)
+    for _ in range(3):
+        assert manager.load([cookie]) == {"a": 1}
+    assert len(checked) == 1
+    assert tokens_in_memory(cookie) == 1
+    assert manager.load([forged(cookie)]) == {}
+    assert len(checked) == 2
+    session = manager.load([cookie])
+    manager.destroy(session)
+    del session
+    assert manager.load([cookie]) == {}
+    assert tokens_in_memory(cookie) == 0
+
+
+def tokens_in_memory(text: str) -> int:
+    gc.collect()
+    return sum(type(one) is Token and one.text == text for one in gc.get_objects())
+
+
+def test_a_token_that_was_good_is_not_once_its_secret_is_retired(manager: SessionManager) -> None:
+    old = create(manager, a=1)
+    session = manager.load([old])
+    session.renew()
+    new = sent(manager.commit(session).set_cookie)
+    session = manager.load([new])
+    assert manager.load([old]) == session == {"a": 1}
+    manager.commit(session)
+    assert manager.load([old]) == {}
+    assert manager.load([new]) == {"a": 1}

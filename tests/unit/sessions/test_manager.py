@@ -50,7 +50,7 @@ def test_peers_are_asked_and_disks_waited_for_in_a_thread_and_nothing_else(
     for durability in ("normal", "full"):
         with Canister(tmp_path / durability, agent=False, clock=clock, durability=durability) as canister:
             asyncio.run(requests(SessionManager(canister, secret_keys=KEY)))
-    assert hops == ["anywhere", "commit", "anywhere"]
+    assert hops == ["load", "commit", "load"]
 
 
 # Set-up, logs, secrets.

@@ -1,7 +1,7 @@
 """Django's expiry of a session as the session's own times, and as the age of its cookie."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -13,6 +13,7 @@ from canister.sessions import Session, SessionManager
 
 _KEY = "_session_expiry"
 """Where Django keeps what ``set_expiry`` was given: seconds, an ISO date, or nothing."""
+_dict: Any = dict
 _SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(days=400)
 
 
@@ -40,10 +41,12 @@ def cookie_age(store: SessionBase, session: Session) -> timedelta | None:
     value = _value(session)
     if value == 0 if value is not None else settings.SESSION_EXPIRE_AT_BROWSER_CLOSE:
         return None
-    age = timedelta(seconds=store.get_expiry_age(expiry=value))
+    if value is None:
+        age = timedelta(seconds=cast("Any", store).get_session_cookie_age())
+    else:
+        age = timedelta(seconds=store.get_expiry_age(expiry=value))
     return min(max(age, _SHORTEST), _LONGEST)
 
 
 def _value(session: Session) -> Any:
-    data: dict[Any, Any] = session
-    return dict[Any, Any].get(data, _KEY)  # looking at it is no access
+    return _dict.get(session, _KEY)  # looking at it is no access

@@ -63,13 +63,7 @@ class CanisterSessionBackend(BaseSessionBackend["CanisterSessionConfig"]):
             state = ScopeState.from_scope(cast("Scope", scope))
             state.session_id = session.handle
             state.exception_handlers = _with_refusals(state.exception_handlers)
-
-            async def sending(message: asgi.Message) -> None:
-                if message["type"] in asgi.HEADERS_LEAVE:
-                    scope["session"] = _final(scope, session)
-                await send(message)
-
-            await app(cast("Scope", scope), cast("Receive", receive), cast("Send", sending))
+            await app(cast("Scope", scope), cast("Receive", receive), cast("Send", send))
 
         await asgi.serve(
             self.config.manager,
@@ -77,6 +71,7 @@ class CanisterSessionBackend(BaseSessionBackend["CanisterSessionConfig"]):
             cast("asgi.Scope", scope),
             cast("asgi.Receive", receive),
             cast("asgi.Send", send),
+            _final,
         )
 
 
@@ -128,11 +123,12 @@ class CanisterSessionConfig(BaseBackendConfig[CanisterSessionBackend]):
         return DefineMiddleware(CanisterSessionMiddleware, backend=CanisterSessionBackend(self))
 
 
-def _final(scope: asgi.Scope, session: Session) -> Any:
+def _final(scope: asgi.Scope, session: Session) -> Mapping[str, Any] | None:
     """Return what the application left in the session's place, as a mapping.
 
     Raises:
         CannotTellError: the session was given up for want of a user, and this node cannot tell.
+        CanisterError: the session was ended, and it cannot be told which one it is.
     """
     left: Any = scope["session"]
     if left is Empty:

@@ -1,0 +1,77 @@
+"""What a session's record says, worked out once: requests that load the same record share it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from canister.codec import decode_value, slot_key
+from canister.life import NEVER, accessed, deadline, interval_of
+from canister.record import EMPTY, KEY, Record, Slot
+from canister.sessions import counters, csrf
+from canister.sessions.identity import identity_of
+from canister.sessions.renewal import retire
+from canister.sessions.token import Token
+from canister.store.base import Stored
+
+_FIXED = frozenset((str, int, float, bool, bytes, type(None)))
+"""Types whose values do not change in place."""
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Contents:
+    """A record as requests ask for it. Nothing of it is ever changed, but for *token*.
+
+    Args:
+        record: the session as loaded.
+
+    Attributes:
+        record: the same.
+        end: the instant at which readers see the session end.
+        due: the instant from which an access is to be recorded.
+        replaced: what ends the secrets that were replaced.
+        base: the encoded values.
+        values: them decoded, by key, in their order; None where a value can change in place.
+        fixed: those of them that cannot.
+        loose: the encoded ones of those that can, by key: each request decodes its own.
+        identity: who is logged in.
+        counts: the counters by encoded key.
+        csrf: the secret that the session's forms carry.
+        token: the good token that was shown last: no longer in memory than what it opens.
+    """
+
+    __slots__ = (
+        "base", "counts", "csrf", "due", "end", "fixed", "identity", "loose", "record", "replaced", "token",
+        "values",
+    )  # fmt: skip
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.end = deadline(record)
+        self.due = accessed(record) + max(1, interval_of(record)) if record.touch is not None else NEVER
+        self.replaced: Mapping[Slot, bytes | None] = retire(record) or _NONE
+        self.base: dict[Slot, bytes] = {
+            s: c.value for s, c in record.cells.items() if s[0] == KEY[0] and c.value is not None
+        }
+        self.values: dict[Any, Any] = {slot_key(s): decode_value(data) for s, data in self.base.items()}
+        self.fixed, self.loose = self.values, _NONE
+        if not all(type(value) in _FIXED for value in self.values.values()):
+            self.fixed = {key: value for key, value in self.values.items() if type(value) in _FIXED}
+            encoded = zip(self.values, self.base.values(), strict=True)
+            self.loose = {key: data for key, data in encoded if key not in self.fixed}
+            self.values = dict.fromkeys(self.values) | self.fixed
+        self.identity = identity_of(record)
+        self.counts: Mapping[bytes, int] = counters.counts_in(record) or _NONE
+        self.csrf = csrf.secret_in(record)
+        self.token: Token | None = None
+
+
+NOTHING = Contents(EMPTY)
+"""What a session holds that is not stored."""
+
+
+def contents_of(stored: Stored) -> Contents | None:
+    """Return what a stored session holds, None if there is none; kept as long as the store keeps it."""
+    if stored.memo is None and stored.record is not None:
+        stored.memo = Contents(stored.record)
+    contents: Contents | None = stored.memo
+    return contents
