@@ -13,7 +13,7 @@ from canister import Canister
 from canister.agent.connection import Connection
 from canister.clock import SECOND
 from canister.codec import encode_id, encode_value, key_slot
-from canister.edits import write
+from canister.edits import Moment, write
 from canister.record import Record
 
 _AT_ONCE = 500
@@ -33,7 +33,7 @@ class Side:
         writes = {key_slot(KEY): encode_value("v" * size)}
         policy = self.store.node.policy
 
-        def edit(record: Record | None, moment: Any) -> Record | None:
+        def edit(record: Record | None, moment: Moment) -> Record | None:
             return write(record, moment, policy, writes)
 
         for start in range(0, len(names), _AT_ONCE):
@@ -44,8 +44,8 @@ class Side:
         writes = {key_slot(KEY): encode_value(VALUE)}
         policy = self.store.node.policy
 
-        def edit(record: Record | None, moment: Any) -> Record | None:
-            return write(None, moment._replace(now=moment.now - 2 * 3600 * SECOND), policy, writes)
+        def edit(record: Record | None, moment: Moment) -> Record | None:
+            return write(None, Moment(moment.version, moment.now - 2 * 3600 * SECOND), policy, writes)
 
         names = [f"{prefix}{n:024d}" for n in range(count)]
         for start in range(0, len(names), _AT_ONCE):

@@ -10,7 +10,7 @@ from typing import Any, Self
 from canister import edits
 from canister.clock import Clock, to_datetime
 from canister.codec import decode_id, encode_id, encode_value, is_session_id, key_slot
-from canister.config import load_config
+from canister.config import Policy, load_config
 from canister.edits import Moment, Writes
 from canister.errors import ConfigError, InputError, StoreError, TooLargeError
 from canister.freshness import decode_stamp, encode_stamp, stamp_for
@@ -316,15 +316,9 @@ class Canister:
 
     def _write(self, session: bytes, writes: Writes, acks: Needed = 1) -> Record | None:
         """Write keys; return what was visible before."""
-        before: Record | None = None
-
-        def edit(record: Record | None, moment: Moment) -> Record | None:
-            nonlocal before
-            before = record if is_live(record, moment.now) else None
-            return edits.write(record, moment, self._policy, writes)
-
-        self.engine.commit([(session, edit)], acks)
-        return before
+        write = _Write(self._policy, writes)
+        self.engine.commit([(session, write)], acks)
+        return write.before
 
     def _commit(self, id: SessionId, edit: Edit, acks: Needed = 1) -> Version | None:
         return self.engine.commit([(encode_id(id), edit)], acks)
@@ -350,3 +344,20 @@ class Canister:
     def _sessions(self) -> Iterator[tuple[bytes, Record]]:
         """Yield what the store holds but for the records of users."""
         return (found for found in self.engine.store.scan() if is_session_id(found[0]))
+
+
+class _Write:
+    """An edit that writes keys, and keeps what was visible before."""
+
+    __slots__ = ("_policy", "_writes", "before")
+
+    def __init__(self, policy: Policy, writes: Writes) -> None:
+        self._policy = policy
+        self._writes = writes
+        self.before: Record | None = None
+
+    def __call__(self, record: Record | None, moment: Moment) -> Record:
+        delta = edits.write(record, moment, self._policy, self._writes)
+        # Nothing is visible of what is born by the commit, or starts afresh with it.
+        self.before = record if delta.birth is None and delta.clear is None else None
+        return delta

@@ -50,8 +50,7 @@ def encode_value(value: object, key: object = None, *, as_base: bool = False) ->
         InvalidValueError: *value* holds a type that cannot be stored; the message names the key,
             the place and the type.
     """
-    kind = type(value)
-    if kind in _PLAIN or (kind is str and cast("str", value).isascii()):
+    if (type(value) is str and value.isascii()) or type(value) in _PLAIN:
         return _encode(value)
     return _encode(_Wrapper(key, as_base).wrap(value, 0, ""))
 

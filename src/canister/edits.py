@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+import msgspec
+
 from canister.clock import DAY, instant, micros
 from canister.config import Policy, parse_duration
 from canister.errors import ConfigError, InputError, SessionDestroyedError, SessionEndedError
@@ -25,7 +27,7 @@ Writes = Mapping[Slot, bytes | None]
 """Encoded values by slot; None removes."""
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True, gc=False):
     """When an edit happens: its version and the wall clock in microseconds."""
 
     version: Version
@@ -81,22 +83,19 @@ def write(
         SessionDestroyedError: the id was destroyed.
         SessionEndedError: the session is past its absolute lifetime.
     """
-    cells = {slot: Cell(moment.version, value) for slot, value in sorted(writes.items())}
-    if record is None or retention(record) <= moment.now:
+    version, now = moment.version, moment.now
+    cells = {slot: Cell(version, value) for slot, value in sorted(writes.items())}
+    if record is not None and deadline(record) > now:
+        return Record(touch=_due_touch(record, moment), clear=version if clear else None, cells=cells)
+    if record is None or retention(record) <= now:
         # A leftover that nobody swept yet is hidden like everything else of the former life.
         return _newborn(moment, policy, cells, clear=clear or record is not None)
     if record.destroy is not None:
         raise SessionDestroyedError("the session was destroyed; its id is never used again, make a new one")
-    if deadline(record) <= moment.now:
-        if clear and not cells:
-            # Nobody sees the session, but a later touch from behind a split may bring it back.
-            return Record(clear=moment.version)
-        return _afresh(record, moment, policy, cells)
-    return Record(
-        touch=_due_touch(record, moment),
-        clear=moment.version if clear else None,
-        cells=cells,
-    )
+    if clear and not cells:
+        # Nobody sees the session, but a later touch from behind a split may bring it back.
+        return Record(clear=version)
+    return _afresh(record, moment, policy, cells)
 
 
 def touch(record: Record | None, moment: Moment, when: int) -> Record | None:
@@ -147,7 +146,7 @@ def revoke(record: Record | None, moment: Moment, policy: Policy) -> Record:
 
     The mark outlives every session it covers: those of other nodes may be born up to a drift later.
     """
-    version, now = moment
+    version, now = moment.version, moment.now
     return Record(
         birth=Birth(version, now, LONGEST, LONGEST, 0, policy.grace + 2 * policy.drift),
         reach=LONGEST,
@@ -157,7 +156,7 @@ def revoke(record: Record | None, moment: Moment, policy: Policy) -> Record:
 
 
 def _newborn(moment: Moment, policy: Policy, cells: dict[Slot, Cell], *, clear: bool) -> Record:
-    version, now = moment
+    version, now = moment.version, moment.now
     return Record(
         birth=Birth(version, now, policy.absolute, policy.idle, policy.interval, policy.grace),
         # With a clear there may be leftovers of a former life, an `until` among them.
@@ -170,7 +169,7 @@ def _newborn(moment: Moment, policy: Policy, cells: dict[Slot, Cell], *, clear: 
 
 
 def _afresh(record: Record, moment: Moment, policy: Policy, cells: dict[Slot, Cell]) -> Record:
-    version, now = moment
+    version, now = moment.version, moment.now
     if hard_end(record) <= now:
         raise SessionEndedError("the session is past its absolute lifetime; go on with a new id")
     return Record(
@@ -184,4 +183,4 @@ def _afresh(record: Record, moment: Moment, policy: Policy, cells: dict[Slot, Ce
 
 def _due_touch(record: Record, moment: Moment) -> Touch | None:
     due = moment.now >= accessed(record) + interval_of(record)
-    return Touch(*moment) if due else None
+    return Touch(moment.version, moment.now) if due else None

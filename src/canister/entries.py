@@ -78,7 +78,7 @@ def drop(record: Record | None, moment: Moment) -> Record | None:
 def _lasting(
     moment: Moment, lifetime: timedelta | None, grace: int, cells: dict[Slot, Cell], *, clear: bool = False
 ) -> Record:
-    version, now = moment
+    version, now = moment.version, moment.now
     span = LONGEST if lifetime is None else min(max(micros(lifetime), 1), LONGEST)
     return Record(
         birth=Birth(version, now, span, span, 0, grace),

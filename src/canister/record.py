@@ -330,7 +330,7 @@ def _merge_cells(a: Mapping[Slot, Cell], b: Mapping[Slot, Cell], clear: bytes | 
     merged = dict(a)
     for slot, cell in b.items():
         have = merged.get(slot)
-        if have is None or (have.version <= cell.version and _order(have) < _order(cell)):
+        if have is None or have.version < cell.version or _order(have) < _order(cell):
             merged[slot] = cell
     if clear is not None:
         merged = {s: c for s, c in merged.items() if c.version >= clear or s[0] == META[0]}

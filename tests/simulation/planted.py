@@ -20,9 +20,10 @@ from canister.replication.fetches import Fetches
 from canister.replication.link import Link
 from canister.replication.messages import Root
 from canister.sessions.lookup import Lookup
-from canister.store import transaction, turn
+from canister.store import transaction
 from canister.store.base import Change, LogEntry
 from canister.store.memory import MemoryStore
+from canister.store.notes import Notes
 from canister.store.transaction import Row, Transaction
 from canister.testing.simulation.disks import MemoryDisk
 
@@ -90,7 +91,7 @@ def r5_node_id_kept_after_a_roll_back() -> AbstractContextManager[Any]:
 
 def r5_commits_note_no_stamp_outside_the_database() -> AbstractContextManager[Any]:
     """Nothing but the database itself knows how far its history got."""
-    return patch.object(turn, "note_stamp", lambda lock, stamp: None)
+    return patch.object(Notes, "note_committed", lambda self, stamp: None)
 
 
 def r6_released_row_by_row() -> AbstractContextManager[Any]:
@@ -121,7 +122,7 @@ def r7_digest_of_visible_rows() -> AbstractContextManager[Any]:
         encoded = original(self, session, row, record, None, delta)
         if held is not None:
             stored = self._rows.get(session)
-            self._rows.put(session, stored._replace(held=held), encoded)
+            self._rows.put(session, stored, msgspec.structs.replace(stored, held=held), encoded)
         return encoded
 
     return patch.object(Transaction, "_put", put)
@@ -293,7 +294,9 @@ def r22_a_row_proves_all_before_it() -> AbstractContextManager[Any]:
 def r6_what_is_held_counts_for_nothing() -> AbstractContextManager[Any]:
     """A session of which all is held back counts as not here."""
     load = MemoryStore.load
-    return patch.object(MemoryStore, "load", lambda self, session: load(self, session)._replace(held=False))
+    return patch.object(
+        MemoryStore, "load", lambda self, session: msgspec.structs.replace(load(self, session), held=False)
+    )
 
 
 def r23_absent_though_some_were_not_compared() -> AbstractContextManager[Any]:

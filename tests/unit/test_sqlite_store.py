@@ -321,6 +321,8 @@ def test_directory_removed_while_open(store: SqliteStore, directory: Path) -> No
     """A data directory that vanished is an error of the store, not an absence."""
     shutil.rmtree(directory)
     with pytest.raises(StoreError, match=r"write\.lock cannot be locked: No such file"):
+        store.merge([], {})
+    with pytest.raises(StoreError, match=r"canister\.db cannot be written"):
         put(store, b"s", k=b"1")
     with pytest.raises(StoreError, match=r"canister\.db cannot be written"):
         store.load(b"s")

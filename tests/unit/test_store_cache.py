@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import apsw
@@ -13,12 +14,17 @@ from canister import edits
 from canister.codec import encode_user, user_record_id
 from canister.config import Config, Policy
 from canister.edits import Moment
-from canister.errors import DiskFullError, StoreError
+from canister.errors import ClockError, DiskFullError, StoreError
 from canister.record import Record
-from canister.store import cache
-from canister.store.base import Member, Stored, bucket_of
-from canister.store.cache import SessionCache, group_of, make_counts
+from canister.store import shared
+from canister.store.base import Mark, Member, Stored, bucket_of
+from canister.store.cache import FILE_BYTES, Kept, SessionCache, group_of
+from canister.store.connections import Cursor
+from canister.store.notes import Notes
+from canister.store.shared import make_room
 from canister.store.sqlite import SqliteStore
+from canister.store.transaction import Row
+from canister.testing.clock import ManualClock
 from canister.testing.contract import put, values
 
 SESSION = b"s"
@@ -66,7 +72,7 @@ def test_a_session_is_read_once(one: SqliteStore, two: SqliteStore, monkeypatch:
 def test_that_a_user_has_no_record_is_read_once(
     one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each request of the user asks for it; a session that is not there is looked for each time."""
+    """Each request of the user asks for it."""
     user = user_record_id(encode_user("ann"))
     asked = count_queries(one, monkeypatch)
     for _ in range(3):
@@ -74,9 +80,6 @@ def test_that_a_user_has_no_record_is_read_once(
     assert len(asked) == 1
     put(two, user, k=b"1")
     assert values(one, user) == {"k": b"1"}
-    for _ in range(3):
-        assert one.load(SESSION) == Stored(None, held=False)
-    assert len(asked) == 5
 
 
 def test_what_another_process_writes_is_seen(one: SqliteStore, two: SqliteStore) -> None:
@@ -93,15 +96,15 @@ def test_what_another_process_writes_is_seen(one: SqliteStore, two: SqliteStore)
 def before_commit(store: SqliteStore, act: Callable[[], object]) -> None:
     """Let *act* run just before the next commit of *store* is made."""
     handle = store._pool.take()
-    execute = handle.execute
+    write = handle.write
 
-    def executing(sql: str, *arguments: object) -> object:
+    def writing(sql: str, *arguments: object) -> object:
         if sql == "COMMIT":
-            handle.execute = execute
+            handle.write = write
             act()
-        return execute(sql, *arguments)
+        return write(sql, *arguments)
 
-    handle.execute = executing  # type: ignore[assignment]
+    handle.write = writing
     store._pool.give(handle)
 
 
@@ -194,6 +197,111 @@ def test_doubts_and_members_of_another_process(one: SqliteStore, two: SqliteStor
     assert two.members() == [member]
 
 
+def count_looks(store: SqliteStore) -> list[str]:
+    """Return a list that grows by each row that a transaction of *store* reads. There is one connection."""
+    looks: list[str] = []
+    handle = store._pool.take()
+    execute = handle.execute
+
+    def executing(sql: str, *arguments: object) -> Cursor:
+        looks.append(sql)
+        return execute(sql, *arguments)
+
+    handle.execute = executing
+    store._pool.give(handle)
+    return looks
+
+
+def test_a_write_reads_nothing_that_is_kept(one: SqliteStore) -> None:
+    """Neither the session nor the clock is looked up while nobody else writes."""
+    put(one, SESSION, k=b"1")
+    looks = count_looks(one)
+    for number in range(3):
+        put(one, SESSION, k=b"%d" % number)
+    assert not looks
+
+
+def test_writes_of_two_processes_are_merged(one: SqliteStore, two: SqliteStore) -> None:
+    """What a write is merged with is what is stored, not what this process has seen last."""
+    for number in range(3):
+        put(one, SESSION, **{f"one-{number}": b"1"})
+        put(two, SESSION, **{f"two-{number}": b"2"})
+    expected = {
+        f"{name}-{number}": value for number in range(3) for name, value in (("one", b"1"), ("two", b"2"))
+    }
+    assert values(one, SESSION) == values(two, SESSION) == expected
+
+
+def test_a_write_after_a_writer_was_killed(
+    one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed by a writer that was killed before it could say so is merged with."""
+    put(two, SESSION, two=b"1")
+    monkeypatch.setattr(one._cache, "settle", lambda: None)
+    monkeypatch.setattr(Notes, "note_committed", lambda self, stamp: None)
+    put(one, SESSION, one=b"1")
+    put(two, SESSION, two=b"2")
+    assert values(two, SESSION) == {"one": b"1", "two": b"2"}
+
+
+def test_stamps_of_two_processes_whose_clock_steps_back(tmp_path: Path) -> None:
+    """I11: the stamp follows all that were drawn on the node, by whom and however its writer ended."""
+    clock = ManualClock()
+    stores = [SqliteStore(tmp_path, Config(), clock) for _ in range(2)]
+    versions = []
+    for number in range(6):
+        versions.append(put(stores[number % 2], SESSION, k=b"%d" % number))
+        clock.advance(timedelta(seconds=-5))
+    for store in stores:
+        store.close()
+    again = SqliteStore(tmp_path, Config(), clock)
+    versions.append(put(again, SESSION, k=b"again"))
+    again.close()
+    assert versions == sorted(set(versions))
+
+
+def test_a_clock_that_is_off_is_known_to_all(one: SqliteStore, two: SqliteStore) -> None:
+    """Each process refuses to write while the node's clock is off, and writes again when it is right."""
+    put(two, SESSION, k=b"1")
+    one.set_clock_off(True)
+    with pytest.raises(ClockError):
+        put(two, SESSION, k=b"2")
+    one.set_clock_off(False)
+    put(two, SESSION, k=b"3")
+
+
+def test_absence_is_kept_until_somebody_writes(
+    one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id that is not here is looked for once, and found as soon as it is here."""
+    asked = count_queries(two, monkeypatch)
+    for _ in range(3):
+        assert two.load(SESSION) == Stored(None, held=False)
+    assert len(asked) == 1
+    put(one, SESSION, k=b"1")
+    assert values(two, SESSION) == {"k": b"1"}
+    assert two.load(b"other") == Stored(None, held=False)
+    put(one, b"other", one=b"1")
+    put(two, b"other", two=b"2")
+    assert values(one, b"other") == {"one": b"1", "two": b"2"}
+
+
+def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
+    """Whoever asks for many unknown ids fills no memory, and drives no session out of it."""
+    make_room(tmp_path / "counts", FILE_BYTES)
+    cache = SessionCache(tmp_path / "counts", most=10_000)
+    record = Record()
+    kept = Kept(0, Stored(record, held=False), Row(record, None, Mark(b"", 0)), 1000)
+    cache.keep(SESSION, kept)
+    for number in range(20_000):
+        cache.keep_absent(b"%d" % number, 0)
+        assert cache.is_absent(b"%d" % number, 0)
+    assert sum(cache.is_absent(b"%d" % number, 0) for number in range(20_000)) < 10_000
+    assert cache.find(SESSION, 0) is kept
+    cache.keep_absent(b"odd", 1)
+    assert not cache.is_absent(b"odd", 1)
+
+
 @pytest.mark.parametrize("ask", [lambda s: s.load(SESSION), SqliteStore.doubts, SqliteStore.members])
 def test_a_closed_store_serves_nothing(one: SqliteStore, ask: Callable[[SqliteStore], object]) -> None:
     """What was kept is not served after the end."""
@@ -219,18 +327,19 @@ def test_over_a_fork(one: SqliteStore) -> None:
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """Of many sessions the ones used last are kept, however many there are."""
-    make_counts(tmp_path / "counts")
-    kept = SessionCache(tmp_path / "counts", most=100_000)
-    stored = Stored(Record(), held=False)
+    make_room(tmp_path / "counts", FILE_BYTES)
+    cache = SessionCache(tmp_path / "counts", most=100_000)
+    record = Record()
+    kept = Kept(0, Stored(record, held=False), Row(record, None, Mark(b"", 0)), 1000)
     for number in range(10_000):
-        kept.keep(b"%d" % number, 0, stored, 1000)
-        assert kept.find(b"0", 0) is stored  # used all the time
-    found = [number for number in range(10_000) if kept.find(b"%d" % number, 0) is not None]
+        cache.keep(b"%d" % number, kept)
+        assert cache.find(b"0", 0) is kept  # used all the time
+    found = [number for number in range(10_000) if cache.find(b"%d" % number, 0) is not None]
     assert len(found) < 110
     assert 9_999 in found
-    kept.close()
-    kept.keep(b"1", 0, stored, 1)
-    assert kept.find(b"1", 0) is None
+    cache.close()
+    cache.keep(b"1", kept)
+    assert cache.find(b"1", cache.counts[0]) is None
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +348,6 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def no_room(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cache.os, "pwrite", no_room)
+    monkeypatch.setattr(shared.os, "pwrite", no_room)
     with pytest.raises(DiskFullError, match="free some space"):
-        make_counts(tmp_path / "counts")
+        make_room(tmp_path / "counts", FILE_BYTES)

@@ -1,54 +1,43 @@
 """Waking the agent after a commit: a shared byte, and one datagram where the agent is asleep."""
 
-import contextlib
-import os
 import socket
 from pathlib import Path
 
 from canister.agent.sockets import socket_path
-from canister.errors import StoreError
 from canister.forks import watch_forks
+from canister.store.shared import make_room, shared_memory
 
-_ASLEEP, _AWAKE = b"0", b"1"
+_ASLEEP, _AWAKE = 0, 1
 
 
 class WakeFlag:
     """A byte shared by all processes of a node: whether the agent waits to be woken.
 
     The agent lowers it before it reads the log, so whoever finds it raised afterwards knows that
-    what was just committed is going to be read. Read and written, not mapped: on a full disk a
-    write to a map can kill the process.
+    what was just committed is going to be read.
 
     Raises:
         StoreError: the file cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
-        self._file = open(handle, "r+b", buffering=0)  # noqa: SIM115 - lives as long as this object
+        make_room(path, 1)
+        self._state = shared_memory(path, 1)
 
     def sleep(self) -> None:
         """Ask to be woken."""
-        self._write(_ASLEEP)
+        self._state[0] = _ASLEEP
 
     def rouse(self) -> bool:
         """Return whether the agent was asleep; it counts as awake from now on."""
-        if os.pread(self._file.fileno(), 1, 0) == _AWAKE:
+        if self._state[0] == _AWAKE:
             return False
-        self._write(_AWAKE)
+        self._state[0] = _AWAKE
         return True
 
     def close(self) -> None:
         """Release the file."""
-        self._file.close()
-
-    def _write(self, state: bytes) -> None:
-        # A byte that cannot be written leaves a file without one: the agent is woken each time.
-        with contextlib.suppress(OSError):
-            os.pwrite(self._file.fileno(), state, 0)
+        self._state.close()
 
 
 class Waker:

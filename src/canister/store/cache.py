@@ -6,25 +6,32 @@ even count it had read before it read a session knows that the session is still 
 killed in between leaves an odd count: nothing of that group is kept until the next writer has passed.
 """
 
-import errno
-import mmap
-import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from canister.errors import DiskFullError, StoreError
+import msgspec
+
 from canister.store.base import BUCKETS, Stored
+from canister.store.shared import shared_memory
+from canister.store.transaction import Row
+
+T = TypeVar("T")
 
 _GROUPS = BUCKETS // 4
 FACTS = _GROUPS
-"""The group of what is not a session: the members, and doubts about them."""
+"""The group of what is not a session: the members, doubts about them, and whether the clock is off."""
 FILE_BYTES = 4 * (_GROUPS + 1)
 
 _MOST = 8_000_000
 """Bytes in each of two generations; what is not used for one of them is forgotten."""
 _OVERHEAD = 1000
 """Bytes of a session in memory beside its encoding, in round numbers."""
+_MOST_ABSENT = 8192
+"""Ids of which it is kept that there is no such session: 5 MB at the most."""
 _WRAP = 0xFFFF_FFFF
-_CLOSED = memoryview(bytes(FILE_BYTES)).cast("I")
+_CLOSED = memoryview(b"\1" * FILE_BYTES).cast("I")
+"""Counts that are odd for good: nothing is kept at them, nor found."""
 
 
 def group_of(bucket: int) -> int:
@@ -32,35 +39,27 @@ def group_of(bucket: int) -> int:
     return bucket >> 2
 
 
-def make_counts(path: Path) -> None:
-    """Make the file of counts, or complete it; to be called while nobody writes.
+class Kept(msgspec.Struct, frozen=True, gc=False):
+    """A session in memory.
 
-    It is written, not just extended: a page of a map that has no room on the disk kills the process.
-
-    Raises:
-        StoreError: it cannot be made.
+    Attributes:
+        at: the count of its group at which this is what is stored.
+        stored: the session, as readers get it.
+        row: the session, as writers need it.
+        size: the bytes of its encoding.
     """
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(handle).st_size
-            while size < FILE_BYTES:
-                size += os.pwrite(handle, bytes(FILE_BYTES - size), size)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"the disk holding {path} is full; nothing was written; free some space"
-            ) from error
-        raise StoreError(f"{path} cannot be made: {error.strerror}") from error
+
+    at: int
+    stored: Stored
+    row: Row
+    size: int
 
 
 class SessionCache:
     """What one process keeps. Safe to share between threads and over forks.
 
     Args:
-        path: the file of counts, as `make_counts` left it.
+        path: the file of counts.
         most: how many bytes are kept in each generation.
 
     Raises:
@@ -68,65 +67,96 @@ class SessionCache:
     """
 
     def __init__(self, path: Path, most: int = _MOST) -> None:
-        try:
-            with path.open("r+b") as file:
-                shared = mmap.mmap(file.fileno(), FILE_BYTES)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path} cannot be mapped: {error}") from error
-        self.counts = memoryview(shared).cast("I")
+        self.counts = memoryview(shared_memory(path, FILE_BYTES)).cast("I")
         """How often each group was written to, twice; odd while it is being written to."""
         self._most = most
-        self._young: dict[bytes, tuple[int, Stored, int]] = {}
-        self._old: dict[bytes, tuple[int, Stored, int]] = {}
+        self._young: dict[bytes, Kept] = {}
+        self._old: dict[bytes, Kept] = {}
         self._size = 0
-        self._marked: set[int] = set()
-        self.fresh: dict[bytes, tuple[int, Stored, int]] = {}
-        """What the transaction under way has written of what is worth keeping, with group and bytes."""
+        self._absent: dict[bytes, int] = {}
+        self._marked: dict[int, int] = {}
+        self.fresh: dict[bytes, Kept] = {}
+        """What the transaction under way has written of what is worth keeping once it is committed."""
 
-    def find(self, session: bytes, count: int) -> Stored | None:
-        """Return a session that was read at the same *count* of its group; None if there is none."""
-        found = self._young.get(session)
-        if found is None:
-            found = self._old.pop(session, None)
-            if found is None:
+    def find(self, session: bytes, count: int) -> Kept | None:
+        """Return a session that was kept at the same *count* of its group; None if there is none."""
+        kept = self._young.get(session)
+        if kept is None:
+            kept = self._old.pop(session, None)
+            if kept is None:
                 return None
-            self.keep(session, *found)
-        return found[1] if found[0] == count else None
+            self.keep(session, kept)
+        return kept if kept.at == count else None
 
-    def keep(self, session: bytes, count: int, stored: Stored, size: int) -> None:
-        """Keep a session.
-
-        Args:
-            session: the encoded id.
-            count: that of its group, read before the session was.
-            stored: the session; what is held back alone is not kept.
-            size: the bytes of its encoding.
-        """
-        if count & 1 or (stored.record is None and stored.held) or size > self._most:
+    def keep(self, session: bytes, kept: Kept) -> None:
+        """Keep a session; its count was read before the session was."""
+        if kept.at & 1 or kept.size > self._most:
             return
-        self._young[session] = (count, stored, size)
-        self._size += size + _OVERHEAD
+        self._young[session] = kept
+        self._size += kept.size + _OVERHEAD
         if self._size > self._most:
             self._old, self._young, self._size = self._young, {}, 0
 
-    def mark(self, group: int) -> None:
-        """Note that the transaction under way writes to a group; its writer is the only one."""
-        if group not in self._marked:
-            self._marked.add(group)
-            self.counts[group] |= 1
+    def is_absent(self, session: bytes, count: int) -> bool:
+        """Tell whether a session was looked for in vain at the same *count* of its group."""
+        return self._absent.get(session) == count
+
+    def keep_absent(self, session: bytes, count: int) -> None:
+        """Keep that a session is not here; *count* was read before it was looked for."""
+        if count & 1:
+            return
+        if len(self._absent) >= _MOST_ABSENT:
+            self._absent = {}
+        self._absent[session] = count
+
+    def mark(self, group: int) -> int:
+        """Note that the transaction under way writes to a group; its writer is the only one.
+
+        Returns:
+            The count of the group once the transaction is over.
+        """
+        after = self._marked.get(group)
+        if after is None:
+            count = self.counts[group] | 1
+            self.counts[group] = count
+            after = self._marked[group] = (count + 1) & _WRAP
+        return after
 
     def settle(self) -> None:
         """Note that the transaction is over, committed or not."""
-        for group in self._marked:
-            self.counts[group] = (self.counts[group] + 1) & _WRAP
+        for group, after in self._marked.items():
+            self.counts[group] = after
         self._marked.clear()
         if self.fresh:
-            fresh, self.fresh = self.fresh, {}
-            for session, (group, stored, size) in fresh.items():
-                self.keep(session, self.counts[group], stored, size)
+            for session, kept in self.fresh.items():
+                self.keep(session, kept)
+            self.fresh = {}
 
     def close(self) -> None:
         """Forget everything, and keep nothing more; to be called when no writer is left."""
-        self._most = -1
-        self._young, self._old = {}, {}
+        self._young, self._old, self._absent = {}, {}, {}
         self.counts = _CLOSED  # the file is let go as soon as the last reader that is under way is through
+
+
+class Fact(Generic[T]):
+    """What the processes of the node keep in memory besides sessions, read again when one of them wrote.
+
+    Args:
+        cache: what tells whether one has.
+        read: how it is read.
+    """
+
+    def __init__(self, cache: SessionCache, read: Callable[[], T]) -> None:
+        self._cache = cache
+        self._read = read
+        self._kept: tuple[int, T] | None = None
+
+    def get(self) -> T:
+        """Return it as it is now."""
+        count = self._cache.counts[FACTS]
+        kept = self._kept
+        if kept is not None and kept[0] == count:
+            return kept[1]
+        fact = self._read()
+        self._kept = None if count & 1 else (count, fact)
+        return fact

@@ -42,14 +42,18 @@ class Cursor(Protocol):
 
 
 class Handle:
-    """A connection, its typed ``execute(sql, parameters)``, and the stamp its transaction has drawn."""
+    """A connection, its typed ``execute(sql, parameters)``, and the stamp its transaction has drawn.
 
-    __slots__ = ("connection", "execute", "stamp")
+    ``write`` is ``execute`` for statements that return no rows: they share a cursor.
+    """
+
+    __slots__ = ("connection", "execute", "stamp", "write")
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self.stamp = 0
         self.execute = cast("Callable[..., Cursor]", connection.execute)
+        self.write = cast("Callable[..., object]", connection.cursor().execute)
 
 
 def connect(path: Path, *, full: bool) -> Handle:

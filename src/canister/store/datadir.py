@@ -19,10 +19,12 @@ from canister.errors import (
     StoreError,
 )
 from canister.record import NodeId
-from canister.store.cache import make_counts
+from canister.store.cache import FILE_BYTES
 from canister.store.connections import Handle, connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
+from canister.store.notes import Notes
 from canister.store.peeking import peek
+from canister.store.shared import make_room
 
 FORMAT = 1
 APPLICATION_ID = 0x43414E49  # "CANI"
@@ -56,14 +58,14 @@ class DataDir:
             ConfigError: the directory belongs to another cluster.
         """
         self._make()
-        with self._locked() as lock:
+        with self._locked():
             if not self.database.exists():
                 self._create(config)
             self._check_header()
             try:
                 self.use.begin()
-                node = self._incarnate(config, draw, lock)
-                make_counts(self.counts)
+                node = self._incarnate(config, draw)
+                make_room(self.counts, FILE_BYTES)
                 self.use.share()
             except apsw.Error as error:
                 self.use.end()
@@ -87,14 +89,14 @@ class DataDir:
             )
 
     @contextmanager
-    def _locked(self) -> Generator[int, None, None]:
+    def _locked(self) -> Generator[None, None, None]:
         try:
             handle = os.open(self.write_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"{self.write_lock} cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            yield handle
+            yield
         finally:
             os.close(handle)
 
@@ -161,7 +163,7 @@ class DataDir:
         (pages,) = struct.unpack_from(">I", header, _PAGES_AT)
         return bool(self.database.stat().st_size >= pages * (65536 if size == 1 else size))
 
-    def _incarnate(self, config: Config, draw: Callable[[], NodeId], lock: int) -> NodeId:
+    def _incarnate(self, config: Config, draw: Callable[[], NodeId]) -> NodeId:
         handle = connect(self.database, full=True)
         try:
             # Closing must not write: the database may be refused.
@@ -176,7 +178,7 @@ class DataDir:
                     "set cluster to that name or choose another directory"
                 )
             _renew_index(handle)
-            return incarnate(handle, self.database, config, draw, self.use, lock)
+            return incarnate(handle, self.database, config, draw, self.use, Notes(self.write_lock))
         finally:
             handle.connection.close()
 

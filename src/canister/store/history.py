@@ -7,7 +7,7 @@ was put in its place. What a backup brings back cannot tell; these witnesses sta
 - the boot id of the machine, as noted in the database;
 - the number of the database's file, and number and change time of ``use.lock``, which nobody ever
   writes: files that were copied, or copied over, have others, even where a number is given out again;
-- the last stamp, which every commit notes in ``write.lock``: a database that ends before it was put back;
+- the last stamp, which every commit notes: a database that ends before it was put back;
 - the node id, noted beside it: a backup of an earlier id may well end after what has taken its place.
 """
 
@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from canister.config import Config
-from canister.record import NODE_ID_BYTES, NodeId
+from canister.record import NodeId
 from canister.store.connections import Handle
-
-STAMP_BYTES = 8
+from canister.store.notes import Notes
 
 
 class Use:
@@ -69,27 +68,8 @@ class Use:
         return f"{status.st_dev}:{status.st_ino}:{status.st_ctime_ns}"
 
 
-def note_stamp(lock: int, stamp: int) -> None:
-    """Note the last stamp in the file of the write lock, which the caller holds."""
-    os.pwrite(lock, stamp.to_bytes(STAMP_BYTES, "big"), 0)
-
-
-def noted_stamp(lock: int) -> int:
-    """Return the last stamp noted."""
-    return int.from_bytes(os.pread(lock, STAMP_BYTES, 0), "big")
-
-
-def _note_node(lock: int, node: bytes) -> None:
-    os.pwrite(lock, node, STAMP_BYTES)
-
-
-def _noted_node(lock: int) -> bytes:
-    """Return the node id noted, empty if none is."""
-    return os.pread(lock, NODE_ID_BYTES, STAMP_BYTES)
-
-
 def incarnate(
-    handle: Handle, database: Path, config: Config, draw: Callable[[], NodeId], use: Use, lock: int
+    handle: Handle, database: Path, config: Config, draw: Callable[[], NodeId], use: Use, notes: Notes
 ) -> NodeId:
     """Return the node id; a new one where the history may not be the one this id began.
 
@@ -99,7 +79,7 @@ def incarnate(
         config: the node's settings.
         draw: draws a node id.
         use: the use of the directory that begins.
-        lock: the file of the write lock, which the caller holds.
+        notes: what is noted outside the database; the caller has the turn to write.
     """
     known: dict[str, Any] = dict(handle.execute("SELECT key, value FROM meta").fetchall())
     now = _witnesses(database, config)
@@ -109,16 +89,18 @@ def incarnate(
     if known.get("file") == now["file"] and same_boot and known["durability"] == "normal":
         now["durability"] = "normal"  # commits of this boot may be unsynced, whoever opens next
     node = known.get("node")
-    is_noted = _noted_node(lock) in (b"", node) and noted_stamp(lock) <= _last_stamp(handle)
+    last = _last_stamp(handle)
+    is_noted = notes.node() in (b"", node) and notes.committed() <= last
     if node is None or not is_noted or not _goes_on(known, now):
         node = draw()
         with handle.connection:
             set_meta(handle, "node", node)
             handle.execute("DELETE FROM log WHERE stamp < (SELECT max(stamp) FROM log)")
             handle.execute("UPDATE log SET changes = x'90'")
-        note_stamp(lock, _last_stamp(handle))
-    if _noted_node(lock) != node:
-        _note_node(lock, node)
+        notes.note_committed(last)
+    if notes.node() != node:
+        notes.note_node(node)
+    notes.note_drawn(last)
     if any(known.get(key) != value for key, value in now.items()):
         with handle.connection:
             for key, value in now.items():

@@ -24,7 +24,7 @@ class _Undo:
     def get(self, session: bytes) -> Row | None:
         return self._store.rows.get(session)
 
-    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
+    def put(self, session: bytes, before: Row | None, row: Row, encoded: bytes) -> None:
         self._before.setdefault(session, self._store.rows.get(session))
         self._store.rows[session] = row
 
@@ -34,14 +34,14 @@ class _Undo:
             if session in self._store.rows:
                 here.append(session)
             else:
-                self.put(session, Row(record, None, mark), encoded)
+                self.put(session, None, Row(record, None, mark), encoded)
         return here
 
     def delete(self, session: bytes) -> None:
         self._before.setdefault(session, self._store.rows.pop(session))
 
-    def clock(self) -> tuple[int, bool]:
-        return self._store.last_stamp(), self._store.clock_off
+    def clock(self) -> int:
+        return self._store.last_stamp()
 
     def append(self, entry: LogEntry) -> None:
         self._store.entries.append(entry)
@@ -100,11 +100,11 @@ class MemoryStore:
     def load(self, session: bytes) -> Stored:
         self._check_open()
         row = self.rows.get(session)
-        return Stored(row.visible, row.held is not None) if row else Stored(None, False)
+        return row.stored if row else Stored(None, held=False)
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
         with self._transaction() as transaction:
-            return transaction.commit(edits)
+            return transaction.commit(edits, clock_off=self.clock_off)
 
     def scan(self) -> Iterator[tuple[bytes, Record]]:
         self._check_open()

@@ -7,14 +7,15 @@ import apsw
 import msgspec
 
 from canister.record import NodeId, decode_record, encode_record, user_of
-from canister.store.base import Change, Listed, LogEntry, Mark, Stored, bucket_of
-from canister.store.cache import SessionCache, group_of
+from canister.store.base import Change, Listed, LogEntry, Mark, bucket_of
+from canister.store.cache import Kept, SessionCache, group_of
 from canister.store.connections import Cursor, Handle
+from canister.store.notes import Notes
 from canister.store.transaction import Fresh, Row
 
 _WHOLE = "SELECT id, record, held FROM sessions WHERE bucket = ? AND id = ?"
 _ALL = "SELECT id, record, held FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ?"
-_GET = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
+GET = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
 _PUT = """
     INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain, user)
     VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -27,7 +28,6 @@ _IS_HERE = "SELECT id FROM sessions WHERE bucket = ? AND id = ?"
 _CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE bucket = ? AND id = ?"
 _DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
-_CLOCK = "SELECT max(stamp), EXISTS (SELECT 1 FROM meta WHERE key = 'clock_off') FROM log"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 VOUCH = """
     INSERT INTO heard (node, stamp, moved) VALUES (?1, ?2, ?3)
@@ -54,40 +54,37 @@ _changes_decoder = msgspec.msgpack.Decoder(list[Change])
 class SqliteRows:
     """The primitive acts of a transaction, on one connection."""
 
-    def __init__(self, handle: Handle, node: NodeId, cache: SessionCache) -> None:
+    def __init__(self, handle: Handle, node: NodeId, cache: SessionCache, notes: Notes) -> None:
         self._handle = handle
         self._execute = handle.execute
+        self._write = handle.write
         self._node = node
         self._cache = cache
-        self._indexed: dict[bytes, tuple[int, bytes | None]] = {}
-        """Retention and user of the rows read in this transaction that hold nothing back."""
-        self.written: dict[bytes, tuple[int, Stored, int]] = {}
-        """The sessions written, with group and bytes of each."""
+        self._notes = notes
+        self.written: dict[bytes, Kept] = {}
+        """The sessions written, as they are to be kept."""
 
     def get(self, session: bytes) -> Row | None:
-        found = self._execute(_GET, (bucket_of(session), session)).fetchone()
-        if found is None:
-            return None
-        record, held, digest, retain = found
-        shown = decode_record(record)
-        if held is None:
-            self._indexed[session] = (retain, user_of(shown))
-        return Row(shown, None if held is None else decode_record(held), Mark(digest, retain))
-
-    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
-        digest, retain = row.mark
-        user = user_of(row.record)
         bucket = bucket_of(session)
-        group = group_of(bucket)
-        self._cache.mark(group)
-        self.written[session] = (group, Stored(row.visible, row.held is not None), len(encoded))
-        if row.held is None and self._indexed.get(session) == (retain, user):
+        count = self._cache.counts[group_of(bucket)]
+        kept = self._cache.find(session, count)
+        if kept is not None:
+            return kept.row
+        if self._cache.is_absent(session, count):
+            return None
+        found = self._execute(GET, (bucket, session)).fetchone()
+        return None if found is None else row_of(*found)
+
+    def put(self, session: bytes, before: Row | None, row: Row, encoded: bytes) -> None:
+        bucket = bucket_of(session)
+        held = b"" if row.held is None else encode_record(row.held)
+        at = self._cache.mark(group_of(bucket))
+        self.written[session] = Kept(at, row.stored, row, len(encoded) + len(held))
+        if before is not None and _indexed_alike(before, row):
             # Where all indexes stay as they are, a write changes two pages in place of four.
-            self._execute(_CHANGE, (encoded, digest, bucket, session))
-            return
-        self._indexed.pop(session, None)
-        held = None if row.held is None else encode_record(row.held)
-        self._execute(_PUT, (bucket, session, encoded, held, digest, retain, user))
+            self._write(_CHANGE, (encoded, row.mark.digest, bucket, session))
+        else:
+            self._write(_PUT, (bucket, session, encoded, held or None, *row.mark, user_of(row.record)))
 
     def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
         # In the order of the table: neighbours then share pages.
@@ -121,18 +118,17 @@ class SqliteRows:
         return []
 
     def delete(self, session: bytes) -> None:
-        self._indexed.pop(session, None)
         self.written.pop(session, None)
         bucket = bucket_of(session)
         self._cache.mark(group_of(bucket))
-        self._execute(_DELETE, (bucket, session))
+        self._write(_DELETE, (bucket, session))
 
-    def clock(self) -> tuple[int, bool]:
-        last, off = self._execute(_CLOCK).fetchone()
-        return last or 0, bool(off)
+    def clock(self) -> int:
+        return self._notes.drawn()
 
     def append(self, entry: LogEntry) -> None:
-        self._execute(_APPEND, (entry.stamp, _changes_encoder.encode(entry.changes)))
+        self._notes.note_drawn(entry.stamp)
+        self._write(_APPEND, (entry.stamp, _changes_encoder.encode(entry.changes)))
         self._handle.stamp = entry.stamp
 
     def vouch(self, node: NodeId, stamp: int, now: int) -> None:
@@ -140,6 +136,21 @@ class SqliteRows:
             self._execute("DELETE FROM heard WHERE node = ? AND moved <= ?", (node, stamp))
         else:
             self._execute(VOUCH, (node, stamp, now))
+
+
+def row_of(record: bytes, held: bytes | None, digest: bytes, retain: int) -> Row:
+    """Return the row that `GET` finds."""
+    return Row(decode_record(record), None if held is None else decode_record(held), Mark(digest, retain))
+
+
+def _indexed_alike(a: Row, b: Row) -> bool:
+    """Tell whether no index has to change where one row takes the place of another."""
+    return (
+        a.mark.retain == b.mark.retain
+        and user_of(a.record) == user_of(b.record)
+        and a.held is None
+        and b.held is None
+    )
 
 
 class SqliteSnapshot:

@@ -10,7 +10,6 @@ import apsw
 import msgspec
 
 from canister.clock import Clock, SystemClock
-from canister.codec import is_user_record_id
 from canister.config import Config, Policy
 from canister.edits import LONGEST
 from canister.errors import StoreError
@@ -27,16 +26,16 @@ from canister.store.base import (
     Stored,
     bucket_of,
 )
-from canister.store.cache import FACTS, SessionCache, group_of
+from canister.store.cache import FACTS, Fact, Kept, SessionCache, group_of
 from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
-from canister.store.rows import VOUCH, SqliteRows, SqliteSnapshot, last_stamp
+from canister.store.notes import Notes
+from canister.store.rows import GET, VOUCH, SqliteRows, SqliteSnapshot, last_stamp, row_of
 from canister.store.transaction import Scope, Transaction
 from canister.store.turn import WriteTurn
 
 T = TypeVar("T")
 
-_LOAD = "SELECT record, held FROM sessions WHERE bucket = ? AND id = ?"
 _OF_USER = "SELECT id, record FROM sessions WHERE user = ? ORDER BY bucket, id"
 _META = "SELECT value FROM meta WHERE key = ?"
 _SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
@@ -52,7 +51,6 @@ _DUE = """
     ORDER BY retain >> 26, bucket, id LIMIT ?5
 """
 _ABSENT = Stored(None, held=False)
-_NEVER_READ = -1
 _PAGE, _DUE_PAGE = 500, 100
 _LARGE_LOG = 8192
 """Pages of a write-ahead log, 32 MB, from which it is begun anew though writers have to wait."""
@@ -88,9 +86,11 @@ class SqliteStore:
         self._scope = Scope(self._node, config.cluster.encode(), Policy.of(config).drift, config.max_session)
         self._pool = Pool(self.files.database, full=config.durability == "full")
         self._turn = WriteTurn(self.files.write_lock)
+        self._notes = Notes(self.files.write_lock)
         self._cache = SessionCache(self.files.counts)
-        self._doubts: tuple[int, int] = (_NEVER_READ, 0)
-        self._members: tuple[int, list[Member]] = (_NEVER_READ, [])
+        self._doubts = Fact(self._cache, self._read_doubts)
+        self._members = Fact(self._cache, self._read_members)
+        self._clock_off = Fact(self._cache, lambda: self._one(_META, ("clock_off",)) is not None)
 
     @property
     def node(self) -> NodeId:
@@ -99,27 +99,23 @@ class SqliteStore:
     def load(self, session: bytes) -> Stored:
         bucket = bucket_of(session)
         count = self._cache.counts[group_of(bucket)]
-        stored = self._cache.find(session, count)
-        if stored is None:
-            found = self._one(_LOAD, (bucket, session))
-            if found is None:
-                if is_user_record_id(session):  # each request of a user asks for it, and few have one
-                    self._cache.keep(session, count, _ABSENT, 0)
-                return _ABSENT
-            record = decode_record(found[0])
-            shown = record.birth is not None or record.destroy is not None
-            stored = Stored(record if shown else None, found[1] is not None)
-            self._cache.keep(session, count, stored, len(found[0]))
-        return stored
+        kept = self._cache.find(session, count)
+        if kept is not None:
+            return kept.stored
+        if self._cache.is_absent(session, count):
+            return _ABSENT
+        found = self._one(GET, (bucket, session))
+        if found is None:
+            self._cache.keep_absent(session, count)
+            return _ABSENT
+        row = row_of(*found)
+        kept = Kept(count, row.stored, row, len(found[0]) + len(found[1] or b""))
+        self._cache.keep(session, kept)
+        return kept.stored
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
-        def act(handle: Handle) -> Version | None:
-            rows = SqliteRows(handle, self._node, self._cache)
-            version = Transaction(rows, self._scope, self._clock.now()).commit(edits)
-            self._cache.fresh = rows.written
-            return version
-
-        return self._write(act)
+        clock_off = self._clock_off.get()
+        return self._write(lambda handle: self._commit(handle, edits, clock_off=clock_off))
 
     def scan(self) -> Iterator[tuple[bytes, Record]]:
         return (found for page in self.pages() for found in page.sessions)
@@ -155,9 +151,8 @@ class SqliteStore:
     def close(self) -> None:
         self._pool.close()
         self._turn.close()  # waits for the last writer
+        self._notes.close()
         self._cache.close()
-        self._doubts = (_NEVER_READ, 0)
-        self._members = (_NEVER_READ, [])
         self.files.use.end()
 
     def merge(
@@ -219,14 +214,7 @@ class SqliteStore:
             yield SqliteSnapshot(handle)
 
     def members(self) -> list[Member]:
-        count = self._cache.counts[FACTS]
-        known, members = self._members
-        if known != count:
-            with self._pool.lend() as handle:
-                rows = handle.execute("SELECT member FROM members").fetchall()
-            members = [_member_decoder.decode(member) for (member,) in rows]
-            self._members = (_read_at(count), members)
-        return list(members)
+        return list(self._members.get())
 
     def save_members(self, members: Iterable[Member]) -> None:
         rows = [(member.address, msgspec.msgpack.encode(member)) for member in members]
@@ -249,13 +237,7 @@ class SqliteStore:
             raise StoreError(f"{log} cannot be synced: {error.strerror}") from error
 
     def doubts(self) -> int:
-        count = self._cache.counts[FACTS]
-        known, doubts = self._doubts
-        if known != count:
-            found = self._one(_META, ("doubts",))
-            doubts = int(found[0]) if found else 0
-            self._doubts = (_read_at(count), doubts)
-        return doubts
+        return self._doubts.get()
 
     def set_doubts(self, count: int) -> None:
         self._write_fact(lambda handle: handle.execute(_SET_META, ("doubts", count)))
@@ -274,7 +256,7 @@ class SqliteStore:
             if off
             else "DELETE FROM meta WHERE key = 'clock_off'"
         )
-        self._write(lambda handle: handle.execute(sql))
+        self._write_fact(lambda handle: handle.execute(sql))
 
     def checkpoint_due(self) -> bool:
         """Tell whether so much is in the write-ahead log that it is worth a checkpoint."""
@@ -292,6 +274,15 @@ class SqliteStore:
                 with self._turn:
                     handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
+    def _read_members(self) -> list[Member]:
+        with self._pool.lend() as handle:
+            rows = handle.execute("SELECT member FROM members").fetchall()
+        return [_member_decoder.decode(member) for (member,) in rows]
+
+    def _read_doubts(self) -> int:
+        found = self._one(_META, ("doubts",))
+        return int(found[0]) if found else 0
+
     def _one(self, sql: str, parameters: tuple[Any, ...]) -> Any:
         """Return the first row of a query, None if there is none."""
         handle = self._pool.take()
@@ -307,16 +298,16 @@ class SqliteStore:
         with self._turn:
             handle = self._pool.take()
             try:
-                handle.execute("BEGIN IMMEDIATE")
+                handle.write("BEGIN IMMEDIATE")
                 handle.stamp = 0
                 try:
                     done = act(handle)
-                    handle.execute("COMMIT")
+                    handle.write("COMMIT")
                     if handle.stamp:
-                        self._turn.note(handle.stamp)
+                        self._notes.note_committed(handle.stamp)
                 except BaseException:
                     if handle.connection.in_transaction:
-                        handle.execute("ROLLBACK")
+                        handle.write("ROLLBACK")
                     self._cache.fresh = {}
                     raise
                 finally:
@@ -336,10 +327,14 @@ class SqliteStore:
 
         self._write(marked)
 
+    def _commit(
+        self, handle: Handle, edits: Sequence[tuple[bytes, Edit]], *, clock_off: bool
+    ) -> Version | None:
+        rows = SqliteRows(handle, self._node, self._cache, self._notes)
+        version = Transaction(rows, self._scope, self._clock.now()).commit(edits, clock_off=clock_off)
+        self._cache.fresh = rows.written
+        return version
+
     def _transaction(self, handle: Handle) -> Transaction:
-        return Transaction(SqliteRows(handle, self._node, self._cache), self._scope, self._clock.now())
-
-
-def _read_at(count: int) -> int:
-    """Return the count at which what was read since holds; none while it is being written."""
-    return _NEVER_READ if count & 1 else count
+        rows = SqliteRows(handle, self._node, self._cache, self._notes)
+        return Transaction(rows, self._scope, self._clock.now())

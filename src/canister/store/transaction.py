@@ -7,6 +7,8 @@ drops all pass through `_put` or `_drop`, which keep the digest, the retention a
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from canister.clock import next_stamp
 from canister.edits import Moment
 from canister.errors import ClockError, TooLargeError
@@ -27,12 +29,12 @@ from canister.record import (
     newest,
     stamp_of,
 )
-from canister.store.base import Change, Edit, LogEntry, Mark, Merged
+from canister.store.base import Change, Edit, LogEntry, Mark, Merged, Stored
 
 _LEAST, _GREATEST = Version(bytes(16)), NodeId(b"\xff" * 8)
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A stored session: what readers may see, what is held back, and the mark of both merged."""
 
     record: Record
@@ -49,6 +51,11 @@ class Row(NamedTuple):
         """What readers may see; None while all there is of the session is held."""
         return None if self.record.birth is None and self.record.destroy is None else self.record
 
+    @property
+    def stored(self) -> Stored:
+        """What a store tells of it."""
+        return Stored(self.visible, self.held is not None)
+
 
 Fresh = tuple[Record, bytes, Mark]
 """A session to be inserted: its record, that encoded, and its mark."""
@@ -61,8 +68,8 @@ class Rows(Protocol):
         """Return a session's row."""
         ...
 
-    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
-        """Insert or replace a row; *encoded* is the row's record."""
+    def put(self, session: bytes, before: Row | None, row: Row, encoded: bytes) -> None:
+        """Insert a row, or replace the one that was there *before*; *encoded* is the row's record."""
         ...
 
     def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
@@ -73,8 +80,8 @@ class Rows(Protocol):
         """Delete a row."""
         ...
 
-    def clock(self) -> tuple[int, bool]:
-        """Return the greatest stamp in the log, and whether this node's clock is too far from its peers'."""
+    def clock(self) -> int:
+        """Return the greatest stamp that this node has drawn."""
         ...
 
     def append(self, entry: LogEntry) -> None:
@@ -112,6 +119,22 @@ def check_size(encoded: bytes, delta: Record, most: int) -> None:
         )
 
 
+def _waits_for_clock(delta: Record) -> bool:
+    """Tell whether a commit has to wait, for it would carry a wrong time to the peers; a destroy never does.
+
+    Raises:
+        ClockError: the commit is more than an access, which is not worth an error.
+    """
+    if delta.destroy is not None:
+        return False
+    if delta.cells or delta.clear or delta.expiry or delta.birth:
+        raise ClockError(
+            "this node's clock is further from its peers' than max_clock_drift allows; set it right: "
+            "until then sessions can be read and destroyed here, not written"
+        )
+    return True
+
+
 class Transaction:
     """One write transaction at the instant *now*."""
 
@@ -121,18 +144,21 @@ class Transaction:
         self._now = now
         self._changes: list[Change] = []
         self._held = 0
-        self._is_clock_off = False
 
-    def commit(self, edits: Sequence[tuple[bytes, Edit]]) -> Version | None:
-        """Run the edits under one version and write what they return."""
-        last, self._is_clock_off = self._rows.clock()
-        stamp = next_stamp(last, self._now)
+    def commit(self, edits: Sequence[tuple[bytes, Edit]], *, clock_off: bool) -> Version | None:
+        """Run the edits under one version and write what they return.
+
+        Args:
+            edits: what to run, by encoded session id.
+            clock_off: whether this node's clock is too far from its peers'.
+        """
+        stamp = next_stamp(self._rows.clock(), self._now)
         version = make_version(stamp, self._scope.node)
         moment = Moment(version, self._now)
         for session, edit in edits:
             row = self._row(session)
             delta = edit(row.visible if row else None, moment)
-            if delta is not None and self._may_write(delta):
+            if delta is not None and not (clock_off and _waits_for_clock(delta)):
                 self._write(session, row, delta)
         if not self._changes:
             return None
@@ -222,17 +248,6 @@ class Transaction:
             return Row(EMPTY, None, row.mark)
         return row
 
-    def _may_write(self, delta: Record) -> bool:
-        """Refuse what would carry a wrong time to the peers; a destroy never waits."""
-        if delta.destroy is not None or not self._is_clock_off:
-            return True
-        if not (delta.cells or delta.clear or delta.expiry or delta.birth):
-            return False  # a read goes on; only its access is not recorded
-        raise ClockError(
-            "this node's clock is further from its peers' than max_clock_drift allows; set it right: "
-            "until then sessions can be read and destroyed here, not written"
-        )
-
     def _write(self, session: bytes, row: Row | None, delta: Record) -> None:
         record = merge(row.record if row else EMPTY, delta)
         held = row.held if row and record.destroy is None else None
@@ -304,7 +319,7 @@ class Transaction:
         whole = record if held is None else merge(record, held)
         everything = encoded if held is None else encode_record(whole)
         mark = Mark(digest_of(session, everything, self._scope.key), retention(whole))
-        self._rows.put(session, Row(record, held, mark), encoded)
+        self._rows.put(session, row, Row(record, held, mark), encoded)
         self._changes.append(Change(session, row.mark if row else None, mark, delta))
         return encoded
 
@@ -331,7 +346,7 @@ class Transaction:
     def _log(self, seen: int, back: Iterable[bytes] = ()) -> None:
         """Log what was not committed here. Stamps from peers raise this node's clock with it."""
         if self._changes:
-            stamp = max(seen, next_stamp(self._rows.clock()[0], self._now))
+            stamp = max(seen, next_stamp(self._rows.clock(), self._now))
             for session in back:
                 self._mark_back(session, stamp)
             self._rows.append(LogEntry(stamp, self._changes))

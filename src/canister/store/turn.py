@@ -1,6 +1,5 @@
 """Whose turn it is to write: one after the other, over all threads and processes of a node."""
 
-import contextlib
 import fcntl
 import os
 import threading
@@ -8,7 +7,6 @@ from pathlib import Path
 
 from canister.errors import StoreError
 from canister.forks import watch_forks
-from canister.store.history import note_stamp
 
 
 class WriteTurn:
@@ -40,13 +38,6 @@ class WriteTurn:
         if self._handle is not None:
             fcntl.flock(self._handle, fcntl.LOCK_UN)
         self._mutex.release()
-
-    def note(self, stamp: int) -> None:
-        """Keep the stamp of what was committed in this turn, outside the database."""
-        assert self._handle is not None, "it is this writer's turn"
-        # The commit is done and stands. A stamp too low hides that a backup was put in place, no more.
-        with contextlib.suppress(OSError):
-            note_stamp(self._handle, stamp)
 
     def close(self) -> None:
         """Wait for the writer whose turn it is, and release the file."""
