@@ -69,9 +69,7 @@ class Node:
     @property
     def is_clustered(self) -> bool:
         """Tell whether the node has, or may have, peers; a tool need not know what it listens on."""
-        if self.config.listen is not None or self.store.doubts() > 0:
-            return True
-        return any(not member.removed and member.node != self.store.node for member in self.store.members())
+        return self.config.listen is not None or self.store.has_peers()
 
     @property
     def key_directory(self) -> Path:

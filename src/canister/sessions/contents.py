@@ -71,7 +71,12 @@ NOTHING = Contents(EMPTY)
 
 def contents_of(stored: Stored) -> Contents | None:
     """Return what a stored session holds, None if there is none; kept as long as the store keeps it."""
-    if stored.memo is None and stored.record is not None:
-        stored.memo = Contents(stored.record)
-    contents: Contents | None = stored.memo
-    return contents
+    record = stored.record
+    if record is None:
+        return None
+    kept: Contents | None = stored.memo
+    if kept is None or kept.record is not record:
+        contents = stored.memo = Contents(record)
+        contents.token = kept.token if kept is not None else None
+        return contents
+    return kept

@@ -173,7 +173,8 @@ class SessionData(dict[Any, Any]):
             writes.pop(update.slot, None)
         late = [update.apply for update in updates]
         late += [partial(counters.increment, key=key, by=by) for key, by in state.increments.items()]
-        return Changes({**writes, **state.facts}, tuple(late), state.cleared, state.times)
+        changes = Changes({**writes, **state.facts}, tuple(late), state.cleared, state.times)
+        return changes if changes.any else NO_CHANGES
 
     def committed(self, token: Token | None, changes: Changes) -> None:
         """Note that *changes* are stored now: a later commit writes what differs from them."""

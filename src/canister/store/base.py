@@ -49,7 +49,7 @@ class Stored:
     Attributes:
         record: what readers may see; None: nothing.
         held: whether something is held until its time comes.
-        memo: what a reader has worked out of the record and wants to find again; it belongs to one reader.
+        memo: what a reader has worked out of the record, or of the one before it, and wants to find again.
     """
 
     record: Record | None

@@ -89,9 +89,15 @@ class SessionCache:
         return kept if kept.at == count else None
 
     def keep(self, session: bytes, kept: Kept) -> None:
-        """Keep a session; its count was read before the session was."""
+        """Keep a session; its count was read before the session was.
+
+        The memo of what was kept before goes on with it, as long as it lives.
+        """
         if kept.at & 1 or kept.size > self._most:
             return
+        before, stored = self._young.get(session), kept.stored
+        if before is not None and stored.record is not None and stored.record.destroy is None:
+            stored.memo = stored.memo or before.stored.memo
         self._young[session] = kept
         self._size += kept.size + _OVERHEAD
         if self._size > self._most:

@@ -90,6 +90,7 @@ class SqliteStore:
         self._cache = SessionCache(self.files.counts)
         self._doubts = Fact(self._cache, self._read_doubts)
         self._members = Fact(self._cache, self._read_members)
+        self._peers = Fact(self._cache, self._read_peers)
         self._clock_off = Fact(self._cache, lambda: self._one(_META, ("clock_off",)) is not None)
 
     @property
@@ -239,6 +240,10 @@ class SqliteStore:
     def doubts(self) -> int:
         return self._doubts.get()
 
+    def has_peers(self) -> bool:
+        """Tell whether there is another member, or doubt about one."""
+        return self._peers.get()
+
     def set_doubts(self, count: int) -> None:
         self._write_fact(lambda handle: handle.execute(_SET_META, ("doubts", count)))
 
@@ -282,6 +287,10 @@ class SqliteStore:
     def _read_doubts(self) -> int:
         found = self._one(_META, ("doubts",))
         return int(found[0]) if found else 0
+
+    def _read_peers(self) -> bool:
+        others = (member for member in self.members() if member.node != self._node)
+        return self.doubts() > 0 or not all(member.removed for member in others)
 
     def _one(self, sql: str, parameters: tuple[Any, ...]) -> Any:
         """Return the first row of a query, None if there is none."""

@@ -131,10 +131,14 @@ def test_a_mac_is_checked_once_as_long_as_the_session_stays_in_memory(
     assert manager.load([forged(cookie)]) == {}
     assert len(checked) == 2
     session = manager.load([cookie])
+    session["a"] = 2
+    manager.commit(session)
+    assert manager.load([cookie]) == {"a": 2}
+    assert len(checked) == 2
     manager.destroy(session)
     del session
-    assert manager.load([cookie]) == {}
     assert tokens_in_memory(cookie) == 0
+    assert manager.load([cookie]) == {}
 
 
 def tokens_in_memory(text: str) -> int:
