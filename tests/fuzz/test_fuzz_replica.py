@@ -363,6 +363,17 @@ def test_a_destroy_far_ahead_does_not_move_the_clock(victim: Victim) -> None:
     victim.check()
 
 
+def test_a_peer_that_heard_what_was_never_written(victim: Victim) -> None:
+    """Believed once, where it can be true; nothing is lost by it."""
+    now = victim.clock.now()
+    for heard, alarms in ((now + 1, 0), (2**56, 0), (now - DAY, 1), (now - DAY, 1), (now - 9 * DAY, 1)):
+        victim.hears(equal_root(victim, {victim.store.node: heard}))
+        victim.replica.pull_now()
+        assert len([what for what in victim.runtime.alarms if "put back" in what]) == alarms
+    victim.put("s6")
+    victim.check()
+
+
 def test_an_answer_that_goes_on_for_ever_ends(victim: Victim) -> None:
     """Frames of rows with more=True: repeated, empty or foreign ones end the link."""
     now = victim.clock.now()

@@ -2,6 +2,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -169,6 +170,15 @@ def test_directory_copied_over_itself(tmp_path: Path) -> None:
         shutil.copy2(file, tmp_path / "node")
     assert {file.name: number(file) for file in (tmp_path / "node").iterdir()} == numbers
     assert node_of(tmp_path / "node") != node
+
+
+def test_a_node_that_renounced_its_history_begins_another_one(tmp_path: Path) -> None:
+    """R5: peers showed that the directory was put back, which nothing in it does; not while it is used."""
+    node = used(tmp_path)
+    with closing(SqliteStore(tmp_path, NORMAL)) as one, closing(SqliteStore(tmp_path, NORMAL)) as other:
+        one.renounce(1)
+        assert other.node == node
+    assert node_of(tmp_path) != node
 
 
 def test_directory_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,26 @@ class LiveFlow:
         self._clock = clock
         self._runtime = runtime
         self._links = links
+        self._last = 0
+        """The last stamp when it began."""
+        self._first = 0
+        """The first stamp since; 0 before it."""
+
+    def begin(self, now: int) -> None:
+        """Begin with the log as it is; `read` has to read what is stored."""
+        with self._store.snapshot() as snapshot:
+            self.tree.begin(snapshot, now)
+        self._last, self._first = self.tree.applied, 0
+
+    def lacks(self, stamp: int) -> bool:
+        """Tell whether a commit of this node, up to which a peer has heard it, is not here; once for each.
+
+        It was made before this beginning, or the peer could not have heard of it. Stamps only rise.
+        """
+        lacks = self._last < stamp and not 0 < self._first <= stamp
+        if lacks:
+            self._last = stamp
+        return lacks
 
     @contextmanager
     def view(self) -> Generator[View, None, None]:
@@ -55,6 +75,8 @@ class LiveFlow:
         Returns how many entries were logged.
         """
         entries = self.tree.catch_up(snapshot)
+        if entries and not self._first:
+            self._first = entries[0].stamp
         own = [commit for commit in map(_own_commit, entries) if commit]
         if not own or not self._links:
             return len(entries)  # how far this node has got is told by heartbeats

@@ -120,8 +120,7 @@ class Replica:
 
     def start(self) -> None:
         """Note that nothing has been compared yet; `read` has to follow, beside everything else."""
-        with self.store.snapshot() as snapshot:
-            self._live.tree.begin(snapshot, self._clock.now())
+        self._live.begin(self._clock.now())
         self.store.save_members(self.membership.all())
         self.store.set_clock_off(False)
         if self.membership.has_met_cluster and not self.membership.others():
@@ -252,9 +251,7 @@ class Replica:
     def forget(self, session: bytes) -> bool:
         """Drop this node's copy of a session; until compared anew, nothing may be called heard."""
         forgotten = self.store.forget(session)
-        for link in self.links.values():
-            self._doubt(link)
-        self._runtime.send(list(self.links), StartOver())
+        self._start_over()
         return forgotten
 
     def digest(self, at: int) -> bytes:
@@ -308,11 +305,18 @@ class Replica:
     def _on_answer(self, link: Link, message: Root | Digests | Listing | Rows) -> None:
         if isinstance(message, Root):
             self._learn(message.members)
+            self._check_history(link, message.claims.get(self.store.node, 0))
         if link.pull is not None and link.pull.round == message.round:
             link.pull.moved = link.last_received
         pull = self.comparisons.answered(link, message)
         if pull is not None:
             self._finish_pull(link, pull)
+
+    def _check_history(self, link: Link, heard: int) -> None:
+        """Begin anew with all peers if one has heard of commits of this node that are not here."""
+        if not self._trust.is_future(heard) and self._live.lacks(heard):
+            self._trust.renounce(link, heard)
+            self._start_over()
 
     def _on_fetched(self, link: Link, message: Fetched) -> None:
         self._learn(message.members)
@@ -351,6 +355,12 @@ class Replica:
     def _is_whole(self) -> bool:
         """Tell whether this node can vouch for its own commits: not while it has forgotten one."""
         return self.store.heard_of(self.store.node) == NEVER
+
+    def _start_over(self) -> None:
+        """Compare anew with all peers, and have them do so: not all this node wrote is here."""
+        for link in self.links.values():
+            self._doubt(link)
+        self._runtime.send(list(self.links), StartOver())
 
     def _on_start_over(self, link: Link, message: StartOver) -> None:
         self._doubt(link)

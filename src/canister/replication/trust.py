@@ -56,6 +56,18 @@ class Trust:
         if heard and self._store.heard_of(link.node) < link.live_upto:
             self._store.merge([], heard)
 
+    def renounce(self, link: Link, heard: int) -> None:
+        """Believe a peer that has heard of commits of this node, up to a stamp, that are not here (R5).
+
+        The whole data directory was put back then, with all in it that would tell.
+        """
+        self._store.renounce(heard)
+        self._runtime.alarm(
+            f"{link.address} has commits of this node that are not here: an older state of its data was put "
+            "back; they are fetched, what no member has is lost; restart all processes of this node, it then "
+            "takes a new node id"
+        )
+
     def is_future(self, at: int) -> bool:
         """Tell whether an instant is further ahead than a right clock can be."""
         return at > self._clock.now() + self._drift

@@ -253,6 +253,14 @@ class ReplicatedStore(Store, Protocol):
         """
         ...
 
+    def renounce(self, upto: int) -> None:
+        """Note that what this node wrote up to the stamp *upto* may not all be here.
+
+        It counts as unheard until a peer vouches for it, stamps drawn from now on are greater, and when
+        a store that outlives its process is next opened it takes a new node id.
+        """
+        ...
+
     def trim_log(self, before: int) -> None:
         """Drop log entries with a stamp less than *before*, never the last one."""
         ...

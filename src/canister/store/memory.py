@@ -143,6 +143,12 @@ class MemoryStore:
             self.vouched = {self._node: 0}
             return transaction.drop(session) > 0
 
+    def renounce(self, upto: int) -> None:
+        with self._transaction() as transaction:
+            self.forgot_at = max(upto, self.forgot_at)
+            self.vouched[self._node] = 0
+            transaction.advance(upto)
+
     def trim_log(self, before: int) -> None:
         self._check_open()
         with self._lock:

@@ -29,7 +29,7 @@ _CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE bucket = ? AND id = 
 _DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
-VOUCH = """
+_VOUCH = """
     INSERT INTO heard (node, stamp, moved) VALUES (?1, ?2, ?3)
     ON CONFLICT (node) DO UPDATE SET stamp = ?2, moved = ?3 WHERE stamp < ?2
 """
@@ -135,7 +135,7 @@ class SqliteRows:
         if node == self._node:
             self._execute("DELETE FROM heard WHERE node = ? AND moved <= ?", (node, stamp))
         else:
-            self._execute(VOUCH, (node, stamp, now))
+            self._execute(_VOUCH, (node, stamp, now))
 
 
 def row_of(record: bytes, held: bytes | None, digest: bytes, retain: int) -> Row:

@@ -29,8 +29,9 @@ from canister.store.base import (
 from canister.store.cache import FACTS, Fact, Kept, SessionCache, group_of
 from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
+from canister.store.history import break_history
 from canister.store.notes import Notes
-from canister.store.rows import GET, VOUCH, SqliteRows, SqliteSnapshot, last_stamp, row_of
+from canister.store.rows import GET, SqliteRows, SqliteSnapshot, last_stamp, row_of
 from canister.store.transaction import Scope, Transaction
 from canister.store.turn import WriteTurn
 
@@ -42,6 +43,10 @@ _SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 _SCAN = """
     SELECT id, record FROM sessions
     WHERE (bucket, id) > (?, ?) AND record <> ? ORDER BY bucket, id LIMIT ?
+"""
+_UNHEARD = """
+    INSERT INTO heard (node, stamp, moved) VALUES (?1, 0, ?2)
+    ON CONFLICT (node) DO UPDATE SET moved = max(moved, ?2)
 """
 _HELD = "SELECT id FROM sessions WHERE held IS NOT NULL"
 _NOTHING = encode_record(EMPTY)
@@ -196,10 +201,18 @@ class SqliteStore:
         def drop(handle: Handle) -> bool:
             handle.execute("DELETE FROM heard")
             # Not heard of itself until a peer vouches for all it wrote so far.
-            handle.execute(VOUCH, (self._node, 0, last_stamp(handle.execute)))
+            handle.execute(_UNHEARD, (self._node, last_stamp(handle.execute)))
             return self._transaction(handle).drop(session) > 0
 
         return self._write(drop)
+
+    def renounce(self, upto: int) -> None:
+        def act(handle: Handle) -> None:
+            handle.execute(_UNHEARD, (self._node, upto))
+            break_history(handle)
+            self._transaction(handle).advance(upto)
+
+        self._write(act)
 
     def trim_log(self, before: int) -> None:
         def trim(handle: Handle) -> None:

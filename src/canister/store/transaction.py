@@ -202,6 +202,11 @@ class Transaction:
         self._log(seen)
         return changed
 
+    def advance(self, stamp: int) -> None:
+        """See to it that stamps drawn from now on are greater than *stamp*."""
+        if stamp > self._rows.clock()[0]:
+            self._rows.append(LogEntry(stamp, []))
+
     def drop(self, session: bytes) -> int:
         """Drop a row, whatever it holds; return how many that were."""
         row = self._rows.get(session)

@@ -154,6 +154,20 @@ class ReplicatedStoreContract(MergingContract):
         store.merge([], {store.node: last})
         assert store.heard_of(store.node) > 2**61
 
+    def test_what_was_put_back_lacks_its_last_commits(
+        self, store: ReplicatedStore, clock: ManualClock
+    ) -> None:
+        """R5: this node has heard itself again once a peer has, and draws no stamp that it may have drawn."""
+        last = stamp_of(put(store, b"s", k=b"1"))
+        for upto in (last + 90, last + 50):
+            store.renounce(upto)
+            assert store.heard_of(store.node) == 0
+            store.merge([], {store.node: last + 89})
+            assert store.heard_of(store.node) == 0
+        assert stamp_of(put(store, b"s", k=b"2")) > last + 90
+        store.merge([], {store.node: last + 90})
+        assert store.heard_of(store.node) > 2**61
+
     def test_forgotten_sessions_come_back(self, store: ReplicatedStore, clock: ManualClock) -> None:
         """Forgetting is no destroy: the next comparison brings the session back."""
         record = made_elsewhere(clock.now(), k=b"1")
