@@ -21,7 +21,7 @@ from canister.replication.link import Link
 from canister.replication.messages import Root
 from canister.sessions.lookup import Lookup
 from canister.store import transaction
-from canister.store.base import Change, LogEntry
+from canister.store.base import Change, LogEntry, Stored
 from canister.store.memory import MemoryStore
 from canister.store.notes import Notes
 from canister.store.transaction import Row, Transaction
@@ -295,7 +295,7 @@ def r6_what_is_held_counts_for_nothing() -> AbstractContextManager[Any]:
     """A session of which all is held back counts as not here."""
     load = MemoryStore.load
     return patch.object(
-        MemoryStore, "load", lambda self, session: msgspec.structs.replace(load(self, session), held=False)
+        MemoryStore, "load", lambda self, session: Stored(load(self, session).record, held=False)
     )
 
 

@@ -204,7 +204,7 @@ class Transaction:
 
     def advance(self, stamp: int) -> None:
         """See to it that stamps drawn from now on are greater than *stamp*."""
-        if stamp > self._rows.clock()[0]:
+        if stamp > self._rows.clock():
             self._rows.append(LogEntry(stamp, []))
 
     def drop(self, session: bytes) -> int:
