@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 from tests.integration.cluster import Cluster, free_port, running_cluster
+from tests.integration.moves import Move
+from tests.redis_servers import RedisServer, running_redis
 
 from canister import Canister
+from canister.migration import leases
 from canister.testing.clock import ManualClock
 
 
@@ -32,3 +35,21 @@ def logging_put_back() -> Iterator[None]:
     yield
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Return a server that no test of the module harms."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["to servers", "to a directory"])
+def move(
+    request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Move:
+    """Return a move of sessions that has not begun, either way; leases in it are short."""
+    monkeypatch.setenv("CANISTER_CLUSTER", "")
+    monkeypatch.setattr(leases, "LEASE", 0.6)
+    monkeypatch.setattr(leases, "_RENEWAL", 0.2)
+    return Move(tmp_path / "data", redis_server.url, to_servers=request.param == "to servers")
