@@ -32,7 +32,7 @@ class Contents:
         base: the encoded values.
         values: them decoded, by key, in their order; None where a value can change in place.
         fixed: those of them that cannot.
-        loose: the encoded ones of those that can, by key: each request decodes its own.
+        loose: those that can, each with its key, encoded: each request decodes its own.
         identity: who is logged in.
         counts: the counters by encoded key.
         csrf: the secret that the session's forms carry.
@@ -53,11 +53,12 @@ class Contents:
             s: c.value for s, c in record.cells.items() if s[0] == KEY[0] and c.value is not None
         }
         self.values: dict[Any, Any] = {slot_key(s): decode_value(data) for s, data in self.base.items()}
-        self.fixed, self.loose = self.values, _NONE
+        self.fixed = self.values
+        self.loose: tuple[tuple[Any, bytes], ...] = ()
         if not all(type(value) in _FIXED for value in self.values.values()):
             self.fixed = {key: value for key, value in self.values.items() if type(value) in _FIXED}
             encoded = zip(self.values, self.base.values(), strict=True)
-            self.loose = {key: data for key, data in encoded if key not in self.fixed}
+            self.loose = tuple(pair for pair in encoded if pair[0] not in self.fixed)
             self.values = dict.fromkeys(self.values) | self.fixed
         self.identity = identity_of(record)
         self.counts: Mapping[bytes, int] = counters.counts_in(record) or _NONE

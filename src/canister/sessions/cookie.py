@@ -159,10 +159,9 @@ def values_of(headers: Iterable[str], name: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for header in headers:
-        if name not in header:
-            continue
-        for pair in header.split(";"):
-            key, _, value = pair.strip().partition("=")
-            if key == name:
-                found[value.strip().strip('"')] = None
+        for pair in header.split(";") if name in header else ():
+            if name in pair:
+                key, _, value = pair.strip().partition("=")
+                if key == name:
+                    found[value.strip().strip('"')] = None
     return list(found)

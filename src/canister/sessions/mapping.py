@@ -207,7 +207,7 @@ class SessionData(dict[Any, Any]):
             super().__setitem__(_Refused(), None)
             return
         super().update(contents.values)
-        for key, data in contents.loose.items():
+        for key, data in contents.loose:
             super().__setitem__(key, decode_value(data))
 
     def _is_as_stored(self) -> bool:

@@ -16,7 +16,6 @@ import hmac
 import secrets
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 
 from canister.codec import encode_id
 from canister.record import META, VERSION_BYTES, Slot, Version
@@ -48,28 +47,29 @@ class Refusal(Enum):
     FORGED = "forged"
 
 
-@dataclass
+@dataclass(slots=True)
 class Draft:
-    """A session's id and secret, before the commit that stores them. Not to be changed."""
+    """A session's id and secret, before the commit that stores them. Not to be changed.
+
+    Attributes:
+        session: the session's encoded id, as the store knows it.
+        slot: where the store says that the secret is good; holds a keyed hash of it.
+    """
 
     id: bytes
     secret: bytes = field(repr=False)
     key: Key = field(repr=False)
+    session: bytes = field(init=False, repr=False, compare=False)
+    slot: Slot = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.session = encode_id(self.handle)
+        self.slot = Slot(SECRET + self.key.hash_secret(self.id, self.secret))
 
     @property
     def handle(self) -> str:
         """The session's id as text, no secret: for logs, lists and the command line."""
         return self.id.hex()
-
-    @cached_property
-    def session(self) -> bytes:
-        """The session's encoded id, as the store knows it."""
-        return encode_id(self.handle)
-
-    @cached_property
-    def slot(self) -> Slot:
-        """Where the store says that the secret is good; holds a keyed hash of it."""
-        return Slot(SECRET + self.key.hash_secret(self.id, self.secret))
 
     def seal(self, issued: Version) -> "Token":
         """Return the token, now that the commit has its version."""
@@ -78,7 +78,7 @@ class Draft:
         return Token(self.id, self.secret, self.key, issued, text)
 
 
-@dataclass
+@dataclass(slots=True, weakref_slot=True)
 class Token(Draft):
     """A token whose MAC is right."""
 
