@@ -1,12 +1,12 @@
 """Leases of streams, and what others do to sessions."""
 
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.sessions.kit import KEY, MINUTE
 
 from canister import Canister, edits
 from canister.engine import Changes
@@ -14,20 +14,6 @@ from canister.errors import StoreError
 from canister.sessions import Event, EventKind, SessionManager
 from canister.sessions.watch import Watch
 from canister.testing.clock import ManualClock
-
-KEY = "key-0123456789-abcdefghijklmnopqrs"
-MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", agent=False, clock=clock) as canister:
-        yield canister
-
-
-@pytest.fixture
-def manager(canister: Canister) -> SessionManager:
-    return SessionManager(canister, secret_keys=KEY)
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import copy
 import json
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.sessions.kit import KEY, MINUTE
 
 from canister import Canister, edits
 from canister.codec import encode_value, key_slot
@@ -20,22 +20,15 @@ from canister.sessions.stamp import read, seal
 from canister.sessions.token import Token, draft, parse
 from canister.testing.clock import ManualClock
 
-KEY = "key-0123456789-abcdefghijklmnopqrs"
 PEER = NodeId(b"node-B..")
 STRANGER = NodeId(b"node-X..")
 NOBODY = Fetched([], everyone=False)
-MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
 def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     with Canister(tmp_path / "data", agent=False, clock=clock, listen="127.0.0.1:7499") as canister:
         yield canister
-
-
-@pytest.fixture
-def manager(canister: Canister) -> SessionManager:
-    return SessionManager(canister, secret_keys=KEY)
 
 
 class Client:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.sessions.kit import KEY, MINUTE
 
 from canister import (
     Canister,
@@ -24,9 +25,6 @@ from canister.sessions import Event, EventKind, Outcome, Session, SessionManager
 from canister.sessions.renewal import SECRET
 from canister.testing.clock import ManualClock
 
-KEY = "key-0123456789-abcdefghijklmnopqrs"
-MINUTE = timedelta(minutes=1)
-
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -41,11 +39,6 @@ def canister(directory: Path, clock: ManualClock) -> Iterator[Canister]:
 
 def open_canister(directory: Path, clock: ManualClock, **settings: Any) -> Canister:
     return Canister(directory, agent=False, clock=clock, **settings)
-
-
-@pytest.fixture
-def manager(canister: Canister) -> SessionManager:
-    return SessionManager(canister, secret_keys=KEY)
 
 
 @pytest.fixture

@@ -5,24 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.unit.sessions.kit import KEY, MINUTE
 
 from canister import Canister, InputError, TooManySessionsError
 from canister.sessions import Event, EventKind, Session, SessionManager
 from canister.testing.clock import ManualClock
-
-KEY = "key-0123456789-abcdefghijklmnopqrs"
-MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
-    with Canister(tmp_path / "data", agent=False, clock=clock) as canister:
-        yield canister
-
-
-@pytest.fixture
-def manager(canister: Canister) -> SessionManager:
-    return SessionManager(canister, secret_keys=KEY)
 
 
 def cookie_of(manager: SessionManager, session: Session) -> str:

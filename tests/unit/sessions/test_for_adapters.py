@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.sessions.kit import KEY, create, sent
 
 from canister import Canister, CannotTellError
 from canister.config import load_config, stated_settings
 from canister.record import NodeId, make_version
-from canister.sessions import CookieSettings, SessionManager
+from canister.sessions import SessionManager
 from canister.sessions.keys import KeyRing
 from canister.sessions.token import draft
 from canister.testing.clock import ManualClock
 
-KEY = "key-0123456789-abcdefghijklmnopqrs"
-END = CookieSettings().end()
 DAY = timedelta(days=1)
 
 
@@ -25,23 +24,6 @@ DAY = timedelta(days=1)
 def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     with Canister(tmp_path / "data", agent=False, clock=clock, renewal_timeout="10m") as canister:
         yield canister
-
-
-@pytest.fixture
-def manager(canister: Canister) -> SessionManager:
-    return SessionManager(canister, secret_keys=KEY)
-
-
-def create(manager: SessionManager, **values: Any) -> str:
-    session = manager.load([])
-    session.update(values)
-    return sent(manager.commit(session).set_cookie)
-
-
-def sent(set_cookie: str | None) -> str:
-    assert set_cookie is not None
-    assert set_cookie != END
-    return set_cookie.partition(";")[0].partition("=")[2]
 
 
 # Sessions that hold nothing.
