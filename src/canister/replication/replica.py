@@ -95,6 +95,7 @@ class Replica:
             config.cluster, random.randbytes(8), store, membership, clock, runtime, self.links, self.keys
         )
         self._next_upkeep = 0
+        self._trimmed = 0
         self.comparisons = Comparisons(store, clock, runtime, self._live.view, self._trust.merge)
         self.acks = Acks(membership, store, runtime, self.links)
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
@@ -221,14 +222,20 @@ class Replica:
         due = [link for link in self.links.values() if now - link.last_beat >= self._patience.beat]
         if due:
             self._live.beat(due)
+        self._trim(min(self._live.tree.applied, now - _TRIM_AFTER))
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
             self._coverage.tell()  # where it could not be written when it changed
             self.store.release()
             self._trust.check_clock([link.clock_offset for link in self.links.values()])
-            self.store.trim_log(min(self._live.tree.applied, now - _TRIM_AFTER))
             if self.keys.look():
                 self._admission.tell()
+
+    def _trim(self, before: int) -> None:
+        """Drop what was logged before a stamp: little at a time, for all writers wait."""
+        if before != self._trimmed:
+            self.store.trim_log(before)
+            self._trimmed = before
 
     def pull_now(self) -> None:
         """Compare with every linked peer as soon as possible."""
