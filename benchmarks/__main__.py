@@ -22,22 +22,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     about = describe()
     results: list[Result] = []
-    for name in options.only or BENCHMARKS:
-        begun = time.monotonic()
-        with Bench(
-            turns=options.turns, scale=options.scale, rivals=options.rivals, large=options.large
-        ) as bench:
-            results += BENCHMARKS[name](bench)
-        print(f"{name}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
-    print("\n".join(f"{what}: {value}" for what, value in about.items()))
-    print()
-    print(table(results))
-    if options.json is not None:
-        kept = {"about": about, "results": [result.as_dict() for result in results]}
-        options.json.write_text(json.dumps(kept, indent=1) + "\n")
-        if options.plot is not None:
-            drawing = [python_of("plots"), _DRAW, options.json, options.plot]
-            subprocess.run(drawing, check=True)
+    try:
+        for name in options.only or BENCHMARKS:
+            begun = time.monotonic()
+            with Bench(
+                turns=options.turns, scale=options.scale, rivals=options.rivals, large=options.large
+            ) as bench:
+                results += BENCHMARKS[name](bench)
+            print(f"{name}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+    finally:  # what was measured is not lost with what fails, or is broken off, after it
+        print("\n".join(f"{what}: {value}" for what, value in about.items()))
+        print()
+        print(table(results))
+        if options.json is not None:
+            kept = {"about": about, "results": [result.as_dict() for result in results]}
+            options.json.write_text(json.dumps(kept, indent=1) + "\n")
+    if options.plot is not None and options.json is not None:
+        subprocess.run([python_of("plots"), _DRAW, options.json, options.plot], check=True)
     return 0
 
 
