@@ -57,18 +57,21 @@ def _tell(title: str, canister: Canister, step: Callable[[int], object], count: 
     """Print what a step takes, and which part of it each statement takes."""
     pool = canister.node.store._pool
     handle = pool.take()
-    execute = handle.execute
+    execute, write = handle.execute, handle.write
     spent: dict[str, int] = {}
     parts: dict[str, list[float]] = {}
 
-    def timed(sql: str, *arguments: Any) -> Any:
-        begun = time.thread_time_ns()
-        cursor = execute(sql, *arguments)
-        word = " ".join(sql.split()[:3])
-        spent[word] = spent.get(word, 0) + time.thread_time_ns() - begun
-        return cursor
+    def timed(run: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(sql: str, *arguments: Any) -> Any:
+            begun = time.thread_time_ns()
+            cursor = run(sql, *arguments)
+            word = " ".join(sql.split()[:3])
+            spent[word] = spent.get(word, 0) + time.thread_time_ns() - begun
+            return cursor
 
-    handle.execute = timed
+        return measured
+
+    handle.execute, handle.write = timed(execute), timed(write)
     pool.give(handle)
     for number in range(count):
         spent.clear()
@@ -77,7 +80,7 @@ def _tell(title: str, canister: Canister, step: Callable[[int], object], count: 
         total = time.thread_time_ns() - begun
         for word, nanoseconds in {**spent, "Python": total - sum(spent.values()), "in all": total}.items():
             parts.setdefault(word, []).append(nanoseconds / 1000)
-    handle.execute = execute
+    handle.execute, handle.write = execute, write
     whole = median(parts["in all"])
     print(f"\n{title}: {whole:.1f} us of processor")
     for word, values in sorted(parts.items(), key=lambda item: -median(item[1])):

@@ -22,6 +22,8 @@ _PUT = "INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retai
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _OVERHEAD = 120
 """Bytes of a record beside its values, and of a log entry beside its commit, in round numbers."""
+_CELL = 31
+"""Bytes of each further key, its value left out: with four of them a record no longer fits into its page."""
 
 
 class Floor:
@@ -79,7 +81,7 @@ class Floor:
         return self._put(self.record, count)
 
     def update(self, count: int) -> dict[str, float]:
-        return self._put(bytes(_OVERHEAD + 3 * len(VALUE)), count)
+        return self._put(bytes(_OVERHEAD + 4 * len(VALUE) + 3 * _CELL), count)
 
     def _put(self, record: bytes, count: int) -> dict[str, float]:
         execute, rows = self.execute, self.rows
