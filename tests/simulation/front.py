@@ -30,6 +30,12 @@ class Front(Node):
     def store(self) -> Any:
         return self.sim.store
 
+    @property
+    def is_clustered(self) -> bool:
+        """Tell from what a simulated store knows whether there are peers."""
+        others = (member for member in self.store.members() if member.node != self.store.node)
+        return self.store.doubts() > 0 or any(not member.removed for member in others)
+
     def _fetch(self, session: bytes) -> Fetched:
         """Ask the peers as the agent does, and let virtual time pass until they have answered."""
         replica, cluster = self.sim.replica, self.sim.cluster
