@@ -187,6 +187,13 @@ def needs_peers(found: Found) -> bool:
     return found.verdict in (Verdict.OPEN, Verdict.BEHIND)
 
 
+def may_need_peers(found: list[Found]) -> bool:
+    """Tell whether the peers may know more than what was found for a request."""
+    if found and found[-1].verdict is Verdict.LIVE:  # the search ends with it
+        return False
+    return any(needs_peers(one) and isinstance(one.token, Token) for one in found)
+
+
 def is_open(found: Found) -> bool:
     """Tell whether it is not decided if the session exists."""
     return found.verdict is Verdict.OPEN

@@ -33,13 +33,13 @@ from canister.sessions.contents import Contents
 from canister.sessions.cookie import CookieSettings, values_of
 from canister.sessions.events import Event, EventKind, Events, Subscriber
 from canister.sessions.keys import find_keys
-from canister.sessions.lookup import Found, Lookup, Verdict, needs_peers
+from canister.sessions.lookup import Found, Lookup, may_need_peers
 from canister.sessions.movein import MoveIn, OldSystem, Shown
 from canister.sessions.outcome import Outcome
 from canister.sessions.renewal import SecretStatus
 from canister.sessions.session import Session
 from canister.sessions.state import State
-from canister.sessions.token import Refusal, Token
+from canister.sessions.token import Refusal
 from canister.sessions.users import AtCap, Users
 from canister.sessions.watch import Lease, Watch
 from canister.store.base import Needed
@@ -188,7 +188,7 @@ class SessionManager:
         """
         stamps = self._stamps(seen_values)
         found = self._lookup.here(cookie_values, stamps)
-        if _needs_peers(found):
+        if may_need_peers(found):
             found = self._lookup.anywhere(found)
         return self._session(found, carries_stamp=bool(stamps))
 
@@ -203,7 +203,7 @@ class SessionManager:
             return None
         stamps = self._stamps(seen_values)
         found = self._lookup.here(cookie_values, stamps)
-        return None if _needs_peers(found) else self._session(found, carries_stamp=bool(stamps))
+        return None if may_need_peers(found) else self._session(found, carries_stamp=bool(stamps))
 
     def may_move_in(self, session: Session) -> bool:
         """Tell whether old systems have to be asked: what was loaded is no session, nor may be one."""
@@ -395,12 +395,6 @@ class SessionManager:
             self._watch.acted(handle)
         if self.events:
             self.events.tell(Event(kind, to_datetime(self._node.clock.now()), handle, user))
-
-
-def _needs_peers(found: list[Found]) -> bool:
-    if found and found[-1].verdict is Verdict.LIVE:  # the search ends with it
-        return False
-    return any(needs_peers(one) and isinstance(one.token, Token) for one in found)
 
 
 def _is_test() -> bool:
