@@ -179,21 +179,23 @@ def test_05_a_netsplit_loses_no_key(pair: Pair) -> None:
 def test_06_a_join_loses_no_session(tmp_path: Path) -> None:
     """A new node gets all sessions, with writes going on and its link cut in the middle."""
     seed, settings = address(), {"digest_interval": "1h"}
+    values = {f"s{i}": str(i).zfill(10_000) for i in range(4300)}  # 43 MB, which take their time
+    sessions = list(values.items())
     with Canister(tmp_path / "one", listen=seed, **settings) as one:
-        for i in range(4000):
-            one.put(f"s{i}", "k", i)
+        for id, value in sessions[:4000]:
+            one.put(id, "k", value)
         with Canister(tmp_path / "two", listen=address(), seeds=[seed], **settings) as two:
             eventually(lambda: next(two.all_sessions(), None) is not None)
             two.node.isolate(on=True)
             assert 0 < two.num_local_sessions() < 4000
-            for i in range(4000, 4100):
-                one.put(f"s{i}", "k", i)
+            for id, value in sessions[4000:4100]:
+                one.put(id, "k", value)
             two.node.isolate(on=False)
-            for i in range(4100, 4300):
-                one.put(f"s{i}", "k", i)
+            for id, value in sessions[4100:]:
+                one.put(id, "k", value)
             agree((one, two))
             assert two.num_local_sessions() == 4300
-            assert {id: two.peek(id, "k") for id in two.all_sessions()} == {f"s{i}": i for i in range(4300)}
+            assert {id: two.peek(id, "k") for id in two.all_sessions()} == values
 
 
 def test_07_a_stranger_does_not_freeze_membership(tmp_path: Path) -> None:
