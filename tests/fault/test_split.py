@@ -1,5 +1,7 @@
 """A node cut off while both sides write, and healed: nothing is lost but what the rules hide."""
 
+import re
+
 import pytest
 from tests.integration.cluster import Cluster, Node, await_equal, await_linked, eventually, everything
 
@@ -76,6 +78,25 @@ def test_both_sides_of_a_split_merge(cluster: Cluster) -> None:
             assert node.store.record_status(name).status == "destroyed"
             with pytest.raises(SessionDestroyedError):
                 node.store.put(name, "k", "again")
+
+
+def test_each_node_logs_what_the_heal_did(cluster: Cluster) -> None:
+    """In one line: with whom, how long they were apart, and how many sessions came to what."""
+    nodes = cluster.start(2)
+    a, b = nodes
+    a.store.put("both", "k", 1)
+    await_equal(nodes)
+    cut_off(b, [a])
+    a.store.put("both", "a", 1)
+    a.store.put("of a", "k", 1)
+    b.store.put("both", "b", 2)
+    b.store.put("of b", "k", 1)
+    b.store.put("also of b", "k", 1)
+    heal(b, nodes)
+    for node, peer, found in ((a, b, "2 arrived, 1 merged"), (b, a, "1 arrived, 1 merged")):
+        line = rf"healed with {re.escape(peer.address)} after \d+\.\d s apart, in \d+\.\d\d s: {found}$"
+        eventually(lambda node=node, line=line: re.search(line, node.log(), re.MULTILINE), 5, line)
+        assert len(node.logged("healed with")) == 1
 
 
 def test_what_comes_late_stays_hidden(cluster: Cluster) -> None:
