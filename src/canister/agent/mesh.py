@@ -1,13 +1,12 @@
 """Links to the other nodes over TCP: listening, dialing for ever, frames in and out."""
 
 import asyncio
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
-from canister.addresses import check_dialable, parse_address
+from canister.addresses import check_dialable, parse_address, parse_ip
 from canister.agent.connection import Connection
 from canister.agent.tls import Credentials, HandshakeError
 from canister.clock import SECOND
@@ -20,10 +19,13 @@ from canister.replication.replica import Replica
 
 logger = logging.getLogger("canister.mesh")
 
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 _HANDSHAKE = 2.0
 """Seconds for connecting, and for TLS and the hello."""
-_IMPATIENT, _TURNS = 0.5, 4
-"""Seconds for connecting, in all attempts but each fourth: TCP itself would ask again after one second."""
+_AGAIN, _NAME_AGAIN = 0.25, 0.5
+"""Seconds until one more attempt to connect begins beside the others, to an address and to a name, which is
+looked up each time. TCP itself asks again after one second."""
 _MOST_STRANGERS = 64
 """Connections that may be in their handshake at once."""
 _READ_AHEAD = 256 * 1024
@@ -199,29 +201,27 @@ class Mesh:
             await asyncio.sleep(60)  # it is looked at again as long as it is a member
             return
         pause = _BACKOFF[0]
-        for attempt in itertools.count():
+        while True:
             begun = asyncio.get_running_loop().time()
-            patience = _IMPATIENT if attempt % _TURNS else _HANDSHAKE
             if not self._is_linked(address) and not self.isolated:
-                await self._dial_once(address, patience)
+                await self._dial_once(address)
             spent = asyncio.get_running_loop().time() - begun
             if spent > _LASTING:
                 pause = _BACKOFF[0]
             # An attempt that nobody answered has been a pause by itself.
-            rest = pause - spent if spent < patience else 0.0
+            rest = pause - spent if spent < _HANDSHAKE else 0.0
             await asyncio.sleep(max(_BACKOFF[0], rest) * self._random.uniform(0.5, 1.0))
             pause = min(pause * 2, _BACKOFF[1])
 
     def _is_linked(self, address: str) -> bool:
         return self.replica.is_linked(self._aliases.get(address, address))
 
-    async def _dial_once(self, address: str, patience: float) -> None:
+    async def _dial_once(self, address: str) -> None:
         """Connect and stay until the link ends or has fallen silent."""
-        host, port = parse_address(address)
         try:
-            async with asyncio.timeout(patience) as attempt:
+            async with asyncio.timeout(_HANDSHAKE) as attempt:
                 self._attempts[address] = attempt
-                reader, writer = await asyncio.open_connection(host, port, limit=_READ_AHEAD)
+                reader, writer = await _connect(*parse_address(address))
         except (OSError, TimeoutError) as error:
             if not self._is_linked(address):
                 self._tell(address, f"cannot be reached: {getattr(error, 'strerror', None) or 'no answer'}")
@@ -332,6 +332,29 @@ class Mesh:
         if (peer, what) not in self._told and len(self._told) < _MOST_TOLD and of_one < _MOST_TOLD_OF_ONE:
             self._told.add((peer, what))
             logger.warning("%s: %s", peer, what)
+
+
+async def _connect(host: str, port: int) -> _Streams:
+    """Connect; while nobody answers, begin anew again and again, and take whichever is first."""
+    again = _NAME_AGAIN if parse_ip(host) is None else _AGAIN
+    attempts: set[asyncio.Task[_Streams]] = set()
+    try:
+        while True:
+            attempts.add(asyncio.create_task(asyncio.open_connection(host, port, limit=_READ_AHEAD)))
+            done, _ = await asyncio.wait(attempts, timeout=again, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                first = done.pop()
+                attempts.discard(first)
+                return first.result()
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(_abandon)
+
+
+def _abandon(attempt: "asyncio.Task[_Streams]") -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result()[1].transport.abort()
 
 
 def _reason(error: BaseException) -> str:
