@@ -15,7 +15,7 @@ from . import planted
 AT_LEAST = {
     "same key": 1_000,
     "destroy": 900,
-    "keys": 4_000,
+    "keys": 3_500,
     "birth": 1_700,
     "too far ahead": 200,
     "destroy ahead": 100,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from canister import edits
@@ -20,6 +21,7 @@ from canister.replication.messages import (
     AskRoot,
     AskRows,
     Message,
+    Root,
     Rows,
     decode_row,
     encode_message,
@@ -60,9 +62,17 @@ class Side:
         return list(answer(question, self.view()))
 
 
-def take_all(asker: Side, asked: Side) -> tuple[int, list[int]]:
-    """Pull until nothing is open; return the round trips, and the bytes in each of them."""
-    comparison = Pull(1, START)
+def take_all(asker: Side, asked: Side, *, tells: bool = False) -> tuple[int, list[int]]:
+    """Pull until nothing is open; return the round trips, and the bytes in each of them.
+
+    If it *tells* its digests, as after a split, what differs is listed at once.
+    """
+    comparison = Pull(1, START, asker.view().below(START) if tells else b"")
+    return pull_on(comparison, asker, asked)
+
+
+def pull_on(comparison: Pull, asker: Side, asked: Side) -> tuple[int, list[int]]:
+    """Pull until nothing is open."""
     sizes: list[int] = []
     while questions := comparison.ask():
         said = [message for question in questions for message in asked.answers(question)]
@@ -105,6 +115,88 @@ def test_a_thousand_differences_take_few_round_trips(sides: tuple[Side, Side]) -
     assert take_all(other, one)[0] <= 3
     assert one.view().root(START) == other.view().root(START)
     assert one.view().size(START) == 1500
+
+
+def test_who_tells_its_digests_waits_for_no_listing(sides: tuple[Side, Side]) -> None:
+    """After a split the root brings it: two round trips for a thousand differences."""
+    one, other = sides
+    one.put(*names("one", 500))
+    other.put(*names("other", 500))
+    assert take_all(one, other, tells=True)[0] == 2
+    assert take_all(other, one, tells=True)[0] == 2
+    assert one.view().root(START) == other.view().root(START)
+    assert one.view().size(START) == 1500
+    trips, sizes = take_all(one, other, tells=True)
+    assert trips == 1
+    assert sizes[0] < 2500
+
+
+def test_in_a_large_store_nothing_is_listed_unasked(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be more than the differences are worth."""
+    monkeypatch.setattr(answers, "FEW", 1)
+    one, other = sides
+    other.put("both-1", value=b"\x02")
+    _, sizes = take_all(one, other, tells=True)
+    assert sizes[0] < 2500
+    assert one.view().root(START) == other.view().root(START)
+
+
+def test_digests_of_another_instant_hide_nothing(sides: tuple[Side, Side]) -> None:
+    """What is listed unasked is a help: what differs is found by one's own digests, whatever was told."""
+    one, other = sides
+    other.put(*names("new", 50))
+    for told in (other.view().below(START), bytes(8 * 256), bytes(range(1, 9)) * 256):
+        fresh = Side(b"3")
+        take_all(fresh, one)
+        comparison = Pull(1, START, told)
+        pull_on(comparison, fresh, other)
+        assert fresh.view().root(START) == other.view().root(START)
+
+
+def test_digests_of_a_wrong_length_are_refused(sides: tuple[Side, Side]) -> None:
+    for below in (b"x", bytes(8), bytes(8 * 255), bytes(8 * 257)):
+        with pytest.raises(ProtocolError, match="length"):
+            sides[0].answers(AskRoot(1, START, below))
+
+
+@pytest.mark.parametrize("told", ["twice", "too few", "too many", "cut off"])
+def test_an_odd_listing_in_a_root_is_refused(told: str, sides: tuple[Side, Side]) -> None:
+    """It has to list each of its nodes once, in whole digests."""
+    one, other = sides
+    other.put(*names("new", 500))
+    comparison = Pull(1, START, one.view().below(START))
+    (question,) = comparison.ask()
+    (root,) = other.answers(question)
+    assert isinstance(root, Root)
+    assert len(root.nodes) > 100
+    nodes, listings = {
+        "twice": ([root.nodes[0], *root.nodes[:-1]], root.listings),
+        "too few": (root.nodes, root.listings[:-1]),
+        "too many": (root.nodes, [*root.listings, b""]),
+        "cut off": (root.nodes, [*root.listings[:-1], root.listings[-1][:-1]]),
+    }[told]
+    odd = msgspec.structs.replace(root, nodes=nodes, listings=listings)
+    with pytest.raises(ProtocolError, match=r"lists something twice|wrong length"):
+        comparison.answered(odd, one.view())
+
+
+def test_what_is_listed_unasked_and_does_not_differ_is_passed_over(sides: tuple[Side, Side]) -> None:
+    """Nothing is asked for because of it: not in nodes that are equal, and not in those that do not exist."""
+    one, other = sides
+    other.put("both-1", value=b"\x02")
+    comparison = Pull(1, START, one.view().below(START))
+    (root,) = other.answers(comparison.ask()[0])
+    assert isinstance(root, Root)
+    (node,) = root.nodes
+    nodes = [node, (node + 1) % 256, -1, 256, 2**70]
+    comparison.answered(
+        msgspec.structs.replace(root, nodes=nodes, listings=[root.listings[0], *[bytes(80)] * 4]), one.view()
+    )
+    (question,) = comparison.ask()
+    assert isinstance(question, AskRows)
+    assert [asked for asked, _ in question.wanted] == [node]
 
 
 def test_questions_do_not_wait_for_each_other(sides: tuple[Side, Side]) -> None:

@@ -31,8 +31,14 @@ FRAMES: list[tuple[str, bytes]] = msgspec.msgpack.decode(
     Path(__file__).with_name("protocol-1.msgpack").read_bytes(), type=list[tuple[str, bytes]]
 )
 
-ADDED: dict[type[Message], list[object]] = {Hello: [[]], m.MemberList: [[]]}
-"""What messages of protocol 1 have gained: the fingerprints of the sender's keys."""
+ADDED: dict[type[Message], list[object]] = {
+    Hello: [[]],
+    m.MemberList: [[]],
+    m.AskRoot: [b""],
+    m.Root: [[], []],
+}
+"""What messages of protocol 1 have gained: the fingerprints of the sender's keys; the digests of who asks,
+and what is listed at once where they differ."""
 
 
 @pytest.mark.parametrize(("payload", "expected"), [(f[1], e) for f, e in zip(FRAMES, MESSAGES, strict=True)])

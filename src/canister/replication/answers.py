@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from canister.clock import Clock
 from canister.errors import ProtocolError
 from canister.record import NodeId
-from canister.replication.digests import FEW, LEAF, LEVELS, SHORT, View
+from canister.replication.digests import FEW, LEAF, LEVELS, NOTHING, SHORT, View, cut
 from canister.replication.link import Link
 from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership
@@ -88,12 +88,28 @@ class Answers:
 def answer_root(question: AskRoot, view: View, now: int, node: NodeId, members: list[Member]) -> Root:
     """Answer with the digest as of the later of both clocks.
 
-    What is claimed as heard is read first, so that all of it is in the digests that follow.
+    What is claimed as heard is read first, so that all of it is in the digests that follow. Where the asker
+    has told its digests and the store is small, the sessions where they differ are listed as well. Those
+    digests may be as of another instant: the asker finds by its own what differs, and asks for the rest.
+
+    Raises:
+        ProtocolError: the digests of the asker have the wrong length.
     """
     claims = {node: view.snapshot.last_stamp(), **view.snapshot.heard()}
     at = max(now, question.now)
-    below = b"".join(view.children(at, 0, 0))
-    return Root(question.round, at, claims, members, view.root(at), below, view.size(at))
+    below = view.below(at)
+    nodes: list[int] = []
+    if question.below:
+        if len(question.below) != len(below):
+            raise ProtocolError("a list of digests has the wrong length")
+        if view.size(at) <= FEW * LEVELS[1]:
+            pairs = zip(cut(question.below), cut(below), strict=True)
+            # Where either side has nothing there is nothing to list: all is wanted, or nothing.
+            nodes = [
+                n for n, (theirs, own) in enumerate(pairs) if own != theirs and NOTHING not in (theirs, own)
+            ]
+    listings = [_short(listing) for listing in view.listings(at, 1, nodes)]
+    return Root(question.round, at, claims, members, view.root(at), below, view.size(at), nodes, listings)
 
 
 def answer(question: Question, view: View) -> Iterable[Message]:

@@ -44,9 +44,15 @@ class Comparisons:
         self._round = 0
 
     def start(self, link: Link) -> None:
-        """Begin a comparison on a link; one under way there is given up."""
+        """Begin a comparison on a link; one under way there is given up.
+
+        The first one, as after a split, takes fewer round trips: much may differ, and readers wait for it.
+        """
         self._round += 1
-        link.pull = Pull(self._round, self._clock.now())
+        now = self._clock.now()
+        with self._view() as view:
+            below = b"" if link.reconciled_at else view.below(now)
+        link.pull = Pull(self._round, now, below)
         self._ask(link, link.pull)
 
     def answered(self, link: Link, message: Root | Digests | Listing | Rows) -> Pull | None:

@@ -16,6 +16,8 @@ _SHIFTS = tuple((BUCKETS // size).bit_length() - 1 for size in LEVELS)
 LEAF = len(LEVELS) - 1
 SHORT = 8
 """Bytes of a digest on the wire below the root: the root confirms the outcome at the next round."""
+NOTHING = bytes(SHORT)
+"""The shortened digest where there is no session."""
 FEW = 32
 """Sessions below a node of the tree that are listed rather than compared further down."""
 
@@ -156,6 +158,10 @@ class View:
         self._tree.move(self.snapshot, at)
         return self._tree.children(level, node)
 
+    def below(self, at: int) -> bytes:
+        """Return the shortened digests one level below the root, joined, as of *at*."""
+        return b"".join(self.children(at, 0, 0))
+
     def size(self, at: int) -> int:
         """Return how many sessions are retained at *at*."""
         self._tree.move(self.snapshot, at)
@@ -172,6 +178,11 @@ class View:
             for listed in self.snapshot.listing(buckets, at):
                 found[node_of_bucket(level, bucket_of(listed.session))].append(listed)
         return [found[node] for node in nodes]
+
+
+def cut(digests: bytes) -> Iterator[bytes]:
+    """Return shortened digests that were joined."""
+    return (digests[i : i + SHORT] for i in range(0, len(digests), SHORT))
 
 
 def runs(numbers: Iterable[int]) -> Iterator[range]:

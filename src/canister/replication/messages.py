@@ -94,17 +94,24 @@ class MemberList(Message, frozen=True, tag=4):
 
 
 class AskRoot(Message, frozen=True, tag=5):
-    """Begin a comparison: what do you hold as of the later of our clocks?"""
+    """Begin a comparison: what do you hold as of the later of our clocks?
+
+    *below* are the asker's own digests one level below the root as of *now*, in the form of `Root`, where
+    it wants what differs listed at once; it came after the first nodes of protocol 1.
+    """
 
     round: int
     now: _Instant
+    below: bytes = b""
 
 
 class Root(Message, frozen=True, tag=6):
     """The root digest as of *at*, and what the sender had heard before it was taken.
 
     *below* are the digests one level down, shortened to 8 bytes, joined; *size* is the number of
-    sessions in them.
+    sessions in them. *nodes* are those of that level that differ from what the asker sent and are listed
+    right here, ascending, and *listings* what `Listing` would answer for them; both came after the first
+    nodes of protocol 1.
     """
 
     round: int
@@ -114,6 +121,8 @@ class Root(Message, frozen=True, tag=6):
     digest: bytes
     below: bytes
     size: _Instant
+    nodes: _Numbers = []
+    listings: Annotated[list[bytes], Meta(max_length=1024)] = []
 
 
 class AskDigests(Message, frozen=True, tag=7):

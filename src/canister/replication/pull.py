@@ -1,13 +1,13 @@
 """One comparison with one peer, seen by the side that pulls.
 
 Root, then down the digest tree where it differs, then listings of what is below the nodes that differ,
-then the sessions that differ. Where this node has nothing it asks for all there is. A few questions are
-out at a time, so that a slow network costs few waits; they are answered in order and in bounded frames,
-so it may be cut anywhere.
+then the sessions that differ. In a small store the root brings the listings with it. Where this node has
+nothing it asks for all there is. A few questions are out at a time, so that a slow network costs few
+waits; they are answered in order and in bounded frames, so it may be cut anywhere.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from canister.errors import ProtocolError
@@ -16,8 +16,10 @@ from canister.replication.digests import (
     FEW,
     LEAF,
     LEVELS,
+    NOTHING,
     SHORT,
     buckets_of,
+    cut,
     node_of_bucket,
     runs,
 )
@@ -45,9 +47,8 @@ _SESSIONS_AT_ONCE = 512
 _ALL_AT_ONCE = 2048
 """About how many sessions are asked for at once where this node has none of them."""
 _RANGES_AT_ONCE = 1024
+_NONE_LISTED: Mapping[int, bytes] = {}
 _NOT_ASKED_FOR = "an answer holds a session that was not asked for"
-_NOTHING = bytes(SHORT)
-"""The digest where the peer has no session, and so nothing to pull: a new node has many such places."""
 
 
 class Holdings(Protocol):
@@ -73,11 +74,12 @@ class Holdings(Protocol):
 class Pull:
     """A comparison under way.
 
-    *at* and *claims* are what the peer named in its first answer. Questions are a stack: what is
+    *at* and *claims* are what the peer named in its first answer. *below* is what `AskRoot` tells of this
+    node, for the peer to list at once what differs. Questions are a stack: what is
     nearly found out is finished first, so that little is ever open.
     """
 
-    def __init__(self, round_number: int, now: int) -> None:
+    def __init__(self, round_number: int, now: int, below: bytes = b"") -> None:
         self.round = round_number
         self.at = now
         self.claims: dict[NodeId, int] = {}
@@ -86,7 +88,7 @@ class Pull:
         """When it began or the peer last answered."""
         self.asked: list[Question] = []
         """What is out, in the order in which the answers come."""
-        self._open: list[Question] = [AskRoot(round_number, now)]
+        self._open: list[Question] = [AskRoot(round_number, now, below)]
         self._size = 0
         self._got: set[bytes] = set()
         self._last = (-1, b"")
@@ -118,7 +120,7 @@ class Pull:
         elif isinstance(answer, Digests) and isinstance(asked, AskDigests):
             self._compare_digests(asked, answer, mine)
         elif isinstance(answer, Listing) and isinstance(asked, AskListing):
-            self._compare_listing(asked, answer, mine)
+            self._compare_listing(asked.level, asked.nodes, answer.nodes, mine)
         elif isinstance(answer, Rows) and isinstance(asked, AskRows | AskAll):
             rows = answer.rows
             if answer.more and not rows:
@@ -189,25 +191,34 @@ class Pull:
         if root.digest != mine.root(self.at):
             # The greater of both, so that it is never more to list than a node really holds.
             self._size = max(root.size, mine.size(self.at))
-            self._compare(0, [0], root.below, mine)
+            self._compare(0, [0], root.below, mine, _listed(root))
 
     def _compare_digests(self, asked: AskDigests, answer: Digests, mine: Holdings) -> None:
         self._compare(asked.level, asked.nodes, answer.digests, mine)
 
-    def _compare(self, level: int, nodes: list[int], below: bytes, mine: Holdings) -> None:
-        """Compare the digests one level below nodes, and ask on where they differ."""
+    def _compare(
+        self,
+        level: int,
+        nodes: list[int],
+        below: bytes,
+        mine: Holdings,
+        listed: Mapping[int, bytes] = _NONE_LISTED,
+    ) -> None:
+        """Compare the digests one level below nodes, and ask on where they differ and nothing is listed."""
         own = [(node, mine.children(self.at, level, node)) for node in nodes]
         if len(below) != SHORT * sum(len(digests) for _, digests in own):
             raise ProtocolError("a list of digests has the wrong length")
-        theirs = _cut(below)
+        theirs = cut(below)
         differ: list[int] = []
         lacking: list[int] = []
         for node, digests in own:
             for child, digest in enumerate(digests, node * len(digests)):
                 there = next(theirs)
-                if there not in (digest, _NOTHING):
-                    (lacking if digest == _NOTHING else differ).append(child)
+                if there not in (digest, NOTHING):  # where the peer has nothing there is nothing to pull
+                    (lacking if digest == NOTHING else differ).append(child)
         level += 1
+        known = [child for child in differ if child in listed]
+        differ = [child for child in differ if child not in listed]
         if level == LEAF or self._size <= FEW * LEVELS[level]:
             parts = [differ[i : i + _LISTED_AT_ONCE] for i in range(0, len(differ), _LISTED_AT_ONCE)]
             self._ask_later([AskListing(self.round, self.at, level, nodes) for nodes in parts])
@@ -215,6 +226,7 @@ class Pull:
             parts = [differ[i : i + _NODES_AT_ONCE] for i in range(0, len(differ), _NODES_AT_ONCE)]
             self._ask_later([AskDigests(self.round, self.at, level, nodes) for nodes in parts])
         self._ask_for_all(level, lacking)
+        self._compare_listing(level, known, [listed[child] for child in known], mine)
 
     def _ask_for_all(self, level: int, nodes: Sequence[int]) -> None:
         """Ask for all below nodes of the tree where there is nothing here, about as much at a time."""
@@ -236,24 +248,25 @@ class Pull:
             questions.append(AskAll(self.round, self.at, ranges))
         self._ask_later(questions)
 
-    def _compare_listing(self, asked: AskListing, answer: Listing, mine: Holdings) -> None:
-        if len(answer.nodes) != len(asked.nodes) or any(len(digests) % SHORT for digests in answer.nodes):
+    def _compare_listing(self, level: int, nodes: list[int], found: list[bytes], mine: Holdings) -> None:
+        """Compare what the peer listed below nodes, and ask for the sessions that differ."""
+        if len(found) != len(nodes) or any(len(digests) % SHORT for digests in found):
             raise ProtocolError("a listing has the wrong length")
         questions: list[AskRows] = []
         wanted: list[tuple[int, list[bytes]]] = []
         count = 0
-        listings = mine.listings(self.at, asked.level, asked.nodes)
-        for node, theirs, listing in zip(asked.nodes, answer.nodes, listings, strict=True):
+        listings = mine.listings(self.at, level, nodes)
+        for node, theirs, listing in zip(nodes, found, listings, strict=True):
             own = {listed.digest[:SHORT] for listed in listing}
-            lacking = [digest for digest in _cut(theirs) if digest not in own]
+            lacking = [digest for digest in cut(theirs) if digest not in own]
             if lacking:
                 wanted.append((node, lacking))
                 count += len(lacking)
             if count >= _SESSIONS_AT_ONCE:
-                questions.append(AskRows(self.round, self.at, asked.level, wanted))
+                questions.append(AskRows(self.round, self.at, level, wanted))
                 wanted, count = [], 0
         if wanted:
-            questions.append(AskRows(self.round, self.at, asked.level, wanted))
+            questions.append(AskRows(self.round, self.at, level, wanted))
         self._ask_later(questions)
 
     def _ask_later(self, questions: Sequence[Question]) -> None:
@@ -261,8 +274,11 @@ class Pull:
         self._open += reversed(questions)
 
 
-def _cut(digests: bytes) -> Iterator[bytes]:
-    return (digests[i : i + SHORT] for i in range(0, len(digests), SHORT))
+def _listed(root: Root) -> dict[int, bytes]:
+    """Return what a root lists, by node. What is not below it is never looked for."""
+    if len(root.nodes) != len(root.listings) or len(set(root.nodes)) != len(root.nodes):
+        raise ProtocolError("a root lists something twice, or nothing")
+    return dict(zip(root.nodes, root.listings, strict=True))
 
 
 def _check_left(left: int, count: int) -> None:
