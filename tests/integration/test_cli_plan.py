@@ -34,7 +34,7 @@ def test_json_has_what_the_model_says() -> None:
         ({"nodes": 31}, "31 nodes are more than 30"),
         ({"nodes": 400}, "300 members at most"),
         ({"writes_per_second": 50_000}, "of a core"),
-        ({"sessions": 50_000_000}, "minutes to join"),
+        ({"sessions": 100_000_000}, "minutes to join"),
         ({"sessions": 20_000_000, "value_size": 2_000}, "page cache"),
         ({"nodes": 30, "writes_per_second": 2_000, "value_size": 10_000}, "MB/s"),
     ],

@@ -24,7 +24,7 @@ MEASURED: Mapping[str, Constant] = {
     "mesh.disk.session": Constant(365, "bytes, a session without its value", "mesh"),
     "mesh.disk.value": Constant(1.0, "bytes, a byte of a short value", "mesh"),
     "mesh.disk.long": Constant(700, "bytes, the part of a long value that stays in its row", "mesh"),
-    "mesh.join.session": Constant(40, "us, a session that a new node takes over", "mesh"),
+    "mesh.join.session": Constant(15, "us, a session that a new node takes over", "mesh"),
     "mesh.write.process": Constant(300, "us, the process that writes", "mesh"),
     "mesh.write.agent": Constant(180, "us, the agent of its node", "mesh"),
     "mesh.write.apply": Constant(230, "us, each other agent", "mesh"),
