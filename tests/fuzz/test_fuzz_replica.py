@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -305,6 +306,24 @@ def test_a_comparison_as_of_the_future_proves_nothing(victim: Victim) -> None:
     victim.replica.tick()
     assert link.pull is not None, "it compares again"
     victim.check()
+
+
+def test_a_comparison_without_proof_counts_for_nothing(victim: Victim) -> None:
+    """I8: a peer whose clock is far behind left out what is over by this one, and may be in use there."""
+    now = victim.clock.now()
+    victim.hears(msgspec.structs.replace(equal_root(victim, {PEER: now, OTHER: now}), proof=False))
+    link = victim.replica.links[1]
+    assert link.pull is None
+    assert not link.is_sound
+    assert (victim.store.heard_of(PEER), victim.store.heard_of(OTHER)) == (0, 0)
+
+
+@pytest.mark.parametrize(("ahead", "proof"), [(DRIFT, True), (DRIFT + 1, False)])
+def test_who_asks_with_a_clock_too_far_ahead_gets_no_proof(victim: Victim, ahead: int, proof: bool) -> None:
+    """I8: what is over by its clock alone is left out, so it may not call it heard."""
+    victim.hears(m.AskRoot(7, victim.clock.now() + ahead))
+    (root,) = [message for message in victim.runtime.sent if isinstance(message, m.Root)]
+    assert root.proof == proof
 
 
 def test_made_up_node_ids_do_not_pile_up(victim: Victim) -> None:

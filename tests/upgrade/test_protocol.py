@@ -35,7 +35,7 @@ ADDED: dict[type[Message], list[object]] = {
     Hello: [[]],
     m.MemberList: [[]],
     m.AskRoot: [b""],
-    m.Root: [[], []],
+    m.Root: [[], [], True],
 }
 """What messages of protocol 1 have gained: the fingerprints of the sender's keys; the digests of who asks,
 and what is listed at once where they differ."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
 from canister.clock import Clock
 from canister.errors import ProtocolError
 from canister.record import NodeId
@@ -25,6 +27,7 @@ from canister.replication.messages import (
     Rows,
 )
 from canister.replication.runtime import Runtime
+from canister.replication.trust import Trust
 from canister.store.base import BUCKETS, Listed, Member, ReplicatedStore, bucket_of
 
 Question = AskDigests | AskListing | AskRows | AskAll
@@ -47,16 +50,24 @@ class Answers:
         clock: where the time comes from.
         runtime: what sends.
         live: what keeps the digests.
+        trust: how far clocks may be apart.
     """
 
     def __init__(
-        self, store: ReplicatedStore, membership: Membership, clock: Clock, runtime: Runtime, live: LiveFlow
+        self,
+        store: ReplicatedStore,
+        membership: Membership,
+        clock: Clock,
+        runtime: Runtime,
+        live: LiveFlow,
+        trust: Trust,
     ) -> None:
         self._store = store
         self._membership = membership
         self._clock = clock
         self._runtime = runtime
         self._live = live
+        self._trust = trust
 
     def on_ask_root(self, link: Link, question: AskRoot) -> None:
         """Begin a comparison; while digests are still to be read it has to wait."""
@@ -67,7 +78,8 @@ class Answers:
         with self._live.view() as view:
             members = self._membership.all()
             root = answer_root(question, view, self._clock.now(), self._store.node, members)
-            self._runtime.send([link.number], root)
+        proof = not self._trust.is_future(question.now)
+        self._runtime.send([link.number], msgspec.structs.replace(root, proof=proof))
 
     def on_ask(self, link: Link, question: Question) -> None:
         """Answer any other question of a comparison."""

@@ -110,8 +110,9 @@ class Root(Message, frozen=True, tag=6):
 
     *below* are the digests one level down, shortened to 8 bytes, joined; *size* is the number of
     sessions in them. *nodes* are those of that level that differ from what the asker sent and are listed
-    right here, ascending, and *listings* what `Listing` would answer for them; both came after the first
-    nodes of protocol 1.
+    right here, ascending, and *listings* what `Listing` would answer for them. Without *proof* the
+    asker's clock is too far ahead: what is over by it, but not by the sender's, was left out, so nothing
+    counts as heard. These came after the first nodes of protocol 1.
     """
 
     round: int
@@ -123,6 +124,7 @@ class Root(Message, frozen=True, tag=6):
     size: _Instant
     nodes: _Numbers = []
     listings: Annotated[list[bytes], Meta(max_length=1024)] = []
+    proof: bool = True
 
 
 class AskDigests(Message, frozen=True, tag=7):

@@ -83,6 +83,8 @@ class Pull:
         self.round = round_number
         self.at = now
         self.claims: dict[NodeId, int] = {}
+        self.proof = True
+        """Whether what the peer claims is here once all is compared."""
         self._now = now
         self.moved = now
         """When it began or the peer last answered."""
@@ -187,7 +189,7 @@ class Pull:
 
     def _compare_root(self, root: Root, mine: Holdings) -> None:
         self.at = max(root.at, self._now)
-        self.claims = root.claims
+        self.claims, self.proof = root.claims, root.proof
         if root.digest != mine.root(self.at):
             # The greater of both, so that it is never more to list than a node really holds.
             self._size = max(root.size, mine.size(self.at))

@@ -88,7 +88,7 @@ class Replica:
         self._digest_interval = micros(config.digest_interval)
         self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
         self._live = LiveFlow(store, clock, runtime, self.links)
-        self._answers = Answers(store, membership, clock, runtime, self._live)
+        self._answers = Answers(store, membership, clock, runtime, self._live, self._trust)
         self._coverage = Coverage(membership, store, self.links)
         self.keys = KeyRings(store, membership, self.links, runtime)
         self._admission = Admission(
@@ -341,8 +341,8 @@ class Replica:
         """All the peer claimed is here: note it, with the live commits that arrived meanwhile."""
         jitter = self._random.uniform(0.9, 1.1)
         link.next_pull = self._clock.now() + int(self._interval() * jitter)
-        if self._trust.is_future(pull.at):
-            # Sessions that are over by then, but not by now, were left out: it proves nothing.
+        if self._trust.is_future(pull.at) or not pull.proof:
+            # Sessions that are over by then, but not by the earlier clock, were left out: it proves nothing.
             link.reconciled_at, link.was_equal = 0, False
             self._coverage.tell()
             return
