@@ -278,7 +278,7 @@ def check_record(record: Record) -> None:
 
 def _is_merged(record: Record) -> bool:
     """Tell whether merging into nothing returns the same record: nothing hides a part, cells are sorted."""
-    if record.destroy is not None or record.clear is not None or record.reach < 0:
+    if record.destroy is not None or record.clear is not None:
         return False
     cells = record.cells
     return len(cells) < 2 or [*cells] == sorted(cells)
@@ -294,7 +294,6 @@ def _only_writes(a: Record, b: Record) -> bool:
         and b.destroy is None
         and a.clear is None
         and a.destroy is None
-        and a.reach >= 0
     )
 
 

@@ -167,9 +167,7 @@ class SessionManager:
         self.cookie.check_host(host)
         values, seen = self.cookie.values_in(headers), self.seen_cookie.values_in(headers)
         try:
-            session = self.load_here(values, seen)
-            if session is None:
-                session = await self._node.beside(self.load, values, seen)
+            session = await self.aload(values, seen)
             if self.may_move_in(session):
                 return await asyncio.to_thread(self.move_in, session, partial(values_of, headers))
         except (StoreUnavailableError, CannotTellError) as error:
