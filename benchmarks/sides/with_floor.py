@@ -6,7 +6,7 @@ import hmac
 import json
 import sys
 import time
-import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import msgspec
 from serving import KEY, VALUE, ids, serve, timed, wide
 
 from canister import Canister
+from canister.store.base import bucket_of
+from canister.store.rows import place_of
 
-_GET = "SELECT record, held FROM sessions WHERE bucket = ? AND id = ?"
-_CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE bucket = ? AND id = ?"
-_PUT = "INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain) VALUES (?, ?, ?, ?, ?, ?)"
+_GET = "SELECT record, held FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
+_CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE place = ?"
+_PUT = "INSERT INTO sessions (place, id, record, digest, retain) VALUES (?, ?, ?, ?, ?)"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _OVERHEAD = 120
 """Bytes of a record beside its values, and of a log entry beside its commit, in round numbers."""
@@ -35,21 +37,26 @@ class Floor:
         self.execute = self.connection.execute
         self.execute("PRAGMA wal_autocheckpoint=0")
         self.execute("PRAGMA synchronous=NORMAL")
-        self.rows = [(zlib.crc32(name.encode()) >> 16, name.encode()) for name in ids(sessions)]
+        self.rows = self._rows(name.encode() for name in ids(sessions))
+        self.wide_rows = self._rows(b"wide-" + name for _, name in self.rows)
         self.record = bytes(_OVERHEAD + len(VALUE))
         self.wide = bytes(_OVERHEAD + sum(map(len, wide().values())))
         self.stamp = 0
         self.table = {name: msgspec.msgpack.encode({KEY: VALUE}) for _, name in self.rows}
 
+    @staticmethod
+    def _rows(names: Iterable[bytes]) -> list[tuple[int, bytes]]:
+        return [(place_of(bucket_of(name), name), name) for name in names]
+
     def fill(self) -> None:
         with self.connection:
-            for bucket, name in self.rows:
-                self.execute(_PUT, (bucket, name, self.record, None, bytes(16), time.time_ns() // 1000))
+            for place, name in self.rows:
+                self.execute(_PUT, (place, name, self.record, bytes(16), time.time_ns() // 1000))
 
     def fill_wide(self) -> None:
         with self.connection:
-            for bucket, name in self.rows:
-                self.execute(_PUT, (bucket, b"wide-" + name, self.wide, None, bytes(16), 0))
+            for place, name in self.wide_rows:
+                self.execute(_PUT, (place, name, self.wide, bytes(16), 0))
 
     def _select(self, keys: list[tuple[int, bytes]], count: int) -> dict[str, float]:
         execute = self.execute
@@ -59,10 +66,10 @@ class Floor:
         return self._select(self.rows, count)
 
     def load(self, count: int) -> dict[str, float]:
-        return self._select([(bucket, b"wide-" + name) for bucket, name in self.rows], count)
+        return self._select(self.wide_rows, count)
 
     def get_unknown(self, count: int) -> dict[str, float]:
-        return self._select([(n & 65_535, b"unknown") for n in range(len(self.rows))], count)
+        return self._select(self._rows(b"unknown-%d" % n for n in range(len(self.rows))), count)
 
     def request(self, count: int) -> dict[str, float]:
         """What a request with a session cannot do without: reading it raw, and checking the cookie's MAC."""
@@ -87,12 +94,12 @@ class Floor:
         execute, rows = self.execute, self.rows
 
         def step(number: int) -> None:
-            bucket, name = rows[number % len(rows)]
+            place, _ = rows[number % len(rows)]
             self.stamp = max(self.stamp + 1, time.time_ns() // 1000)
             # Another one each time: SQLite writes no page that stays as it is.
             changed = self.stamp.to_bytes(8, "big") + record[8:]
             execute("BEGIN IMMEDIATE")
-            execute(_CHANGE, (changed, changed[:16], bucket, name))
+            execute(_CHANGE, (changed, changed[:16], place))
             execute(_APPEND, (self.stamp, changed))
             execute("COMMIT")
 

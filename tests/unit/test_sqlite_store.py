@@ -17,7 +17,7 @@ from canister.config import Config
 from canister.edits import Moment
 from canister.errors import DiskFullError, StoreBusyError, StoreError
 from canister.record import Record, decode_record, encode_record, stamp_of
-from canister.store import sqlite
+from canister.store import connections, sqlite
 from canister.store.base import BUCKETS
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import put, values, visible
@@ -222,6 +222,21 @@ def test_checkpoint(store: SqliteStore, directory: Path) -> None:
     store.checkpoint()
     assert directory.joinpath("canister.db").stat().st_size > size + 50 * 4000
     assert values(store, b"7") == {"k": b"x" * 4000}
+
+
+def test_a_write_ahead_log_that_has_grown_becomes_small(
+    opener: Opener, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a burst of writes took of the disk is given back."""
+    monkeypatch.setattr(connections, "_LARGEST_LOG", 100_000)
+    store = opener()
+    for number in range(50):
+        put(store, b"%d" % number, k=b"x" * 4000)
+    log = directory.joinpath("canister.db-wal")
+    assert log.stat().st_size > 200_000
+    store.checkpoint()
+    put(store, b"7", k=b"y")
+    assert log.stat().st_size <= 100_000
 
 
 def test_writers_queue(store: SqliteStore, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes the fixtures of database format 1 and protocol 1. Run once, by the release that defined them:
+"""Writes the fixtures of database format 2 and protocol 1. Run once, by the release that defined them:
 
     python -m tests.upgrade.make_fixtures
 
@@ -95,7 +95,7 @@ def digest(store: SqliteStore, at: int) -> bytes:
 
 
 def main() -> None:
-    target = HERE / "format-1"
+    target = HERE / "format-2"
     if target.exists() and "--again" not in sys.argv:
         sys.exit("the fixtures are there; they stay as they are (--again while their format is unreleased)")
     target.mkdir(exist_ok=True)

@@ -21,12 +21,12 @@ from canister.store.base import BUCKETS
 from canister.store.sqlite import SqliteStore
 from canister.testing.clock import ManualClock
 
-FIXTURE = Path(__file__).parent / "format-1"
+FIXTURE = Path(__file__).parent / "format-2"
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Return a data directory with the database of format 1."""
+    """Return a data directory with the database of format 2."""
     path = tmp_path / "node"
     path.mkdir(mode=0o700)
     shutil.copyfile(FIXTURE / "canister.db", path / "canister.db")
@@ -177,7 +177,7 @@ def test_a_newer_format_is_refused_without_harm(directory: Path, in_log: bool) -
     """A newer release's database is named as such, and no byte of it changes."""
     database = directory / "canister.db"
     connection = sqlite3.connect(database)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.execute("CREATE TABLE newer (it TEXT)")
     connection.commit()
     if not in_log:
@@ -186,18 +186,9 @@ def test_a_newer_format_is_refused_without_harm(directory: Path, in_log: bool) -
     before = contents(directory)
     assert ("canister.db-wal" in before) == in_log
     for _ in range(2):
-        with pytest.raises(NewerFormatError, match="newer release" if in_log else "has format 2"):
+        with pytest.raises(NewerFormatError, match="newer release" if in_log else "has format 3"):
             SqliteStore(directory, Config())
     after = contents(directory)
     connection.close()
     for name in before.keys() - {"canister.db-shm"}:  # whose locks and marks are no data
         assert after[name] == before[name], name
-
-
-def test_the_index_is_renewed(directory: Path, canister: Canister) -> None:
-    """A database from before the first release gets the index by which a join is fast."""
-    with sqlite3.connect(directory / "canister.db") as database:
-        names = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
-    database.close()
-    assert "sessions_by_end" in names
-    assert "sessions_by_retain" not in names

@@ -223,7 +223,7 @@ class StartOver(Message, frozen=True, tag=18):
 class AskAll(Message, frozen=True, tag=19):
     """Ask for all sessions in some ranges of buckets, each from its first up to before its end.
 
-    The ranges ascend; the sessions come in the order of bucket and id.
+    The ranges ascend; the sessions come bucket by bucket.
     """
 
     round: int

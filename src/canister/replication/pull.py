@@ -93,8 +93,9 @@ class Pull:
         self._open: list[Question] = [AskRoot(round_number, now, below)]
         self._size = 0
         self._got: set[bytes] = set()
-        self._last = (-1, b"")
-        """Bucket and id of the last session in the answer to `AskAll` that is under way."""
+        """Sessions in the answer to `AskRows` that is under way; to `AskAll`, those of its last bucket."""
+        self._last = -1
+        """The last bucket in the answer to `AskAll` that is under way."""
 
     @property
     def queued(self) -> int:
@@ -165,22 +166,25 @@ class Pull:
             self._open.append(AskRows(self.round, self.at, asked.level, rest))
 
     def _take_all(self, asked: AskAll, answer: Rows) -> None:
-        """Refuse all but the sessions of the ranges in their order: none can come twice."""
-        last = self._last
+        """Refuse all but the sessions of the ranges, bucket by bucket: none can come twice."""
+        last, got = self._last, self._got
         buckets: set[int] = set()
         for session, _ in answer.rows:
-            place = (bucket_of(session), session)
-            if place <= last:
+            bucket = bucket_of(session)
+            if bucket > last:
+                buckets.add(bucket)
+                last, got = bucket, {session}
+            elif bucket < last or session in got:
                 raise ProtocolError("an answer holds a session twice or out of order")
-            buckets.add(place[0])
-            last = place
+            else:
+                got.add(session)
         for bucket in buckets:
             place_in = bisect_right(asked.ranges, (bucket, BUCKETS)) - 1
             if place_in < 0 or bucket >= asked.ranges[place_in][1]:
                 raise ProtocolError(_NOT_ASKED_FOR)
-        self._last = last
+        self._last, self._got = last, got
         if not answer.more:
-            self._last = (-1, b"")
+            self._last, self._got = -1, set()
             count = sum(end - first for first, end in asked.ranges)
             _check_left(answer.left, count)
             rest = list(_without(asked.ranges, count - answer.left))

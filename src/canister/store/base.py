@@ -157,7 +157,7 @@ class Snapshot(Protocol):
     def all(self, buckets: range, at: int) -> Iterator[tuple[bytes, bytes]]:
         """Return the sessions of neighbouring buckets still retained at *at*, each as `whole` returns it.
 
-        They come in the order of bucket and id.
+        They come bucket by bucket.
         """
         ...
 

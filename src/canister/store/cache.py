@@ -47,12 +47,14 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
         stored: the session, as readers get it.
         row: the session, as writers need it.
         size: the bytes of its encoding.
+        place: where the row is in the table.
     """
 
     at: int
     stored: Stored
     row: Row
     size: int
+    place: int
 
 
 class SessionCache:

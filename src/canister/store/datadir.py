@@ -20,13 +20,13 @@ from canister.errors import (
 )
 from canister.record import NodeId
 from canister.store.cache import FILE_BYTES
-from canister.store.connections import Handle, connect, explain, retrying
+from canister.store.connections import connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
 from canister.store.notes import Notes
 from canister.store.peeking import peek
 from canister.store.shared import make_room
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x43414E49  # "CANI"
 _MAGIC = b"SQLite format 3\x00"
 _PAGE_SIZE_AT, _PAGES_AT, _FORMAT_AT, _APPLICATION_AT = 16, 28, 60, 68
@@ -142,7 +142,12 @@ class DataDir:
             )
         if version > FORMAT:
             raise NewerFormatError(
-                f"{self.database} has format {version}, this release reads up to {FORMAT}; upgrade Canister"
+                f"{self.database} has format {version}, this release reads {FORMAT}; upgrade Canister"
+            )
+        if version < FORMAT:
+            raise StoreError(
+                f"{self.database} has format {version}, from before the first release; it was left "
+                "untouched; move its directory away: the sessions come back from the other members"
             )
         # A checkpoint under way may have written the header before the pages it counts.
         if not retrying(self._is_whole, seconds=1.0):
@@ -177,16 +182,6 @@ class DataDir:
                     f"{self.path} belongs to cluster {cluster!r}, not {config.cluster!r}; "
                     "set cluster to that name or choose another directory"
                 )
-            _renew_index(handle)
             return incarnate(handle, self.database, config, draw, self.use, Notes(self.write_lock))
         finally:
             handle.connection.close()
-
-
-def _renew_index(handle: Handle) -> None:
-    """Replace the index of databases from before the first release, which made a join slow."""
-    old = "SELECT 1 FROM sqlite_schema WHERE name = 'sessions_by_retain'"
-    if handle.execute(old).fetchone():
-        with handle.connection:
-            handle.execute("DROP INDEX sessions_by_retain")
-            handle.execute("CREATE INDEX sessions_by_end ON sessions (retain >> 26, bucket, id, retain)")

@@ -1,32 +1,41 @@
 """How sessions lie in a SQLite database: what a transaction does to their rows, and what the agent reads."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from itertools import chain, starmap
 
 import apsw
 import msgspec
 
 from canister.record import NodeId, decode_record, encode_record, user_of
-from canister.store.base import Change, Listed, LogEntry, Mark, bucket_of
+from canister.store.base import BUCKETS, Change, Listed, LogEntry, Mark, bucket_of
 from canister.store.cache import Kept, SessionCache, group_of
 from canister.store.connections import Cursor, Handle
 from canister.store.notes import Notes
 from canister.store.transaction import Fresh, Row
 
-_WHOLE = "SELECT id, record, held FROM sessions WHERE bucket = ? AND id = ?"
-_ALL = "SELECT id, record, held FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ?"
-GET = "SELECT record, held, digest, retain FROM sessions WHERE bucket = ? AND id = ?"
-_PUT = """
-    INSERT OR REPLACE INTO sessions (bucket, id, record, held, digest, retain, user)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
+_PLACES = 1 << 7
+"""Neighbouring places, of which a session takes one: hardly two ids are alike in all other bits."""
+_PER_BUCKET = 1 << 47
+END = BUCKETS * _PER_BUCKET
+"""What no place reaches."""
+
+_WHOLE = "SELECT id, record, held FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
+_ALL = """
+    SELECT id, record, held FROM sessions WHERE place > ? AND place <= ? AND retain > ? ORDER BY place
 """
-_INSERT = "INSERT INTO sessions (bucket, id, record, digest, retain, user) VALUES (?, ?, ?, ?, ?, ?)"
+GET = """
+    SELECT place, record, held, digest, retain FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2
+"""
+_TAKEN = "SELECT place FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127"
+_INSERT = "INSERT INTO sessions (place, id, record, digest, retain, user, held) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _AT_ONCE = 256
 """Rows inserted by one statement: what it costs to begin one is then shared."""
-_INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?)" * (_AT_ONCE - 1)
-_IS_HERE = "SELECT id FROM sessions WHERE bucket = ? AND id = ?"
-_CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE bucket = ? AND id = ?"
-_DELETE = "DELETE FROM sessions WHERE bucket = ? AND id = ?"
+_INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?, ?)" * (_AT_ONCE - 1)
+_IS_HERE = "SELECT id FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
+_CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE place = ?"
+_REPLACE = "UPDATE sessions SET record = ?, digest = ?, retain = ?, user = ?, held = ? WHERE place = ?"
+_DELETE = "DELETE FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _VOUCH = """
@@ -34,18 +43,14 @@ _VOUCH = """
     ON CONFLICT (node) DO UPDATE SET stamp = ?2, moved = ?3 WHERE stamp < ?2
 """
 _MARKS = """
-    SELECT bucket, digest FROM sessions JOIN (
-        SELECT bucket, id FROM sessions
-        WHERE retain >> 26 BETWEEN ?1 >> 26 AND ?2 >> 26 AND retain > ?1 AND retain <= ?2
-    ) USING (bucket, id)
+    SELECT place >> 47, digest FROM sessions
+    WHERE retain >> 26 BETWEEN ?1 >> 26 AND ?2 >> 26 AND retain > ?1 AND retain <= ?2
 """
-_DIGESTS = "SELECT bucket, digest FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ?"
-_LISTING = """
-    SELECT id, digest FROM sessions WHERE bucket >= ? AND bucket < ? AND retain > ? ORDER BY bucket, id
-"""
+_DIGESTS = "SELECT place >> 47, digest FROM sessions WHERE place > ? AND place <= ? AND retain > ?"
+_LISTING = "SELECT id, digest FROM sessions WHERE place > ? AND place <= ? AND retain > ? ORDER BY place"
 
-_Values = tuple[int, bytes, bytes, bytes, int, bytes | None]
-"""What is inserted of a row: bucket, id, record, digest, retention and user."""
+_Values = tuple[int, bytes, bytes, bytes, int, bytes | None, bytes | None]
+"""What is inserted of a row: place, id, record, digest, retention, user, and what is held."""
 
 _changes_encoder = msgspec.msgpack.Encoder()
 _changes_decoder = msgspec.msgpack.Decoder(list[Change])
@@ -61,6 +66,7 @@ class SqliteRows:
         self._node = node
         self._cache = cache
         self._notes = notes
+        self._places: dict[bytes, int] = {}
         self.written: dict[bytes, Kept] = {}
         """The sessions written, as they are to be kept."""
 
@@ -69,33 +75,43 @@ class SqliteRows:
         count = self._cache.counts[group_of(bucket)]
         kept = self._cache.find(session, count)
         if kept is not None:
+            self._places[session] = kept.place
             return kept.row
         if self._cache.is_absent(session, count):
             return None
-        found = self._execute(GET, (bucket, session)).fetchone()
-        return None if found is None else row_of(*found)
+        found = self._execute(GET, (place_of(bucket, session), session)).fetchone()
+        if found is None:
+            return None
+        self._places[session] = found[0]
+        return row_of(*found[1:])
 
     def put(self, session: bytes, before: Row | None, row: Row, encoded: bytes) -> None:
         bucket = bucket_of(session)
         held = b"" if row.held is None else encode_record(row.held)
         at = self._cache.mark(group_of(bucket))
-        self.written[session] = Kept(at, row.stored, row, len(encoded) + len(held))
-        if before is not None and _indexed_alike(before, row):
-            # Where all indexes stay as they are, a write changes two pages in place of four.
-            self._write(_CHANGE, (encoded, row.mark.digest, bucket, session))
+        values = (encoded, row.mark.digest, row.mark.retain, user_of(row.record), held or None)
+        if before is None:
+            place = self._places[session] = self._insert_one((place_of(bucket, session), session, *values))
         else:
-            self._write(_PUT, (bucket, session, encoded, held or None, *row.mark, user_of(row.record)))
+            place = self._places[session]
+            if _indexed_alike(before, row):
+                # Where all indexes stay as they are, a write changes two pages in place of four.
+                self._write(_CHANGE, (encoded, row.mark.digest, place))
+            else:
+                self._write(_REPLACE, (*values, place))
+        self.written[session] = Kept(at, row.stored, row, len(encoded) + len(held), place)
 
     def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
         # In the order of the table: neighbours then share pages.
-        ordered = sorted(
+        buckets = [bucket_of(session) for session in rows]
+        for group in {group_of(bucket) for bucket in buckets}:
+            self._cache.mark(group)
+        ordered: list[_Values] = sorted(
             [
-                (bucket_of(session), session, encoded, mark.digest, mark.retain, user_of(record))
-                for session, (record, encoded, mark) in rows.items()
+                (place_of(bucket, session), session, encoded, mark.digest, mark.retain, user_of(record), None)
+                for bucket, (session, (record, encoded, mark)) in zip(buckets, rows.items(), strict=True)
             ]
         )
-        for group in {group_of(row[0]) for row in ordered}:
-            self._cache.mark(group)
         here: list[bytes] = []
         for at in range(0, len(ordered), _AT_ONCE):
             here += self._insert(ordered[at : at + _AT_ONCE])
@@ -113,15 +129,28 @@ class SqliteRows:
             rest = rows[connection.total_changes() - done :]
             found = connection.executemany(_IS_HERE, [row[:2] for row in rest])
             here = dict.fromkeys(session for (session,) in found)
-            connection.executemany(_INSERT, [row for row in rest if row[1] not in here])
+            for row in rest:
+                if row[1] not in here:
+                    self._insert_one(row)
             return list(here)
         return []
+
+    def _insert_one(self, row: _Values) -> int:
+        """Insert a session that is not here; return its place: the first one that no other id has taken."""
+        place, *values = row
+        try:
+            self._write(_INSERT, row)
+        except apsw.ConstraintError:
+            taken = {number for (number,) in self._execute(_TAKEN, (place,))}
+            place = next(number for number in range(place, place + _PLACES) if number not in taken)
+            self._write(_INSERT, (place, *values))
+        return place
 
     def delete(self, session: bytes) -> None:
         self.written.pop(session, None)
         bucket = bucket_of(session)
         self._cache.mark(group_of(bucket))
-        self._write(_DELETE, (bucket, session))
+        self._write(_DELETE, (place_of(bucket, session), session))
 
     def clock(self) -> int:
         return self._notes.drawn()
@@ -136,6 +165,17 @@ class SqliteRows:
             self._execute("DELETE FROM heard WHERE node = ? AND moved <= ?", (node, stamp))
         else:
             self._execute(_VOUCH, (node, stamp, now))
+
+
+def place_of(bucket: int, session: bytes) -> int:
+    """Return the first of the places at which a session may lie: its bucket, and 40 bits of a hash."""
+    number = int.from_bytes(blake2b(session, digest_size=5).digest(), "big")
+    return bucket * _PER_BUCKET + number * _PLACES
+
+
+def _bounds(buckets: range) -> tuple[int, int]:
+    """Return the last place before neighbouring buckets, and their last one."""
+    return buckets.start * _PER_BUCKET - 1, buckets.stop * _PER_BUCKET - 1
 
 
 def row_of(record: bytes, held: bytes | None, digest: bytes, retain: int) -> Row:
@@ -171,21 +211,21 @@ class SqliteSnapshot:
         yield from self._execute(_MARKS, (above, upto))
 
     def digests(self, buckets: range, at: int) -> Iterator[tuple[int, bytes]]:
-        yield from self._execute(_DIGESTS, (buckets.start, buckets.stop, at))
+        yield from self._execute(_DIGESTS, (*_bounds(buckets), at))
 
     def listing(self, buckets: range, at: int) -> list[Listed]:
-        found = self._execute(_LISTING, (buckets.start, buckets.stop, at))
+        found = self._execute(_LISTING, (*_bounds(buckets), at))
         return list(starmap(Listed, found))
 
     def whole(self, session: bytes) -> bytes | None:
         return next((record for _, record in self.wholes([session])), None)
 
     def wholes(self, sessions: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        keys = [(bucket_of(session), session) for session in sessions]
+        keys = [(place_of(bucket_of(session), session), session) for session in sessions]
         return _merged(self._connection.executemany(_WHOLE, keys))
 
     def all(self, buckets: range, at: int) -> Iterator[tuple[bytes, bytes]]:
-        return _merged(self._execute(_ALL, (buckets.start, buckets.stop, at)))
+        return _merged(self._execute(_ALL, (*_bounds(buckets), at)))
 
     def heard(self) -> dict[NodeId, int]:
         return dict(self._execute("SELECT node, stamp FROM heard").fetchall())

@@ -1,25 +1,25 @@
--- Format 1. One row a session: its record is read, merged and written as a whole.
+-- Format 2. One row a session: its record is read, merged and written as a whole.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value
 ) WITHOUT ROWID;
 
--- Clustered by bucket, so that listing a bucket reads neighbouring pages.
+-- In the order of the buckets, so that listing one reads neighbouring pages. The place is a number and not the id:
+-- the pages above the rows then hold hundreds of places each, and the index has no ids in it (`rows.place_of`).
 CREATE TABLE sessions (
-    bucket INTEGER NOT NULL,
+    place  INTEGER PRIMARY KEY,
     id     BLOB    NOT NULL,
     record BLOB    NOT NULL,
     held   BLOB,
     digest BLOB    NOT NULL,
     retain INTEGER NOT NULL,
-    user   BLOB,
-    PRIMARY KEY (bucket, id)
-) WITHOUT ROWID;
+    user   BLOB
+);
 
 -- In steps of 67 seconds (2^26 microseconds), and within them in the order of the table: what comes in that
 -- order, as to a new node, then falls on few pages.
-CREATE INDEX sessions_by_end ON sessions (retain >> 26, bucket, id, retain);
+CREATE INDEX sessions_by_end ON sessions (retain >> 26);
 CREATE INDEX sessions_held ON sessions (id) WHERE held IS NOT NULL;
 CREATE INDEX sessions_by_user ON sessions (user) WHERE user IS NOT NULL;
 

@@ -16,7 +16,6 @@ from canister.errors import StoreError
 from canister.life import NEVER
 from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, new_node_id
 from canister.store.base import (
-    BUCKETS,
     Edit,
     Fingerprints,
     Known,
@@ -31,19 +30,16 @@ from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.history import break_history
 from canister.store.notes import Notes
-from canister.store.rows import GET, SqliteRows, SqliteSnapshot, last_stamp, row_of
+from canister.store.rows import END, GET, SqliteRows, SqliteSnapshot, last_stamp, place_of, row_of
 from canister.store.transaction import Scope, Transaction
 from canister.store.turn import WriteTurn
 
 T = TypeVar("T")
 
-_OF_USER = "SELECT id, record FROM sessions WHERE user = ? ORDER BY bucket, id"
+_OF_USER = "SELECT id, record FROM sessions WHERE user = ? ORDER BY place"
 _META = "SELECT value FROM meta WHERE key = ?"
 _SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
-_SCAN = """
-    SELECT id, record FROM sessions
-    WHERE (bucket, id) > (?, ?) AND record <> ? ORDER BY bucket, id LIMIT ?
-"""
+_SCAN = "SELECT place, id, record FROM sessions WHERE place > ? AND record <> ? ORDER BY place LIMIT ?"
 _UNHEARD = """
     INSERT INTO heard (node, stamp, moved) VALUES (?1, 0, ?2)
     ON CONFLICT (node) DO UPDATE SET moved = max(moved, ?2)
@@ -51,9 +47,9 @@ _UNHEARD = """
 _HELD = "SELECT id FROM sessions WHERE held IS NOT NULL"
 _NOTHING = encode_record(EMPTY)
 _DUE = """
-    SELECT retain >> 26, bucket, id FROM sessions
-    WHERE retain >> 26 BETWEEN ?2 AND ?1 >> 26 AND retain <= ?1 AND (retain >> 26, bucket, id) > (?2, ?3, ?4)
-    ORDER BY retain >> 26, bucket, id LIMIT ?5
+    SELECT retain >> 26, place, id FROM sessions
+    WHERE retain >> 26 BETWEEN ?2 AND ?1 >> 26 AND retain <= ?1 AND (retain >> 26, place) > (?2, ?3)
+    ORDER BY retain >> 26, place LIMIT ?4
 """
 _ABSENT = Stored(None, held=False)
 _PAGE, _DUE_PAGE = 500, 100
@@ -110,12 +106,13 @@ class SqliteStore:
             return kept.stored
         if self._cache.is_absent(session, count):
             return _ABSENT
-        found = self._one(GET, (bucket, session))
+        found = self._one(GET, (place_of(bucket, session), session))
         if found is None:
             self._cache.keep_absent(session, count)
             return _ABSENT
-        row = row_of(*found)
-        kept = Kept(count, row.stored, row, len(found[0]) + len(found[1] or b""))
+        place, record, held, *mark = found
+        row = row_of(record, held, *mark)
+        kept = Kept(count, row.stored, row, len(record) + len(held or b""), place)
         self._cache.keep(session, kept)
         return kept.stored
 
@@ -128,15 +125,15 @@ class SqliteStore:
 
     def pages(self, position: bytes = b"") -> Iterator[Page]:
         """Do what `scan` does, page by page; goes on after the page of *position*."""
+        place = int.from_bytes(position, "big") if position else -1
         while True:
-            after = (bucket_of(position), position) if position else (-1, b"")
             with self._pool.lend() as handle:
-                rows = handle.execute(_SCAN, (*after, _NOTHING, _PAGE)).fetchall()
+                rows = handle.execute(_SCAN, (place, _NOTHING, _PAGE)).fetchall()
             if not rows:
                 return
-            position = rows[-1][0]
-            share = (bucket_of(position) + 1) / BUCKETS
-            yield Page(position, share, [(session, decode_record(record)) for session, record in rows])
+            place = rows[-1][0]
+            sessions = [(session, decode_record(record)) for _, session, record in rows]
+            yield Page(place.to_bytes(8, "big"), (place + 1) / END, sessions)
 
     def load_all(self, sessions: Iterable[bytes]) -> dict[bytes, Record]:
         """Return those of *sessions* that are there."""
@@ -184,7 +181,7 @@ class SqliteStore:
     def _due(self, gate: int, limit: int, *, destroyed: bool) -> list[bytes]:
         """Find what may go, before anybody has to wait for it."""
         due: list[bytes] = []
-        position: tuple[int, int, bytes] = (-1, -1, b"")
+        position = (-1, -1)
         while len(due) < limit:
             with self._pool.lend() as handle:
                 page = handle.execute(_DUE, (self._clock.now(), *position, _DUE_PAGE)).fetchall()
@@ -194,7 +191,7 @@ class SqliteStore:
                         due.append(session)
             if len(page) < _DUE_PAGE:
                 break
-            position = page[-1]
+            position = page[-1][:2]
         return due
 
     def forget(self, session: bytes) -> bool:

@@ -13,7 +13,7 @@ import apsw
 from canister.clock import Clock
 from canister.config import Config
 from canister.record import NodeId
-from canister.store.base import ReplicatedStore, bucket_of
+from canister.store.base import ReplicatedStore
 from canister.store.connections import Handle, connect
 from canister.store.memory import MemoryStore
 from canister.store.sqlite import SqliteStore
@@ -158,10 +158,10 @@ class SqliteDisk:
 
     def keeps(self, session: bytes, whole: bytes) -> bool:
         """Tell whether every copy holds a session as *whole*."""
-        sql = "SELECT 1 FROM sessions WHERE bucket = ? AND id = ? AND record = ? AND held IS NULL"
+        sql = "SELECT 1 FROM sessions WHERE id = ? AND record = ? AND held IS NULL"
         for copy, _ in self._saved.values():
             connection = apsw.Connection(str(copy / "canister.db"))
-            found = connection.execute(sql, (bucket_of(session), session, whole)).fetchone()
+            found = connection.execute(sql, (session, whole)).fetchone()
             connection.close()
             if found is None:
                 return False
