@@ -23,8 +23,6 @@ from canister.errors import (
 from canister.forks import watch_forks
 from canister.store.peeking import begin_use, end_use, peek
 
-_LARGEST_LOG = 32 * 1024 * 1024
-"""Bytes that a write-ahead log keeps of what it has grown to, once it begins anew."""
 _FORK_PATIENCE = 5.0
 """Seconds a fork waits for running operations of other threads."""
 
@@ -70,7 +68,6 @@ def connect(path: Path, *, full: bool) -> Handle:
     # The agent does the checkpoints, so that no request pays for one.
     handle = Handle(connection)
     handle.execute("PRAGMA wal_autocheckpoint=0")
-    handle.execute(f"PRAGMA journal_size_limit={_LARGEST_LOG}")
     handle.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
     return handle
 

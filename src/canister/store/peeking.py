@@ -1,4 +1,4 @@
-"""Reading files that SQLite has open, without taking its locks away.
+"""Reading and syncing files that SQLite has open, without taking its locks away.
 
 POSIX drops all locks a process holds on a file when the process closes *any* descriptor of it
 (sqlite.org/howtocorrupt.html, 2.2). So while this process has connections to a database, descriptors of
@@ -8,6 +8,8 @@ its files that were opened here are kept until the last of them is gone.
 import os
 import threading
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 _lock = threading.Lock()
@@ -51,6 +53,22 @@ def peek(database: Path, suffix: str, size: int) -> bytes:
     Raises:
         OSError: the file is not there or cannot be read.
     """
+    with _opened(database, suffix) as descriptor:
+        return os.pread(descriptor, size, 0)
+
+
+def sync(database: Path, suffix: str) -> None:
+    """Wait until what was written to a database file, or to one that goes with it, is on the disk.
+
+    Raises:
+        OSError: it is not there or cannot be synced.
+    """
+    with _opened(database, suffix) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(database: Path, suffix: str) -> Generator[int, None, None]:
     path = database.with_name(database.name + suffix)
     with _lock:
         kept = _kept.get(database, {})
@@ -59,7 +77,7 @@ def peek(database: Path, suffix: str, size: int) -> bytes:
         if descriptor is None:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.pread(descriptor, size, 0)
+            yield descriptor
         finally:
             if _users[database]:
                 _kept.setdefault(database, {})[key] = descriptor

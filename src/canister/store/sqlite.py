@@ -1,6 +1,5 @@
 """The default store: one SQLite database in WAL mode, shared by all processes of a node."""
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.history import break_history
 from canister.store.notes import Notes
+from canister.store.peeking import sync
 from canister.store.rows import END, GET, SqliteRows, SqliteSnapshot, last_stamp, place_of, row_of
 from canister.store.transaction import Scope, Transaction
 from canister.store.turn import WriteTurn
@@ -55,6 +55,8 @@ _ABSENT = Stored(None, held=False)
 _PAGE, _DUE_PAGE = 500, 100
 _LARGE_LOG = 8192
 """Pages of a write-ahead log, 32 MB, from which it is begun anew though writers have to wait."""
+_PASSES = 3
+"""How often pages are moved before writers wait: each time only those written during the time before."""
 _CHECKPOINT_AT = 2000
 """Pages in the write-ahead log from which they are moved into the database."""
 
@@ -237,15 +239,7 @@ class SqliteStore:
         self._write_fact(replace)
 
     def sync(self) -> None:
-        log = self.files.database.with_name("canister.db-wal")
-        try:
-            handle = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise StoreError(f"{log} cannot be synced: {error.strerror}") from error
+        self._sync("-wal")
 
     def doubts(self) -> int:
         return self._doubts.get()
@@ -281,13 +275,23 @@ class SqliteStore:
         """Move the write-ahead log into the database; the agent's work, never a request's.
 
         Under writers without a pause it would never be empty, and so never begin anew: once it has grown
-        large they wait for the last pages, those written while the others were moved.
+        large they wait for the last pages, those written while the others were moved. SQLite then syncs the
+        database, so all that can be on the disk before is: they wait for a few pages, not for thousands.
         """
         with self._pool.lend() as handle:
-            in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            if in_log > _LARGE_LOG:
+            if _move_log(handle) > _LARGE_LOG:
+                for _ in range(_PASSES):
+                    self._sync("")
+                    _move_log(handle)
                 with self._turn:
-                    handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                    _move_log(handle)
+
+    def _sync(self, suffix: str) -> None:
+        path = self.files.database
+        try:
+            sync(path, suffix)
+        except OSError as error:
+            raise StoreError(f"{path}{suffix} cannot be synced: {error.strerror}") from error
 
     def _read_members(self) -> list[Member]:
         with self._pool.lend() as handle:
@@ -357,3 +361,9 @@ class SqliteStore:
     def _transaction(self, handle: Handle) -> Transaction:
         rows = SqliteRows(handle, self._node, self._cache, self._notes)
         return Transaction(rows, self._scope, self._clock.now())
+
+
+def _move_log(handle: Handle) -> int:
+    """Move what is committed into the database; return how many pages the write-ahead log has."""
+    in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    return in_log
