@@ -8,11 +8,16 @@ from pathlib import Path
 from canister.errors import StoreError
 from canister.forks import watch_forks
 
+_TRIES = 20
+"""How often a writer looks whether its turn has come before it sleeps: about as long as a commit takes."""
+
 
 class WriteTurn:
     """Queues the writers of all processes on a kernel file lock.
 
-    SQLite's own waiting polls, and whoever polls at the wrong moment starves.
+    SQLite's own waiting polls, and whoever polls at the wrong moment starves. Here a writer looks some times
+    and then sleeps in the kernel's queue: to be woken takes longer than most turns last, and while those that
+    wait are on their way nobody writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,7 +31,7 @@ class WriteTurn:
         try:
             if self._handle is None:
                 self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            _await_lock(self._handle)
         except OSError as error:
             self._mutex.release()
             raise StoreError(f"{self._path} cannot be locked: {error.strerror}") from error
@@ -61,3 +66,14 @@ class WriteTurn:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _await_lock(handle: int) -> None:
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.sched_yield()
+        else:
+            return
+    fcntl.flock(handle, fcntl.LOCK_EX)
