@@ -13,7 +13,6 @@ from fastapi import Depends, HTTPException, Request
 from starlette.datastructures import FormData
 from starlette.requests import HTTPConnection
 
-from canister.errors import CannotTellError
 from canister.integrations.asgi import manager_of, session_of
 from canister.sessions import Session, SessionManager
 
@@ -92,8 +91,6 @@ async def require_csrf(connection: HTTPConnection, session: CurrentSession) -> N
         if not _is_own_page(connection):
             raise HTTPException(403, "The page that asks for this is of another site.")
     elif connection.method not in _SAFE and not session.is_csrf_token(await _token_in(connection)):
-        if session.cannot_tell:
-            raise CannotTellError("this node cannot tell what the form's token is to be; try again")
         raise HTTPException(403, "The form's token is missing or not of this session; load the page anew.")
 
 

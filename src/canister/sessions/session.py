@@ -272,6 +272,14 @@ class Session(SessionData):
         return csrf.mask(self.state.csrf)
 
     def is_csrf_token(self, text: str) -> bool:
-        """Tell whether *text* is a `csrf_token` of this session; compares in constant time."""
+        """Tell whether *text* is a `csrf_token` of this session; compares in constant time.
+
+        Raises:
+            CannotTellError: it is none as far as this node knows, and it cannot tell.
+        """
         self.mark_accessed()
-        return csrf.matches(text, self.state.csrf)
+        if csrf.matches(text, self.state.csrf):
+            return True
+        if self.cannot_tell:
+            raise CannotTellError("this node cannot tell what the form's token is to be; try again")
+        return False

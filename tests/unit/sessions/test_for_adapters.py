@@ -186,6 +186,10 @@ def test_loading_may_refuse_to_wait(tmp_path: Path, clock: ManualClock) -> None:
         session.ensure_stored()
         with pytest.raises(CannotTellError):
             manager.commit(session)
+        for behind in ("serve", "refuse"):
+            manager = SessionManager(cut_off, secret_keys=KEY, when_behind=behind)
+            with pytest.raises(CannotTellError):
+                manager.load([elsewhere]).is_csrf_token("00" * 64)
 
 
 # Settings.
