@@ -21,9 +21,10 @@ MEASURED: Mapping[str, Constant] = {
     "mesh.memory": Constant(37, "MB, an agent", "mesh"),
     "mesh.memory.link": Constant(0.7, "MB of an agent, each other node", "mesh"),
     "mesh.memory.session": Constant(27, "bytes of an agent, a session", "mesh"),
-    "mesh.disk.session": Constant(365, "bytes, a session without its value", "mesh"),
-    "mesh.disk.value": Constant(1.0, "bytes, a byte of a short value", "mesh"),
-    "mesh.disk.long": Constant(700, "bytes, the part of a long value that stays in its row", "mesh"),
+    "mesh.disk.row": Constant(200, "bytes, a session in its page without its value", "mesh"),
+    "mesh.disk.index": Constant(20, "bytes, a session in the index", "mesh"),
+    "mesh.disk.filled": Constant(0.87, "the part of the pages that holds rows", "mesh"),
+    "mesh.disk.long": Constant(800, "bytes, a session without its value where that fills pages", "mesh"),
     "mesh.join.session": Constant(15, "us, a session that a new node takes over", "mesh"),
     "mesh.write.process": Constant(300, "us, the process that writes", "mesh"),
     "mesh.write.agent": Constant(180, "us, the agent of its node", "mesh"),
@@ -59,8 +60,8 @@ MOST_NETWORK = 12.5e6
 """Bytes a second of a node, in and out: a tenth of a link of a gigabit."""
 MOST_MEMORY = 16e9
 """Bytes of one Redis server: more takes long to copy to a new replica."""
-_PAGE, _SHORT, _IN_ROW = 4092, 800, 330
-"""Bytes: what a page of SQLite beside a row holds, the longest value without one, what of others stays in."""
+_PAGE = 4084
+"""Bytes of rows that a page of SQLite holds; what is longer goes into pages of its own."""
 MASTERS = 3
 """The least a Redis Cluster has; each has one replica."""
 
@@ -173,11 +174,13 @@ def advise(site: Site) -> Advice:
 
 
 def _row(value_size: int) -> float:
-    """Return the bytes of disk of a session: pages beside its row hold most of a long value."""
-    if value_size <= _SHORT:
-        return _of("mesh.disk.session") + _of("mesh.disk.value") * value_size
-    pages = ceil((value_size - _IN_ROW) / _PAGE)
-    return _of("mesh.disk.session") + _of("mesh.disk.long") + pages * (_PAGE + 4)
+    """Return the bytes of disk of a session: a page holds whole rows, others most of a long value."""
+    in_page = int(_PAGE // (_of("mesh.disk.row") + value_size))
+    if in_page == 0:
+        return _of("mesh.disk.long") + value_size
+    # A page with one row is never split.
+    filled = _of("mesh.disk.filled") if in_page > 1 else 1
+    return _of("mesh.disk.index") + _PAGE / in_page / filled
 
 
 def _of(name: str) -> float:
