@@ -1,6 +1,7 @@
 """Canister's own WSGI middleware, on one node."""
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 from benchmarks.rivals.apps.plain import make_wsgi
@@ -26,5 +27,5 @@ def make(place: Place, gate: Gate, _argument: str) -> Any:
 
 
 def plant(place: Place, _token: str, payload: bytes) -> None:
-    with sqlite3.connect(place.directory / "node" / "canister.db") as database:
+    with closing(sqlite3.connect(place.directory / "node" / "canister.db")) as database, database:
         database.execute("UPDATE sessions SET record = ?", (payload,))
