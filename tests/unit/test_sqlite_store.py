@@ -231,9 +231,9 @@ def test_writers_do_not_wait_for_the_disk(store: SqliteStore, monkeypatch: pytes
     monkeypatch.setattr(sqlite, "_LARGE_LOG", 10)
     synced: list[int] = []
 
-    def write_and_sync(database: Path, suffix: str) -> None:
+    def write_and_sync(database: Path) -> None:
         put(store, b"s", k=b"%d" % len(synced))  # would wait for ever where writers have to
-        sync(database, suffix)
+        sync(database)
         synced.append(pending_frames(database))
 
     monkeypatch.setattr(sqlite, "sync", write_and_sync)

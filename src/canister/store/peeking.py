@@ -8,8 +8,6 @@ its files that were opened here are kept until the last of them is gone.
 import os
 import threading
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 _lock = threading.Lock()
@@ -53,33 +51,34 @@ def peek(database: Path, suffix: str, size: int) -> bytes:
     Raises:
         OSError: the file is not there or cannot be read.
     """
-    with _opened(database, suffix) as descriptor:
-        return os.pread(descriptor, size, 0)
+    with _lock:
+        descriptor = _open(database, suffix)
+        try:
+            return os.pread(descriptor, size, 0)
+        finally:
+            if not _users[database]:
+                os.close(descriptor)
 
 
-def sync(database: Path, suffix: str) -> None:
-    """Wait until what was written to a database file, or to one that goes with it, is on the disk.
+def sync(database: Path) -> None:
+    """Wait until what was written to a database file is on the disk; connections to it must be open here.
 
     Raises:
         OSError: it is not there or cannot be synced.
     """
-    with _opened(database, suffix) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextmanager
-def _opened(database: Path, suffix: str) -> Generator[int, None, None]:
-    path = database.with_name(database.name + suffix)
     with _lock:
-        kept = _kept.get(database, {})
-        key = (suffix, path.stat().st_ino)
-        descriptor = kept.get(key)
-        if descriptor is None:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield descriptor
-        finally:
-            if _users[database]:
-                _kept.setdefault(database, {})[key] = descriptor
-            else:
-                os.close(descriptor)
+        descriptor = _open(database, "")
+    os.fsync(descriptor)  # may take long, and nobody has to wait for it who only reads
+
+
+def _open(database: Path, suffix: str) -> int:
+    """Return a descriptor, which is kept while connections are open."""
+    path = database.with_name(database.name + suffix)
+    kept = _kept.get(database, {})
+    key = (suffix, path.stat().st_ino)
+    descriptor = kept.get(key)
+    if descriptor is None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if _users[database]:
+            _kept.setdefault(database, {})[key] = descriptor
+    return descriptor

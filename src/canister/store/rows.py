@@ -15,7 +15,10 @@ from canister.store.notes import Notes
 from canister.store.transaction import Fresh, Row
 
 _PLACES = 1 << 7
-"""Neighbouring places, of which a session takes one: hardly two ids are alike in all other bits."""
+"""Neighbouring places, of which a session takes one: hardly two ids are alike in all other bits.
+
+The statements have it in figures: 127 is the last of them, `place >> 47` the bucket.
+"""
 _PER_BUCKET = 1 << 47
 END = BUCKETS * _PER_BUCKET
 """What no place reaches."""

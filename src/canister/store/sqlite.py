@@ -1,5 +1,6 @@
 """The default store: one SQLite database in WAL mode, shared by all processes of a node."""
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -239,7 +240,13 @@ class SqliteStore:
         self._write_fact(replace)
 
     def sync(self) -> None:
-        self._sync("-wal")
+        log = self.files.database.with_name("canister.db-wal")
+        with _syncing(log):
+            handle = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def doubts(self) -> int:
         return self._doubts.get()
@@ -281,17 +288,11 @@ class SqliteStore:
         with self._pool.lend() as handle:
             if _move_log(handle) > _LARGE_LOG:
                 for _ in range(_PASSES):
-                    self._sync("")
+                    with _syncing(self.files.database):
+                        sync(self.files.database)
                     _move_log(handle)
                 with self._turn:
                     _move_log(handle)
-
-    def _sync(self, suffix: str) -> None:
-        path = self.files.database
-        try:
-            sync(path, suffix)
-        except OSError as error:
-            raise StoreError(f"{path}{suffix} cannot be synced: {error.strerror}") from error
 
     def _read_members(self) -> list[Member]:
         with self._pool.lend() as handle:
@@ -361,6 +362,15 @@ class SqliteStore:
     def _transaction(self, handle: Handle) -> Transaction:
         rows = SqliteRows(handle, self._node, self._cache, self._notes)
         return Transaction(rows, self._scope, self._clock.now())
+
+
+@contextmanager
+def _syncing(path: Path) -> Generator[None, None, None]:
+    """Explain why a file cannot be synced."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path} cannot be synced: {error.strerror}") from error
 
 
 def _move_log(handle: Handle) -> int:
