@@ -6,6 +6,7 @@ from canister import edits
 from canister.codec import encode_value, key_slot
 from canister.freshness import Fetched
 from canister.node import Node
+from canister.sessions.glance import Glances
 from canister.sessions.keys import KeyRing
 from canister.sessions.lookup import Lookup, Verdict
 from canister.sessions.renewal import GOOD
@@ -69,6 +70,6 @@ def verdict(node: SimNode, token: Token) -> Verdict:
     """Return what a node says of a token's session after asking whom it can."""
     front = Front(node)
     users = Users(front, None, "evict", lambda handle, user: None)
-    lookup = Lookup(front, RING, users)
+    lookup = Lookup(front, RING, users, Glances(front, None, None))
     (found,) = lookup.anywhere(lookup.here([token.text]))
     return found.verdict

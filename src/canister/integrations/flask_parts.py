@@ -84,7 +84,7 @@ class FlaskSession(Session):
         saved, unless there are more changes.
         """
         changes = self.changes()
-        return self.state.retired is not None or (changes.any and changes != self._unwanted)
+        return self.state.pending.retired is not None or (changes.any and changes != self._unwanted)
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -100,7 +100,7 @@ class FlaskSession(Session):
         """
         state = self.state
         if self._unwanted is not None and not self.modified:
-            state.facts, state.times, state.cleared = {}, None, False
+            state.ask(facts={}, times=None, cleared=False)
             self._fill()
         if state.token is not None and self._is_permanent():
             if config["SESSION_REFRESH_EACH_REQUEST"]:
@@ -129,9 +129,9 @@ class FlaskSession(Session):
         state.max_age = self.lifetime if permanent else self._max_age
         if changes is NO_CHANGES or permanent == (state.base.get(_SLOT) == _TRUE):
             return changes
-        if state.token is None and not state.carry and changes == Changes({_SLOT: _TRUE}):
+        if state.token is None and not state.pending.carry and changes == Changes({_SLOT: _TRUE}):
             return NO_CHANGES  # a session that holds nothing else is none
-        state.resend = True
+        state.ask(resend=True)
         return changes if changes.times is not None else changes._replace(times=self._times(permanent))
 
     def _is_permanent(self) -> bool:

@@ -73,7 +73,7 @@ class PyramidSession(Session):
         """Replace what the session's forms carry; return the new text."""
         self._use()
         self.state.csrf = csrf.new_secret()
-        self.state.facts = {**self.state.facts, csrf.CSRF: self.state.csrf}
+        self.state.ask(facts={**self.state.pending.facts, csrf.CSRF: self.state.csrf})
         return self.state.csrf.hex()
 
     def get_csrf_token(self) -> str:

@@ -75,8 +75,8 @@ class Committer:
         """Write what the request changed; see `SessionManager.commit`."""
         state = session.state
         changes = session.changes(self._node.config.max_value)
-        user = state.identity.user if state.logging_in and state.identity is not None else None
-        if state.logging_in and state.identity is not None:
+        user = state.identity.user if state.pending.logging_in and state.identity is not None else None
+        if state.pending.logging_in and state.identity is not None:
             changes = self._logging_in(state, state.identity, changes)
         state.missing = None
         state.written = self._write(session, changes)
@@ -89,7 +89,8 @@ class Committer:
         """Tell whether there is something to store or to send; see `SessionManager.is_due`."""
         state = session.state
         try:
-            if session.changes().any or state.retired is not None or state.wanted or state.resend:
+            pending = state.pending
+            if session.changes().any or pending.retired is not None or pending.wanted or pending.resend:
                 return True
         except InputError:
             return True
@@ -108,11 +109,11 @@ class Committer:
 
     def _write(self, session: Session, changes: Changes) -> Version | None:
         state = session.state
-        if state.retired is not None:
-            return self._succeed(session, state.retired, changes)
+        if state.pending.retired is not None:
+            return self._succeed(session, state.pending.retired, changes)
         if state.token is not None:
             return self._update(session, state.token, changes)
-        if changes.any or state.wanted:
+        if changes.any or state.pending.wanted:
             return self._create(session, changes)
         if state.stale:
             state.cookie = self._cookie.end()
@@ -131,8 +132,9 @@ class Committer:
 
     def _update(self, session: Session, token: Token, changes: Changes) -> Version | None:
         state = session.state
-        if state.resend and state.outcome is None:
-            state.cookie, state.resend = self._keep(state, token), False
+        if state.pending.resend and state.outcome is None:
+            state.cookie = self._keep(state, token)
+            state.ask(resend=False)
         now = self._node.clock.now()
         due = now >= state.contents.due and not state.passive
         renewal = self._due_renewal(state, token, now)
@@ -171,7 +173,7 @@ class Committer:
                 state.cookie = self._keep(state, follower)
             return None
         due = state.read and not state.passive and self._is_old(token, now)
-        return Renewal(token, self._keys, self._window) if due or state.renew else None
+        return Renewal(token, self._keys, self._window) if due or state.pending.renew else None
 
     def _is_old(self, token: Token, now: int) -> bool:
         return self._renewal is not None and now - stamp_of(token.issued) >= self._renewal
@@ -181,11 +183,11 @@ class Committer:
 
     def _succeed(self, session: Session, retired: Token, changes: Changes) -> Version | None:
         state = session.state
-        if state.carry and state.behind:
+        if state.pending.carry and state.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
-        succession = Succession(self._node.policy, changes, carry=state.carry)
+        succession = Succession(self._node.policy, changes, carry=state.pending.carry)
         known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
-        if not (state.carry or changes.any or state.wanted):
+        if not (state.pending.carry or changes.any or state.pending.wanted):
             version = self._commit(state, [(retired.session, succession.destroy)], known)
             session.committed(None, changes)
             state.cookie = self._cookie.end()
@@ -221,7 +223,8 @@ class Committer:
 
     def _logging_in(self, state: State, identity: Identity, changes: Changes) -> Changes:
         """Return the changes with those of the log-in, if the user may have one more session."""
-        self._users.admit(identity.user, state.retired.handle if state.retired is not None else None)
+        retired = state.pending.retired
+        self._users.admit(identity.user, retired.handle if retired is not None else None)
         known = self._users.revocation(encode_user(identity.user))
 
         def log_in(_record: Record, moment: Moment) -> dict[Slot, bytes | None]:

@@ -231,7 +231,8 @@ class SessionManager:
             return session
         token, record = entered
         state = State(token, Contents(record))
-        state.resend, state.max_age = True, self.cookie.max_age
+        state.max_age = self.cookie.max_age
+        state.ask(resend=True)
         return self.session_class(state, self)
 
     def store(self, session: Session) -> None:
@@ -317,7 +318,7 @@ class SessionManager:
         """
         state = session.state
         try:
-            lost = not state.failed and (state.retired is not None or session.changes().any)
+            lost = not state.failed and (state.pending.retired is not None or session.changes().any)
         except InputError:
             lost = True
         if not lost:

@@ -9,7 +9,7 @@ from canister.codec import decode_value, encode_value, key_slot, slot_key
 from canister.errors import TooLargeError
 from canister.record import KEY, Slot
 from canister.sessions import counters
-from canister.sessions.state import NO_CHANGES, Changes, State, Update
+from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, State, Update
 from canister.sessions.token import Token
 
 _dict: Any = dict
@@ -76,7 +76,7 @@ class SessionData(dict[Any, Any]):
         """
         self.replace({})
         if self.state.token is not None:
-            self.state.cleared = True
+            self.state.ask(cleared=True)
             self._drop_pending()
         else:
             self._forsake()
@@ -111,7 +111,7 @@ class SessionData(dict[Any, Any]):
             InputError: the key or the new value cannot be stored.
         """
         self._use()
-        slot, update = _slot(key), self.state.updates.get(_slot(key))
+        slot, update = _slot(key), self.state.pending.updates.get(_slot(key))
         stored = self.state.base.get(slot)
         here = _encode(key, super().__getitem__(key), None) if super().__contains__(key) else None
         value = function(super().get(key, default))
@@ -119,9 +119,9 @@ class SessionData(dict[Any, Any]):
         if update is not None and here == update.result:
             update.functions.append(function)
             update.result = result
-        elif here == stored and not self.state.cleared:
+        elif here == stored and not self.state.pending.cleared:
             update = Update(slot, default, stored, [function], result)
-            self.state.updates = {**self.state.updates, slot: update}
+            self.state.ask(updates={**self.state.pending.updates, slot: update})
         super().__setitem__(key, value)
         return value
 
@@ -135,15 +135,15 @@ class SessionData(dict[Any, Any]):
         """
         self._use()
         name = counters.counter_key(key)
-        increments = self.state.increments
-        self.state.increments = {**increments, name: increments.get(name, 0) + by}
+        increments = self.state.pending.increments
+        self.state.ask(increments={**increments, name: increments.get(name, 0) + by})
         return self.count(key)
 
     def count(self, key: object) -> int:
         """Return the value of a counter, 0 if nothing was counted."""
         self._use()
         name = counters.counter_key(key)
-        return self.state.counts.get(name, 0) + self.state.increments.get(name, 0)
+        return self.state.counts.get(name, 0) + self.state.pending.increments.get(name, 0)
 
     # For the session manager.
 
@@ -159,8 +159,9 @@ class SessionData(dict[Any, Any]):
         state = self.state
         if not state.seen or state.refusal is not None or self._is_as_stored():
             return NO_CHANGES
-        base: Mapping[Slot, bytes] = {} if state.cleared else state.base
-        fixed: Mapping[Any, object] = {} if state.cleared else state.fixed
+        pending = state.pending
+        base: Mapping[Slot, bytes] = {} if pending.cleared else state.base
+        fixed: Mapping[Any, object] = {} if pending.cleared else state.fixed
         values: dict[Slot, bytes] = {}
         for key, value in super().items():
             slot = _slot(key)
@@ -168,33 +169,32 @@ class SessionData(dict[Any, Any]):
             values[slot] = base[slot] if same else _encode(key, value, most)
         writes: dict[Slot, bytes | None] = {s: data for s, data in values.items() if base.get(s) != data}
         writes.update((slot, None) for slot in base if slot not in values)
-        updates = [u for u in state.updates.values() if values.get(u.slot) == u.result]
+        updates = [u for u in pending.updates.values() if values.get(u.slot) == u.result]
         for update in updates:
             writes.pop(update.slot, None)
         late = [update.apply for update in updates]
-        late += [partial(counters.increment, key=key, by=by) for key, by in state.increments.items()]
-        changes = Changes({**writes, **state.facts}, tuple(late), state.cleared, state.times)
+        late += [partial(counters.increment, key=key, by=by) for key, by in pending.increments.items()]
+        changes = Changes({**writes, **pending.facts}, tuple(late), pending.cleared, pending.times)
         return changes if changes.any else NO_CHANGES
 
     def committed(self, token: Token | None, changes: Changes) -> None:
         """Note that *changes* are stored now: a later commit writes what differs from them."""
-        state = self.state
-        base: dict[Slot, bytes | None] = {} if state.cleared else {**state.base}
+        state, pending = self.state, self.state.pending
+        base: dict[Slot, bytes | None] = {} if pending.cleared else {**state.base}
         base |= {slot: data for slot, data in changes.writes.items() if slot[0] == KEY[0]}
-        for slot, update in state.updates.items():
+        for slot, update in pending.updates.items():
             if slot not in changes.writes:
                 base[slot] = update.result
                 super().__setitem__(slot_key(slot), decode_value(update.result))
         state.base = {slot: data for slot, data in base.items() if data is not None}
-        added = {key: state.counts.get(key, 0) + by for key, by in state.increments.items()}
+        added = {key: state.counts.get(key, 0) + by for key, by in pending.increments.items()}
         state.counts = {**state.counts, **added}
-        state.updates, state.increments, state.facts, state.times = {}, {}, {}, None
         if changes.any:
             state.fixed = {}
         state.token = token
-        state.doubt = state.retired = state.refusal = None
-        state.carry = state.cleared = state.stale = state.read = state.renew = state.logging_in = False
-        state.wanted = state.resend = False
+        state.doubt = state.refusal = None
+        state.stale = state.read = False
+        state.pending = NOTHING_PENDING
 
     def _fill(self) -> None:
         """Take the keys from the record, or be a session that is refused."""
@@ -217,10 +217,9 @@ class SessionData(dict[Any, Any]):
         in the same order.
         """
         state, fixed = self.state, self.state.fixed
-        if state.cleared or state.facts or state.updates or state.increments or state.times:
-            return False
         return (
-            len(fixed) == len(state.base) == _dict.__len__(self)
+            state.pending is NOTHING_PENDING
+            and len(fixed) == len(state.base) == _dict.__len__(self)
             and all(map(is_, _dict.keys(self), fixed))
             and all(map(is_, _dict.values(self), fixed.values()))
         )
@@ -247,21 +246,19 @@ class SessionData(dict[Any, Any]):
 
     def _retire(self) -> None:
         state = self.state
-        state.retired = state.retired or state.token or state.doubt
-        state.token = state.doubt = None
-        state.cleared = False
-        state.csrf, state.facts = None, {}
+        state.ask(retired=state.pending.retired or state.token or state.doubt, cleared=False, facts={})
+        state.token = state.doubt = state.csrf = None
 
     def _forsake(self) -> None:
         """Take nothing over from what was stored before."""
-        self.state.carry = False
+        self.state.ask(carry=False)
         self.state.base, self.state.fixed = {}, {}
         self._drop_pending()
 
     def _drop_pending(self) -> None:
         state = self.state
-        state.identity, state.logging_in, state.wanted = None, False, False
-        state.updates, state.counts, state.increments, state.times = {}, {}, {}, None
+        state.identity, state.counts = None, {}
+        state.ask(logging_in=False, wanted=False, updates={}, increments={}, times=None)
 
 
 def _slot(key: object) -> Slot:

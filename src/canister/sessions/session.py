@@ -106,11 +106,11 @@ class Session(SessionData):
     def status(self) -> SessionStatus:
         """What the request has done with the session so far."""
         state = self.state
-        if state.retired is not None and not state.carry and not self.changes().any:
+        if state.pending.retired is not None and not state.pending.carry and not self.changes().any:
             return SessionStatus.DESTROYED
-        if state.token is None and state.retired is None:
+        if state.token is None and state.pending.retired is None:
             return SessionStatus.NEW
-        if state.retired is not None or self.changes().any:
+        if state.pending.retired is not None or self.changes().any:
             return SessionStatus.MODIFIED
         return SessionStatus.READ if state.read else SessionStatus.UNREAD
 
@@ -146,7 +146,7 @@ class Session(SessionData):
             self.regenerate()
         self.state.read = True
         self.state.identity = Identity(user, None, methods, address, agent)
-        self.state.logging_in = True
+        self.state.ask(logging_in=True)
 
     def logout(self) -> None:
         """End the session for good; keys set afterwards go into a new one."""
@@ -175,10 +175,10 @@ class Session(SessionData):
         if self.state.refusal is not None:
             self._put({})
         self.mark_accessed()
-        if self.state.cleared:
+        if self.state.pending.cleared:
             self._forsake()
         elif self.state.token is not None:
-            self.state.carry = True
+            self.state.ask(carry=True)
         self._retire()
 
     def supersede(self, other: "Session") -> None:
@@ -188,13 +188,13 @@ class Session(SessionData):
         """
         other._check_known()
         self.mark_accessed()
-        self.state.retired = self.state.retired or other.state.token or other.state.doubt
+        self.state.ask(retired=self.state.pending.retired or other.state.token or other.state.doubt)
         self.state.stale = self.state.stale or other.state.stale
 
     def renew(self) -> None:
         """Go on under the same id with a new secret; the commit sends it."""
         self._use()
-        self.state.renew = True
+        self.state.ask(renew=True)
 
     def unlock(self) -> None:
         """Open a locked session: the user has just proved to be there. Its secret is replaced."""
@@ -214,7 +214,7 @@ class Session(SessionData):
             InputError: *idle* is not more than zero, or *until* has no time zone.
         """
         self._use()
-        self.state.times = own_times(idle, until)
+        self.state.ask(times=own_times(idle, until))
 
     def set_cookie_age(self, age: timedelta | None) -> None:
         """Let the browser keep the cookie for *age*, None: until it is closed; the commit sends it.
@@ -222,13 +222,14 @@ class Session(SessionData):
         It is not stored: what keeps the cookie alive in later requests has to say it there, too.
         """
         self._use()
-        self.state.resend = self.state.resend or age != self.state.max_age
+        if age != self.state.max_age:
+            self.state.ask(resend=True)
         self.state.max_age = age
 
     def ensure_stored(self) -> None:
         """Let the commit store the session even if it holds nothing."""
         self.mark_accessed()
-        self.state.wanted = self.state.token is None
+        self.state.ask(wanted=self.state.token is None)
 
     def commit(self) -> None:
         """Store now what was changed; once the response headers have left, the only way to.
@@ -268,7 +269,7 @@ class Session(SessionData):
         self._use()
         if self.state.csrf is None:
             self.state.csrf = csrf.new_secret()
-            self.state.facts = {**self.state.facts, csrf.CSRF: self.state.csrf}
+            self.state.ask(facts={**self.state.pending.facts, csrf.CSRF: self.state.csrf})
         return csrf.mask(self.state.csrf)
 
     def is_csrf_token(self, text: str) -> bool:

@@ -7,6 +7,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from canister.codec import decode_value, encode_value
 from canister.edits import Moment, Times
 from canister.errors import AcknowledgementError, CanisterError
@@ -94,6 +96,40 @@ class Update:
         return {self.slot: self.result}
 
 
+class Pending(msgspec.Struct, frozen=True):
+    """What the commit has to do beside storing keys: what a request has asked for so far.
+
+    Attributes:
+        retired: the token whose session it destroys.
+        carry: whether the new session takes over what the retired one holds.
+        cleared: whether it hides everything written before.
+        logging_in: whether it stores who is logged in.
+        wanted: whether it stores the session even if it holds nothing.
+        facts: metadata it stores.
+        updates: keys that functions change, by slot.
+        increments: what it adds to the counters, by encoded key.
+        times: the session's own times, to be stored.
+        renew: whether it replaces the secret whatever its age.
+        resend: whether it sends the cookie whatever else it does.
+    """
+
+    retired: Token | None = None
+    carry: bool = False
+    cleared: bool = False
+    logging_in: bool = False
+    wanted: bool = False
+    facts: Mapping[Slot, bytes | None] = _NONE
+    updates: Mapping[Slot, Update] = _NONE
+    increments: Mapping[bytes, int] = _NONE
+    times: Times | None = None
+    renew: bool = False
+    resend: bool = False
+
+
+NOTHING_PENDING = Pending()
+"""What most requests ask for."""
+
+
 class State:
     """The session manager's book-keeping of one session.
 
@@ -108,27 +144,17 @@ class State:
         contents: the session as loaded.
         doubt: a token of which this node cannot tell whether its session exists.
         stale: whether the client shows a token that is surely no good and should be taken away.
-        retired: the token whose session the commit destroys.
-        carry: whether the new session takes over what the retired one holds.
-        cleared: whether the commit hides everything written before.
         seen: whether the response depends on the session.
         read: whether the request counts as an access.
         passive: whether it never does, whatever it reads.
         base: the encoded values as stored.
         fixed: those of them that cannot change in place, decoded, by key; empty once something was written.
         identity: who is logged in, stored or about to be.
-        logging_in: whether the commit stores *identity*.
-        wanted: whether the commit stores the session even if it holds nothing.
         csrf: the secret that the session's forms carry.
-        facts: metadata the commit stores.
-        updates: keys that functions change, by slot.
         counts: the counters as stored, by encoded key.
-        increments: what the commit adds to them.
-        times: the session's own times, to be stored.
         refusal: what every use of the session raises.
         locked: whether the session waits for `Session.unlock`.
         replaced: whether the client shows a secret that was replaced, and needs the new one.
-        renew: whether the commit replaces the secret whatever its age.
         behind: whether the client has seen newer state than what is here.
         lacking: what it has seen that may be missing here.
         shown: what it has seen, by the stamp it carries.
@@ -136,39 +162,29 @@ class State:
         carries_stamp: whether the client carries a stamp, good or not.
         served: what it has seen after this request; None until something was written.
         max_age: how long the browser keeps the cookie; None: until it is closed.
-        resend: whether the commit sends the cookie whatever else it does.
         cookie: the Set-Cookie value that the client has yet to get.
         missing: which acknowledgements the last commit lacks.
         written: the version of the last commit, None if there was none.
         failed: whether the commit raised, so that nothing of the request is stored any more.
         outcome: what the client was told when the response headers left.
+        pending: what the commit has to do beside storing keys.
     """
 
     token: Token | None
     contents: Contents
     doubt: Token | None = None
     stale: bool = False
-    retired: Token | None = None
-    carry: bool = False
-    cleared: bool = False
     seen: bool = False
     read: bool = False
     passive: bool = False
     base: Mapping[Slot, bytes] = _NONE
     fixed: Mapping[Any, object] = _NONE
     identity: Identity | None = None
-    logging_in: bool = False
-    wanted: bool = False
     csrf: bytes | None = None
-    facts: Mapping[Slot, bytes | None] = _NONE
-    updates: Mapping[Slot, Update] = _NONE
     counts: Mapping[bytes, int] = _NONE
-    increments: Mapping[bytes, int] = _NONE
-    times: Times | None = None
     refusal: CanisterError | None = None
     locked: bool = False
     replaced: bool = False
-    renew: bool = False
     behind: bool = False
     lacking: Stamp = ()
     shown: Stamp = ()
@@ -176,16 +192,20 @@ class State:
     carries_stamp: bool = False
     served: Stamp | None = None
     max_age: timedelta | None = None
-    resend: bool = False
     cookie: str | None = None
     missing: AcknowledgementError | None = None
     written: Version | None = None
     failed: bool = False
     outcome: Outcome | None = None
+    pending: Pending = NOTHING_PENDING
 
     def __init__(self, token: Token | None = None, contents: Contents = NOTHING) -> None:
         self.token = token
         self.contents = contents
+
+    def ask(self, **wishes: Any) -> None:
+        """Have the commit do more, or less: fields of `Pending`."""
+        self.pending = msgspec.structs.replace(self.pending, **wishes)
 
     @property
     def record(self) -> Record | None:

@@ -233,7 +233,7 @@ def test_a_session_may_have_its_cookie_kept_for_another_time(manager: SessionMan
     assert set_cookie.endswith("; Max-Age=3600")
     session = manager.load([sent(set_cookie)])
     session["a"] = 2
-    session.state.resend = True
+    session.state.ask(resend=True)
     set_again = manager.commit(session).set_cookie
     assert set_again == set_cookie.removesuffix("; Max-Age=3600")
 

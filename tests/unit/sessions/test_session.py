@@ -133,7 +133,7 @@ def test_the_same_values_under_other_keys_are_changes() -> None:
     session.update(b=a, a=b)
     assert changed(session) == {"a": "x", "b": 1}
     session.clear()
-    session.state.cleared = False
+    session.state.ask(cleared=False)
     session.update(b="x", a=1)
     assert changed(session) == {}
     session["c"] = session.pop("b")
@@ -235,7 +235,7 @@ def test_regenerate_keeps_the_data_and_drops_the_handle() -> None:
     assert session.status is SessionStatus.MODIFIED
     assert session.handle is None
     assert session["a"] == 1
-    assert (session.state.retired, session.state.carry) == (TOKEN, True)
+    assert (session.state.pending.retired, session.state.pending.carry) == (TOKEN, True)
 
 
 def test_regenerate_after_clear_carries_nothing_over() -> None:
@@ -243,7 +243,7 @@ def test_regenerate_after_clear_carries_nothing_over() -> None:
     session.clear()
     session.regenerate()
     session["b"] = 2
-    assert (session.state.retired, session.state.carry) == (TOKEN, False)
+    assert (session.state.pending.retired, session.state.pending.carry) == (TOKEN, False)
     assert changed(session) == {"b": 2}
 
 
@@ -252,7 +252,7 @@ def test_clear_after_regenerate_carries_nothing_over() -> None:
     session.regenerate()
     session.clear()
     session["b"] = 2
-    assert (session.state.retired, session.state.carry) == (TOKEN, False)
+    assert (session.state.pending.retired, session.state.pending.carry) == (TOKEN, False)
     assert changed(session) == {"b": 2}
 
 
@@ -261,7 +261,7 @@ def test_regenerate_after_destroy_carries_nothing_over() -> None:
     session.destroy()
     session.regenerate()
     session.regenerate()
-    assert (session.state.retired, session.state.carry) == (TOKEN, False)
+    assert (session.state.pending.retired, session.state.pending.carry) == (TOKEN, False)
 
 
 def test_a_second_commit_writes_what_the_first_did_not() -> None:

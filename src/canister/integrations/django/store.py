@@ -55,7 +55,7 @@ class SessionStore(SessionBase):
     @property
     def session_key(self) -> str | None:
         """The token that the client is to show; None before there is one."""
-        if self.loaded is not None and self.loaded.state.wanted:
+        if self.loaded is not None and self.loaded.state.pending.wanted:
             self.save()
         return self._session_key
 
@@ -70,7 +70,7 @@ class SessionStore(SessionBase):
 
     def is_empty(self) -> bool:
         """Return True when there is no key, made or to be made, and the session is empty."""
-        wanted = self.loaded is not None and self.loaded.state.wanted
+        wanted = self.loaded is not None and self.loaded.state.pending.wanted
         return not wanted and super().is_empty()
 
     # Loading.
@@ -244,14 +244,15 @@ class SessionStore(SessionBase):
     def _saving(self, session: Session, must_create: bool) -> Generator[Session]:
         if must_create and session.state.token is not None:
             raise CreateError("the session is stored already")
-        before = session.state.wanted
+        before = session.state.pending.wanted
         session.ensure_stored()
         try:
             yield session
         except (SessionDestroyedError, SessionEndedError) as error:
             raise UpdateError(str(error)) from error
         finally:
-            session.state.wanted = session.state.wanted and before  # what failed asks for nothing more
+            if session.state.pending.wanted and not before:
+                session.state.ask(wanted=False)  # what failed asks for nothing more
             self.note_key(session)
 
     def _cycle(self, session: Session) -> None:
