@@ -22,7 +22,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Final = Callable[[Scope, Session], Mapping[str, Any] | None]
 """Returns as a mapping what the application left in the session's place."""
 
-_RESPONSE = "canister.response"
+_HOLD = "canister.hold"
 HEADERS_LEAVE = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 """The messages that carry response headers."""
 _BODY = ("http.response.body", "websocket.http.response.body")
@@ -66,7 +66,7 @@ def manager_of(connection: Connection) -> SessionManager:
     Raises:
         ConfigError: `SessionMiddleware` is not in front of the application.
     """
-    return _response_of(connection).manager
+    return _hold_of(connection).manager
 
 
 class SessionMiddleware:
@@ -111,9 +111,10 @@ async def serve(
     if scope["type"] not in ("http", "websocket"):
         await app(scope, receive, send)
         return
-    session = scope["session"] = await manager.aopen(*_asked(scope))
-    response = scope[_RESPONSE] = _Response(manager, scope, session, send, final)
-    hold = response.hold
+    host = _host(scope) if manager.cookie.plain_http else ""
+    session = scope["session"] = await manager.aopen(_cookies(scope), host)
+    hold = scope[_HOLD] = Hold(manager)
+    response = _Response(hold, scope, session, send, final)
     try:
         await app(scope, receive if scope["type"] == "http" else _released_by(hold, receive), response.send)
     except _REFUSALS as error:
@@ -127,7 +128,8 @@ async def serve(
     finally:
         hold.release()
     if not (response.refused or hold.over):
-        session.adopt(scope.get("session"))
+        if scope.get("session") is not session:
+            session.adopt(scope.get("session"))
         manager.finish(session, scope["type"], scope["path"])
 
 
@@ -144,7 +146,7 @@ def hold_session(connection: Connection, *, keep_alive: bool = False) -> None:
     Raises:
         ConfigError: `SessionMiddleware` is not in front of the application.
     """
-    _response_of(connection).hold.ask(keep_alive=keep_alive)
+    _hold_of(connection).ask(keep_alive=keep_alive)
 
 
 class _Response:
@@ -153,11 +155,8 @@ class _Response:
     begun = False
     refused = False
 
-    def __init__(
-        self, manager: SessionManager, scope: Scope, session: Session, send: Send, final: Final | None
-    ) -> None:
-        self.hold = Hold(manager)
-        self.manager = manager
+    def __init__(self, hold: Hold, scope: Scope, session: Session, send: Send, final: Final | None) -> None:
+        self._hold = hold
         self._scope = scope
         self._session = session
         self._send = send
@@ -172,7 +171,7 @@ class _Response:
         elif not self.refused:
             await self._send(message)
             if kind == "websocket.close" or (kind in _BODY and not message.get("more_body")):
-                self.hold.release()  # what runs in the background is no stream
+                self._hold.release()  # what runs in the background is no stream
 
     async def _begin(self, message: Message) -> None:
         """Commit, and let the headers leave."""
@@ -182,15 +181,16 @@ class _Response:
         try:
             if self._final is not None:
                 self._scope["session"] = self._final(self._scope, session)
-            session.adopt(self._scope.get("session"))
-            outcome = await self.manager.acommit(session)
+            if self._scope.get("session") is not session:
+                session.adopt(self._scope.get("session"))
+            outcome = await self._hold.manager.acommit(session)
         except _REFUSALS as error:
             # What was written stands: the client is told its cookies, or a log-in would log it out.
             await self.refuse(error, session.state.outcome)
             return
         _add_headers(message, outcome)
         await self._send(message)
-        self.hold.committed(session, always=message["type"] == "websocket.accept")
+        self._hold.committed(session, always=message["type"] == "websocket.accept")
 
     async def refuse(self, error: Exception, outcome: Outcome | None = None) -> None:
         """Answer with an error in place of what the application sends."""
@@ -216,11 +216,11 @@ class _Response:
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _response_of(connection: Connection) -> _Response:
-    response = connection.scope.get(_RESPONSE)
-    if not isinstance(response, _Response):
+def _hold_of(connection: Connection) -> Hold:
+    hold = connection.scope.get(_HOLD)
+    if not isinstance(hold, Hold):
         raise ConfigError("add canister.integrations.asgi.SessionMiddleware in front of the application")
-    return response
+    return hold
 
 
 def _released_by(hold: Hold, receive: Receive) -> Receive:
@@ -255,13 +255,9 @@ def _has(message: Message, header: bytes) -> bool:
     return False
 
 
-def _asked(scope: Scope) -> tuple[list[str], str]:
-    """Return the Cookie headers and the host of a request."""
-    cookies: list[str] = []
-    host = ""
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            cookies.append(value.decode("latin-1"))
-        elif name == b"host" and not host:
-            host = value.decode("latin-1")
-    return cookies, host
+def _cookies(scope: Scope) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
+
+
+def _host(scope: Scope) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")

@@ -101,7 +101,7 @@ class FlaskSession(Session):
         state = self.state
         if self._unwanted is not None and not self.modified:
             state.ask(facts={}, times=None, cleared=False)
-            self._fill()
+            self._refill()
         if state.token is not None and self._is_permanent():
             if config["SESSION_REFRESH_EACH_REQUEST"]:
                 state.read = True
@@ -117,7 +117,7 @@ class FlaskSession(Session):
             self.state = State()
             self.state.failed = True
             self.saved = True
-            self._fill()
+            self._refill()
 
     def changes(self, most: int | None = None) -> Changes:
         """Return what a commit has to write: the session's times and its cookie's follow `permanent`."""

@@ -16,6 +16,7 @@ class Hold:
         manager: the session's manager.
 
     Attributes:
+        manager: the session's manager.
         over: whether the session was found to be over, and the task cancelled for it.
     """
 
@@ -25,7 +26,7 @@ class Hold:
     _lease: Lease | None = None
 
     def __init__(self, manager: SessionManager) -> None:
-        self._manager = manager
+        self.manager = manager
         task = asyncio.current_task()
         assert task is not None  # a server's connection is one
         self._task = task
@@ -42,13 +43,15 @@ class Hold:
     def committed(self, session: Session, *, always: bool = False) -> None:
         """Take the hold on a session if it was asked for; with *always* also if it was not."""
         self._session = session
-        self._asked = self._asked or always
-        self._take()
+        if self._asked or always:
+            self._asked = True
+            self._take()
 
     def release(self) -> None:
         """Give the hold up for good: the stream has ended by itself."""
         self._released = True
-        self._let_go()
+        if self._lease is not None:
+            self._let_go()
 
     def settle(self) -> bool:
         """Take the cancellation back; return whether nobody else has cancelled the task as well."""
@@ -58,7 +61,7 @@ class Hold:
         if self._session is None or not self._asked or self._released or self.over:
             return
         self._let_go()
-        self._lease = self._manager.hold(self._session, self._ended, keep_alive=self._keep_alive)
+        self._lease = self.manager.hold(self._session, self._ended, keep_alive=self._keep_alive)
 
     def _let_go(self) -> None:
         if self._lease is not None:

@@ -45,7 +45,7 @@ class Chooser:
 
     def _here(self, found: Found, token: Token, contents: Contents) -> State:
         """Return the state of a session that is here, be it as new as the client has seen it or not."""
-        state = State(token, contents)
+        state = State(token, contents, found.glance)
         state.shown, state.restamp = found.shown, found.unheard
         state.replaced = found.secret is SecretStatus.REPLACED
         if found.verdict is Verdict.BEHIND:

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from canister.codec import decode_value, slot_key
+from canister.freshness import Stamp
 from canister.life import NEVER, accessed, deadline, interval_of
 from canister.record import EMPTY, KEY, Record, Slot
 from canister.sessions import counters, csrf
@@ -13,13 +16,37 @@ from canister.sessions.renewal import retire
 from canister.sessions.token import Token
 from canister.store.base import Stored
 
-_FIXED = frozenset((str, int, float, bool, bytes, type(None)))
+FIXED = frozenset((str, int, float, bool, bytes, type(None)))
 """Types whose values do not change in place."""
 _NONE: Mapping[Any, Any] = MappingProxyType({})
 
 
+class Glance(msgspec.Struct, frozen=True):
+    """What a client showed that opens a session.
+
+    Attributes:
+        token: the good token.
+        stamps: the stamps, as text.
+        shown: what the client has seen, by these stamps; it is here.
+        until: the instant until which a request that shows the same is served the session as it is.
+        calm: the instant until which nothing has to be written or sent for one that only reads.
+        user: the id of the record that tells when the sessions of the user who is logged in were ended.
+        ended: that record, by which this session was not; None: there was none.
+        clustered: whether the node had peers.
+    """
+
+    token: Token
+    stamps: tuple[str, ...]
+    shown: Stamp
+    until: int
+    calm: int
+    user: bytes | None
+    ended: Record | None
+    clustered: bool
+
+
 class Contents:
-    """A record as requests ask for it. Nothing of it is ever changed, but for *token*.
+    """A record as requests ask for it. Nothing of it is ever changed, but for *token* and *glance*.
 
     Args:
         record: the session as loaded.
@@ -37,11 +64,12 @@ class Contents:
         counts: the counters by encoded key.
         csrf: the secret that the session's forms carry.
         token: the good token that was shown last: no longer in memory than what it opens.
+        glance: what was shown last with nothing left to decide.
     """
 
     __slots__ = (
-        "base", "counts", "csrf", "due", "end", "fixed", "identity", "loose", "record", "replaced", "token",
-        "values",
+        "base", "counts", "csrf", "due", "end", "fixed", "glance", "identity", "loose", "record", "replaced",
+        "token", "values",
     )  # fmt: skip
 
     def __init__(self, record: Record) -> None:
@@ -55,8 +83,8 @@ class Contents:
         self.values: dict[Any, Any] = {slot_key(s): decode_value(data) for s, data in self.base.items()}
         self.fixed = self.values
         self.loose: tuple[tuple[Any, bytes], ...] = ()
-        if not all(type(value) in _FIXED for value in self.values.values()):
-            self.fixed = {key: value for key, value in self.values.items() if type(value) in _FIXED}
+        if not all(type(value) in FIXED for value in self.values.values()):
+            self.fixed = {key: value for key, value in self.values.items() if type(value) in FIXED}
             encoded = zip(self.values, self.base.values(), strict=True)
             self.loose = tuple(pair for pair in encoded if pair[0] not in self.fixed)
             self.values = dict.fromkeys(self.values) | self.fixed
@@ -64,6 +92,7 @@ class Contents:
         self.counts: Mapping[bytes, int] = counters.counts_in(record) or _NONE
         self.csrf = csrf.secret_in(record)
         self.token: Token | None = None
+        self.glance: Glance | None = None
 
 
 NOTHING = Contents(EMPTY)

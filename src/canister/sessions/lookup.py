@@ -8,7 +8,6 @@ session: the other way round, what arrives in between would be vouched for and m
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from canister.engine import Engine
 from canister.errors import CannotTellError
@@ -16,7 +15,8 @@ from canister.freshness import Stamp, missing
 from canister.life import hard_end
 from canister.record import Record, origin_of, stamp_of
 from canister.sessions import stamp
-from canister.sessions.contents import Contents, contents_of
+from canister.sessions.contents import Contents, Glance, contents_of
+from canister.sessions.glance import Glances
 from canister.sessions.keys import KeyRing
 from canister.sessions.limits import LookupLimits
 from canister.sessions.renewal import SecretStatus, secret_status
@@ -47,6 +47,7 @@ class Found(NamedTuple):
         lacking: the part of that which may be missing here.
         unheard: whether this node had not heard of some of it, fetched or not.
         secret: what the session says of the token's secret; None where it was not found or is over.
+        glance: that this is all there is to be known; None where it is not.
     """
 
     token: Token | Refusal
@@ -56,6 +57,7 @@ class Found(NamedTuple):
     lacking: Stamp = ()
     unheard: bool = False
     secret: SecretStatus | None = None
+    glance: Glance | None = None
 
 
 class Lookup:
@@ -65,15 +67,15 @@ class Lookup:
         node: where to look.
         ring: the keys that verify.
         users: who was logged out everywhere.
+        glances: where what was found is kept.
     """
 
-    def __init__(self, node: Engine, ring: KeyRing, users: Users) -> None:
+    def __init__(self, node: Engine, ring: KeyRing, users: Users, glances: Glances) -> None:
         self._node = node
         self._users = users
         self._ring = ring
         self._limits = LookupLimits()
-        self._good: WeakValueDictionary[str, Token] = WeakValueDictionary()
-        """Tokens whose MAC was found right, by their text; all else is asked of the session each time."""
+        self._glances = glances
 
     def here(self, values: Sequence[str], stamps: Sequence[str] = ()) -> list[Found]:
         """Return what this node alone knows of each cookie value, up to the first live session.
@@ -85,7 +87,7 @@ class Lookup:
         found: list[Found] = []
         tokens = 0
         for value in values:
-            token = self._good.get(value) or parse(value, self._ring)
+            token = self._glances.tokens.get(value) or parse(value, self._ring)
             if isinstance(token, Refusal):
                 # With a key that is not listed here the session may well exist.
                 verdict = Verdict.OPEN if token is Refusal.UNKNOWN_KEY else Verdict.GONE
@@ -94,9 +96,13 @@ class Lookup:
             tokens += 1
             if tokens > MOST_TOKENS:
                 break
-            found.append(self._here(token, stamp.read(stamps, token) if stamps else ()))
-            if found[-1].contents is not None:
+            one = self._here(token, stamp.read(stamps, token) if stamps else ())
+            if one.contents is not None:
+                if len(values) == 1 and one.secret is SecretStatus.GOOD and not one.unheard:
+                    one = one._replace(glance=self._glances.keep(token, one.contents, stamps, one.shown))
+                found.append(one)
                 break
+            found.append(one)
         return found
 
     def anywhere(self, found: list[Found]) -> list[Found]:
@@ -160,7 +166,7 @@ class Lookup:
             if contents.identity is not None and self._users.has_revoked(record):
                 return Found(token, Verdict.GONE)
             if contents.token is not token:
-                contents.token = self._good[token.text] = token
+                contents.token = self._glances.tokens[token.text] = token
             return Found(token, Verdict.LIVE, contents, secret=secret)
         if secret is SecretStatus.RETIRED:
             return Found(token, Verdict.GONE, secret=secret)

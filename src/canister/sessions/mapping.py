@@ -9,10 +9,14 @@ from canister.codec import decode_value, encode_value, key_slot, slot_key
 from canister.errors import TooLargeError
 from canister.record import KEY, Slot
 from canister.sessions import counters
+from canister.sessions.contents import FIXED
 from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, State, Update
 from canister.sessions.token import Token
 
+# The dict itself, past the methods that note an access.
 _dict: Any = dict
+_len, _keys, _values = _dict.__len__, _dict.keys, _dict.values
+_set, _update = _dict.__setitem__, _dict.update
 
 
 class _Refused:
@@ -157,7 +161,7 @@ class SessionData(dict[Any, Any]):
             InputError: a key or a value cannot be stored; the message names the key and the type.
         """
         state = self.state
-        if not state.seen or state.refusal is not None or self._is_as_stored():
+        if not state.seen or state.refusal is not None or self.is_as_stored():
             return NO_CHANGES
         pending = state.pending
         base: Mapping[Slot, bytes] = {} if pending.cleared else state.base
@@ -190,38 +194,43 @@ class SessionData(dict[Any, Any]):
         added = {key: state.counts.get(key, 0) + by for key, by in pending.increments.items()}
         state.counts = {**state.counts, **added}
         if changes.any:
-            state.fixed = {}
+            state.fixed = {key: value for key, value in super().items() if type(value) in FIXED}
         state.token = token
         state.doubt = state.refusal = None
         state.stale = state.read = False
-        state.pending = NOTHING_PENDING
+        state.pending, state.calm = NOTHING_PENDING, 0
 
     def _fill(self) -> None:
-        """Take the keys from the record, or be a session that is refused."""
+        """Take the keys from the record into an empty mapping, or be a session that is refused."""
         state, contents = self.state, self.state.contents
         state.base, state.fixed = contents.base, contents.fixed
         state.identity, state.counts, state.csrf = contents.identity, contents.counts, contents.csrf
         # Not put off until the first use: C code such as `json.dumps` looks past our methods.
-        super().clear()
-        if state.refusal is not None:
-            super().__setitem__(_Refused(), None)
-            return
-        super().update(contents.values)
-        for key, data in contents.loose:
-            super().__setitem__(key, decode_value(data))
+        if state.refusal is None:
+            _update(self, contents.values)
+            for key, data in contents.loose:
+                _set(self, key, decode_value(data))
+        else:
+            _set(self, _Refused(), None)
 
-    def _is_as_stored(self) -> bool:
+    def _refill(self) -> None:
+        super().clear()
+        self._fill()
+
+    def is_as_stored(self) -> bool:
         """Tell at a glance that there is nothing to write; False where it takes a closer look.
 
         What most requests leave is the very values they were given, of types that do not change in place,
         in the same order.
         """
-        state, fixed = self.state, self.state.fixed
-        return (
-            state.pending is NOTHING_PENDING
-            and len(fixed) == len(state.base) == _dict.__len__(self)
-            and all(map(is_, _dict.keys(self), fixed))
-            and all(map(is_, _dict.values(self), fixed.values()))
+        state = self.state
+        if state.pending is not NOTHING_PENDING:
+            return False
+        fixed = state.fixed
+        return not state.seen or (
+            _len(self) == len(fixed) == len(state.base)
+            and all(map(is_, _keys(self), fixed))
+            and all(map(is_, _values(self), fixed.values()))
         )
 
     def _check(self) -> None:

@@ -200,7 +200,7 @@ class Session(SessionData):
         """Open a locked session: the user has just proved to be there. Its secret is replaced."""
         if self.state.locked:
             self.state.locked, self.state.refusal = False, None
-            self._fill()
+            self._refill()
             self.renew()
 
     def set_expiry(self, idle: timedelta | str | None = None, until: datetime | None = None) -> None:

@@ -14,7 +14,7 @@ from canister.edits import Moment, Times
 from canister.errors import AcknowledgementError, CanisterError
 from canister.freshness import Stamp
 from canister.record import Record, Slot, Version
-from canister.sessions.contents import NOTHING, Contents
+from canister.sessions.contents import NOTHING, Contents, Glance
 from canister.sessions.identity import Identity
 from canister.sessions.outcome import Outcome
 from canister.sessions.token import Token
@@ -138,6 +138,7 @@ class State:
     Args:
         token: the good token the client showed.
         contents: the session as loaded.
+        glance: that this is all there is to be known.
 
     Attributes:
         token: the good token the client showed; None in a session that is not stored.
@@ -148,7 +149,7 @@ class State:
         read: whether the request counts as an access.
         passive: whether it never does, whatever it reads.
         base: the encoded values as stored.
-        fixed: those of them that cannot change in place, decoded, by key; empty once something was written.
+        fixed: those of them that cannot change in place, by key, as they were loaded or written.
         identity: who is logged in, stored or about to be.
         csrf: the secret that the session's forms carry.
         counts: the counters as stored, by encoded key.
@@ -168,6 +169,7 @@ class State:
         failed: whether the commit raised, so that nothing of the request is stored any more.
         outcome: what the client was told when the response headers left.
         pending: what the commit has to do beside storing keys.
+        calm: the instant until which a commit does nothing if the request only reads.
     """
 
     token: Token | None
@@ -198,10 +200,15 @@ class State:
     failed: bool = False
     outcome: Outcome | None = None
     pending: Pending = NOTHING_PENDING
+    calm: int = 0
 
-    def __init__(self, token: Token | None = None, contents: Contents = NOTHING) -> None:
+    def __init__(
+        self, token: Token | None = None, contents: Contents = NOTHING, glance: Glance | None = None
+    ) -> None:
         self.token = token
         self.contents = contents
+        if glance is not None:
+            self.shown, self.calm = glance.shown, glance.calm
 
     def ask(self, **wishes: Any) -> None:
         """Have the commit do more, or less: fields of `Pending`."""

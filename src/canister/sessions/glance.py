@@ -1,0 +1,87 @@
+"""Requests that show what was shown before, of a session that is as it was then: they need no second look.
+
+A record never changes, it is replaced. While the store returns the same one, all that was found out of it
+stays true until an instant that is known beforehand; and what its client had seen, and this node had heard
+of then, is in it.
+"""
+
+from collections.abc import Sequence
+from weakref import WeakValueDictionary
+
+from canister.codec import user_record_id
+from canister.engine import Engine
+from canister.freshness import Stamp, covers, stamp_for
+from canister.life import accessed, interval_of
+from canister.record import stamp_of, user_of
+from canister.sessions.contents import Contents, Glance
+from canister.sessions.identity import is_revoked, revocation_in
+from canister.sessions.token import Token
+
+
+class Glances:
+    """What one session manager keeps of the tokens it found good. Safe to share between threads.
+
+    Args:
+        node: where the sessions are stored.
+        renewal: after how many microseconds a secret is replaced; None: never.
+        lock: after how many microseconds without an access a session is locked; None: never.
+
+    Attributes:
+        tokens: tokens whose MAC was found right, by their text, as long as a session in memory has them.
+    """
+
+    def __init__(self, node: Engine, renewal: int | None, lock: int | None) -> None:
+        self._node = node
+        self._renewal = renewal
+        self._lock = lock
+        self.tokens: WeakValueDictionary[str, Token] = WeakValueDictionary()
+
+    def find(self, value: str, stamps: Sequence[str]) -> tuple[Token, Contents, Glance] | None:
+        """Return the session that a client is served as it is; None where that takes a closer look.
+
+        Args:
+            value: the only value of the token's cookie.
+            stamps: the values of the stamp's cookie.
+        """
+        token = self.tokens.get(value)
+        if token is None:
+            return None
+        load = self._node.store.load
+        stored = load(token.session)
+        contents: Contents | None = stored.memo
+        if contents is None or contents.record is not stored.record:
+            return None
+        glance = contents.glance
+        if glance is None or glance.token is not token or glance.stamps != tuple(stamps):
+            return None
+        if glance.until <= self._node.clock.now() or glance.clustered is not self._node.is_clustered:
+            return None
+        if glance.user is not None and load(glance.user).record is not glance.ended:
+            return None
+        return token, contents, glance
+
+    def keep(self, token: Token, contents: Contents, stamps: Sequence[str], shown: Stamp) -> Glance | None:
+        """Keep and return that a token opens a session, and that all that its client has seen is here.
+
+        Args:
+            token: the token; nothing is to follow it.
+            contents: the session as it was found.
+            stamps: the values of the stamp's cookie.
+            shown: what the client has seen by them.
+        """
+        record = contents.record
+        encoded = user_of(record)
+        user = None if encoded is None else user_record_id(encoded)
+        ended = None if user is None else self._node.store.load(user).record
+        if is_revoked(record, revocation_in(ended), self._node.policy.drift):
+            return None
+        until, calm = contents.end, contents.due
+        if self._lock is not None:
+            until = min(until, accessed(record) + self._lock + interval_of(record))
+        if self._renewal is not None:
+            calm = min(calm, stamp_of(token.issued) + self._renewal)
+        clustered = self._node.is_clustered
+        if contents.replaced or (clustered and not covers(shown, stamp_for(record))):
+            calm = 0
+        glance = contents.glance = Glance(token, tuple(stamps), shown, until, calm, user, ended, clustered)
+        return glance
