@@ -30,8 +30,8 @@ class Glance(msgspec.Struct, frozen=True):
         shown: what the client has seen, by these stamps; it is here.
         until: the instant until which a request that shows the same is served the session as it is.
         calm: the instant until which nothing has to be written or sent for one that only reads.
-        user: the id of the record that tells when the sessions of the user who is logged in were ended.
-        ended: that record, by which this session was not; None: there was none.
+        user: the id of the record of the user who is logged in: it tells when all sessions were ended.
+        known: that record; None: there was none.
         clustered: whether the node had peers.
     """
 
@@ -41,7 +41,7 @@ class Glance(msgspec.Struct, frozen=True):
     until: int
     calm: int
     user: bytes | None
-    ended: Record | None
+    known: Record | None
     clustered: bool
 
 

@@ -12,9 +12,8 @@ from canister.codec import user_record_id
 from canister.engine import Engine
 from canister.freshness import Stamp, covers, stamp_for
 from canister.life import accessed, interval_of
-from canister.record import stamp_of, user_of
+from canister.record import Record, stamp_of, user_of
 from canister.sessions.contents import Contents, Glance
-from canister.sessions.identity import is_revoked, revocation_in
 from canister.sessions.token import Token
 
 
@@ -56,11 +55,13 @@ class Glances:
             return None
         if glance.until <= self._node.clock.now() or glance.clustered is not self._node.is_clustered:
             return None
-        if glance.user is not None and load(glance.user).record is not glance.ended:
+        if glance.user is not None and load(glance.user).record is not glance.known:
             return None
         return token, contents, glance
 
-    def keep(self, token: Token, contents: Contents, stamps: Sequence[str], shown: Stamp) -> Glance | None:
+    def keep(
+        self, token: Token, contents: Contents, stamps: Sequence[str], shown: Stamp, known: Record | None
+    ) -> Glance:
         """Keep and return that a token opens a session, and that all that its client has seen is here.
 
         Args:
@@ -68,13 +69,10 @@ class Glances:
             contents: the session as it was found.
             stamps: the values of the stamp's cookie.
             shown: what the client has seen by them.
+            known: what is known of the user who is logged in; it does not end the session.
         """
-        record = contents.record
-        encoded = user_of(record)
+        record, encoded = contents.record, user_of(contents.record)
         user = None if encoded is None else user_record_id(encoded)
-        ended = None if user is None else self._node.store.load(user).record
-        if is_revoked(record, revocation_in(ended), self._node.policy.drift):
-            return None
         until, calm = contents.end, contents.due
         if self._lock is not None:
             until = min(until, accessed(record) + self._lock + interval_of(record))
@@ -83,5 +81,5 @@ class Glances:
         clustered = self._node.is_clustered
         if contents.replaced or (clustered and not covers(shown, stamp_for(record))):
             calm = 0
-        glance = contents.glance = Glance(token, tuple(stamps), shown, until, calm, user, ended, clustered)
+        glance = contents.glance = Glance(token, tuple(stamps), shown, until, calm, user, known, clustered)
         return glance

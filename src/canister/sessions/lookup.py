@@ -47,6 +47,7 @@ class Found(NamedTuple):
         lacking: the part of that which may be missing here.
         unheard: whether this node had not heard of some of it, fetched or not.
         secret: what the session says of the token's secret; None where it was not found or is over.
+        known: what is known of the user who is logged in.
         glance: that this is all there is to be known; None where it is not.
     """
 
@@ -57,6 +58,7 @@ class Found(NamedTuple):
     lacking: Stamp = ()
     unheard: bool = False
     secret: SecretStatus | None = None
+    known: Record | None = None
     glance: Glance | None = None
 
 
@@ -99,7 +101,8 @@ class Lookup:
             one = self._here(token, stamp.read(stamps, token) if stamps else ())
             if one.contents is not None:
                 if len(values) == 1 and one.secret is SecretStatus.GOOD and not one.unheard:
-                    one = one._replace(glance=self._glances.keep(token, one.contents, stamps, one.shown))
+                    glance = self._glances.keep(token, one.contents, stamps, one.shown, one.known)
+                    one = one._replace(glance=glance)
                 found.append(one)
                 break
             found.append(one)
@@ -163,11 +166,12 @@ class Lookup:
             return Found(token, Verdict.GONE if over else Verdict.OPEN)
         secret = secret_status(record, token.slot, now)
         if secret is SecretStatus.GOOD or secret is SecretStatus.REPLACED:
-            if contents.identity is not None and self._users.has_revoked(record):
+            known = self._users.record_of(record)
+            if self._users.has_ended(record, known):
                 return Found(token, Verdict.GONE)
             if contents.token is not token:
                 contents.token = self._glances.tokens[token.text] = token
-            return Found(token, Verdict.LIVE, contents, secret=secret)
+            return Found(token, Verdict.LIVE, contents, secret=secret, known=known)
         if secret is SecretStatus.RETIRED:
             return Found(token, Verdict.GONE, secret=secret)
         # The hash came with the issue stamp: with the stamp heard, the secret was never good.

@@ -108,8 +108,16 @@ class Users:
 
     def has_revoked(self, record: Record) -> bool:
         """Tell whether a session was ended with all of its user's."""
+        return self.has_ended(record, self.record_of(record))
+
+    def record_of(self, record: Record) -> Record | None:
+        """Return what the store holds of the user of a session; None where there is nothing."""
         user = user_of(record)
-        return user is not None and is_revoked(record, self.revocation(user), self._node.policy.drift)
+        return None if user is None else self._node.store.load(user_record_id(user)).record
+
+    def has_ended(self, record: Record, known: Record | None) -> bool:
+        """Tell whether a session was ended by what is *known* of its user."""
+        return is_revoked(record, revocation_in(known), self._node.policy.drift)
 
     def admit(self, user: object, retiring: str | None) -> None:
         """Refuse a log-in beyond the cap, where that is the rule.
