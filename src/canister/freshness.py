@@ -51,7 +51,10 @@ def newest(seen: Iterable[Version], *, first: Sequence[Version] = ()) -> Stamp:
     latest: dict[NodeId, Version] = {}
     for version in (*first, *seen):
         node = node_of(version)
-        latest[node] = max(version, latest.get(node, version))
+        if version > latest.get(node, b""):
+            latest[node] = version
+    if len(latest) <= MOST_ENTRIES:
+        return tuple(sorted(latest.values(), reverse=True))
     before = {node_of(version) for version in first}
     kept = sorted(latest.values(), key=lambda v: (node_of(v) in before, v), reverse=True)
     return tuple(sorted(kept[:MOST_ENTRIES], reverse=True))

@@ -14,7 +14,7 @@ from canister.errors import (
     SessionError,
     TooManySessionsError,
 )
-from canister.freshness import covers, newest, stamp_for
+from canister.freshness import covers, newest
 from canister.record import Record, Slot, Version, stamp_of
 from canister.sessions import stamp
 from canister.sessions.changes import Succession, save, touch
@@ -251,7 +251,7 @@ class Committer:
             return self._seen_cookie.end() if ended and state.carries_stamp else None
         if not (state.seen or state.restamp) or not self._node.is_clustered:
             return None
-        served = state.served or (stamp_for(state.record) if state.record is not None else ())
+        served = state.served or state.contents.stamp
         written: tuple[Version, ...] = () if state.written is None else (state.written,)
         # What it lacks stays in the stamp, or the next answer could be older and nobody would know.
         state.served = newest((*served, *written), first=state.lacking)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from canister.codec import decode_value, slot_key
-from canister.freshness import Stamp
+from canister.freshness import Stamp, stamp_for
 from canister.life import NEVER, accessed, deadline, interval_of
 from canister.record import EMPTY, KEY, Record, Slot
 from canister.sessions import counters, csrf
@@ -68,8 +68,8 @@ class Contents:
     """
 
     __slots__ = (
-        "base", "counts", "csrf", "due", "end", "fixed", "glance", "identity", "loose", "record", "replaced",
-        "token", "values",
+        "_stamp", "base", "counts", "csrf", "due", "end", "fixed", "glance", "identity", "loose", "record",
+        "replaced", "token", "values",
     )  # fmt: skip
 
     def __init__(self, record: Record) -> None:
@@ -91,8 +91,16 @@ class Contents:
         self.identity = identity_of(record)
         self.counts: Mapping[bytes, int] = counters.counts_in(record) or _NONE
         self.csrf = csrf.secret_in(record)
+        self._stamp: Stamp | None = None
         self.token: Token | None = None
         self.glance: Glance | None = None
+
+    @property
+    def stamp(self) -> Stamp:
+        """What a client has seen that is served the session."""
+        if self._stamp is None:
+            self._stamp = stamp_for(self.record)
+        return self._stamp
 
 
 NOTHING = Contents(EMPTY)

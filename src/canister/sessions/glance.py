@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from canister.codec import user_record_id
 from canister.engine import Engine
-from canister.freshness import Stamp, covers, stamp_for
+from canister.freshness import Stamp, covers
 from canister.life import accessed, interval_of
 from canister.record import Record, stamp_of, user_of
 from canister.sessions.contents import Contents, Glance
@@ -79,7 +79,7 @@ class Glances:
         if self._renewal is not None:
             calm = min(calm, stamp_of(token.issued) + self._renewal)
         clustered = self._node.is_clustered
-        if contents.replaced or (clustered and not covers(shown, stamp_for(record))):
+        if contents.replaced or (clustered and not covers(shown, contents.stamp)):
             calm = 0
         glance = contents.glance = Glance(token, tuple(stamps), shown, until, calm, user, known, clustered)
         return glance
