@@ -10,7 +10,7 @@ from canister.errors import TooLargeError
 from canister.record import KEY, Slot
 from canister.sessions import counters
 from canister.sessions.contents import FIXED
-from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, State, Update
+from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, Late, State, Update
 from canister.sessions.token import Token
 
 # The dict itself, past the methods that note an access.
@@ -166,17 +166,21 @@ class SessionData(dict[Any, Any]):
         pending = state.pending
         base: Mapping[Slot, bytes] = {} if pending.cleared else state.base
         fixed: Mapping[Any, object] = {} if pending.cleared else state.fixed
-        values: dict[Slot, bytes] = {}
+        writes: dict[Slot, bytes | None] = dict.fromkeys(base)  # whatever is not found below was removed
         for key, value in super().items():
             slot = _slot(key)
-            same = fixed.get(key, fixed) is value
-            values[slot] = base[slot] if same else _encode(key, value, most)
-        writes: dict[Slot, bytes | None] = {s: data for s, data in values.items() if base.get(s) != data}
-        writes.update((slot, None) for slot in base if slot not in values)
-        updates = [u for u in pending.updates.values() if values.get(u.slot) == u.result]
-        for update in updates:
-            writes.pop(update.slot, None)
-        late = [update.apply for update in updates]
+            data = base[slot] if fixed.get(key, fixed) is value else _encode(key, value, most)
+            if data != base.get(slot):
+                writes[slot] = data
+            else:
+                del writes[slot]
+        if pending is NOTHING_PENDING:
+            return Changes(writes) if writes else NO_CHANGES
+        late: list[Late] = []
+        for update in pending.updates.values():
+            if writes.get(update.slot, base.get(update.slot)) == update.result:
+                writes.pop(update.slot, None)
+                late.append(update.apply)
         late += [partial(counters.increment, key=key, by=by) for key, by in pending.increments.items()]
         changes = Changes({**writes, **pending.facts}, tuple(late), pending.cleared, pending.times)
         return changes if changes.any else NO_CHANGES
@@ -184,15 +188,20 @@ class SessionData(dict[Any, Any]):
     def committed(self, token: Token | None, changes: Changes) -> None:
         """Note that *changes* are stored now: a later commit writes what differs from them."""
         state, pending = self.state, self.state.pending
-        base: dict[Slot, bytes | None] = {} if pending.cleared else {**state.base}
-        base |= {slot: data for slot, data in changes.writes.items() if slot[0] == KEY[0]}
+        base = {} if pending.cleared else {**state.base}
+        for slot, data in changes.writes.items():
+            if data is None:
+                base.pop(slot, None)
+            elif slot[0] == KEY[0]:
+                base[slot] = data
         for slot, update in pending.updates.items():
             if slot not in changes.writes:
                 base[slot] = update.result
                 super().__setitem__(slot_key(slot), decode_value(update.result))
-        state.base = {slot: data for slot, data in base.items() if data is not None}
-        added = {key: state.counts.get(key, 0) + by for key, by in pending.increments.items()}
-        state.counts = {**state.counts, **added}
+        state.base = base
+        if pending.increments:
+            added = {key: state.counts.get(key, 0) + by for key, by in pending.increments.items()}
+            state.counts = {**state.counts, **added}
         if changes.any:
             state.fixed = {key: value for key, value in super().items() if type(value) in FIXED}
         state.token = token
