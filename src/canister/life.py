@@ -54,6 +54,11 @@ def is_touch_due(record: Record | None, when: int) -> bool:
     return record is not None and when >= accessed(record) + max(1, interval_of(record))
 
 
+def idle_from(record: Record, span: int) -> int:
+    """Return the instant from which nobody has surely accessed the session for *span* microseconds."""
+    return accessed(record) + span + interval_of(record)
+
+
 def deadline(record: Record) -> int:
     """Return the instant at which readers see the session end. 0 for a destroyed or unborn one."""
     birth, expiry, touch = record.birth, record.expiry, record.touch

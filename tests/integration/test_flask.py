@@ -210,6 +210,21 @@ def test_a_permanent_session_has_its_own_idle_time_and_its_cookie_an_age(
     assert client.get("/").json == {}
 
 
+def test_a_log_in_keeps_what_it_finds_permanent(canister: Canister) -> None:
+    app = make_app(canister, PERMANENT_SESSION_LIFETIME=timedelta(days=5))
+
+    @app.post("/stay")
+    def stay() -> str:
+        session.permanent = True
+        session.login("ann")  # type: ignore[attr-defined]
+        return "ok"
+
+    client = client_of(app)
+    (cookie,) = cookies_of(client.post("/stay"))
+    assert cookie.endswith("; Max-Age=432000")
+    assert client.get("/").json == {"_permanent": True}
+
+
 def test_a_permanent_session_outlives_its_idle_time_by_a_touch_interval_at_most(
     canister: Canister, clock: ManualClock
 ) -> None:

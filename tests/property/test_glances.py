@@ -14,6 +14,7 @@ from canister import Canister, edits
 from canister.codec import encode_id, encode_value, key_slot
 from canister.edits import Moment
 from canister.errors import CanisterError
+from canister.integrations.flask_parts import FlaskSession
 from canister.record import NodeId, make_version
 from canister.sessions import Session, SessionManager
 from canister.testing.clock import ManualClock
@@ -44,6 +45,7 @@ class Glancing(RuleBasedStateMachine):
     """Two managers serve the same requests: one glances first, the other one always takes a closer look."""
 
     listen: str | None = None
+    kind = Session
     glances = calm = 0
     cards: Bundle[Card] = Bundle("cards")
 
@@ -54,8 +56,10 @@ class Glancing(RuleBasedStateMachine):
         node = {"agent": False, "clock": self.clock, "listen": self.listen, **SETTINGS}
         self.canister = Canister(Path(self.directory.name), **node)
         self.elsewhere = Canister(Path(self.directory.name), **node)
+        self.has_forgotten = False
         self.quick = SessionManager(self.canister, secret_keys=KEY)
         self.careful = SessionManager(self.canister, secret_keys=KEY)
+        self.quick.session_class = self.careful.session_class = self.kind
         self.careful._at_a_glance = lambda *_: None  # type: ignore[method-assign]
         self.careful._glances.keep = lambda *_: None  # type: ignore[method-assign]
 
@@ -80,6 +84,14 @@ class Glancing(RuleBasedStateMachine):
                     value.append(2)
 
         return self.visit(card, change)
+
+    @rule(target=cards, card=cards)
+    def keep(self, card: Card) -> Card:
+        def keep(session: Session) -> None:
+            if isinstance(session, FlaskSession):
+                session.permanent = not session.permanent
+
+        return self.visit(card, keep)
 
     @rule(target=cards, card=cards)
     def rename_a_key(self, card: Card) -> Card:
@@ -130,7 +142,14 @@ class Glancing(RuleBasedStateMachine):
     def end_all_of(self, user: str) -> None:
         self.careful.users.end_all(user)
 
-    @rule(card=cards, how=st.sampled_from(["write", "destroy", "touch", "forget"]))
+    @rule(card=cards)
+    def forget(self, card: Card) -> None:
+        handle = self.careful.load(card.token).handle
+        if handle is not None:
+            self.canister.node.store.forget(encode_id(handle))
+            self.has_forgotten = True
+
+    @rule(card=cards, how=st.sampled_from(["write", "destroy", "touch"]))
     def act_in_another_process(self, card: Card, how: str) -> None:
         handle = self.careful.load(card.token).handle
         try:
@@ -160,7 +179,7 @@ class Glancing(RuleBasedStateMachine):
         """Have a request served by both; what it does is done by the one that glances."""
         for _ in range(2):  # the second time there is something to glance at
             session, closely = self.quick.load(*card), self.careful.load(*card)
-            assert seen_of(session) == seen_of(closely)
+            assert seen_of(session, self.has_forgotten) == seen_of(closely, self.has_forgotten)
             type(self).glances += self.quick._at_a_glance(*card) is not None
             self.only_read(session, closely)
         session = self.quick.load(*card)
@@ -177,7 +196,7 @@ class Glancing(RuleBasedStateMachine):
         for one in (session, closely):
             if one.state.refusal is None:
                 one.get("a")
-        if session.state.calm <= self.clock.now():
+        if self.quick._at_rest(session) is None:
             return
         type(self).calm += 1
         before = self.canister.node.last_stamp()
@@ -189,13 +208,23 @@ class GlancingInACluster(Glancing):
     listen = "127.0.0.1:7499"
 
 
-def seen_of(session: Session) -> Any:
-    """Return all that an application can see of a session."""
+class GlancingInFlask(Glancing):
+    kind = FlaskSession
+
+
+def seen_of(session: Session, has_forgotten: bool) -> Any:
+    """Return all that an application can see of a session.
+
+    A node that has forgotten another session knows no more of this one that it has heard everything; at a
+    glance it does, as this one is still as it was.
+    """
     state = session.state
     refusal = None if state.refusal is None else (type(state.refusal), str(state.refusal))
     data = None if refusal else repr(sorted(dict.items(session)))
-    facts = (session.handle, session.cannot_tell, session.is_behind, session.is_locked, session.ends)
-    return refusal, data, facts, None if refusal else session.identity, state.shown, state.max_age
+    facts = (session.handle, session.is_locked, session.ends)
+    if not has_forgotten:
+        facts += (session.cannot_tell, session.is_behind, state.shown)
+    return refusal, data, facts, None if refusal else session.identity, state.max_age
 
 
 def jar(set_cookie: str) -> list[str]:
@@ -217,3 +246,7 @@ def test_what_is_seen_at_a_glance_is_what_is_there() -> None:
 
 def test_what_is_seen_at_a_glance_in_a_cluster_is_what_is_there() -> None:
     check(GlancingInACluster)
+
+
+def test_what_is_seen_at_a_glance_in_flask_is_what_is_there() -> None:
+    check(GlancingInFlask)

@@ -128,8 +128,7 @@ async def serve(
     finally:
         hold.release()
     if not (response.refused or hold.over):
-        if scope.get("session") is not session:
-            session.adopt(scope.get("session"))
+        session.adopt(scope.get("session"))
         manager.finish(session, scope["type"], scope["path"])
 
 

@@ -129,7 +129,8 @@ class FlaskSession(Session):
         state.max_age = self.lifetime if permanent else self._max_age
         if changes is NO_CHANGES or permanent == (state.base.get(_SLOT) == _TRUE):
             return changes
-        if state.token is None and not state.pending.carry and changes == Changes({_SLOT: _TRUE}):
+        asked = state.pending.carry or state.pending.logging_in
+        if state.token is None and not asked and changes == Changes({_SLOT: _TRUE}):
             return NO_CHANGES  # a session that holds nothing else is none
         state.ask(resend=True)
         return changes if changes.times is not None else changes._replace(times=self._times(permanent))

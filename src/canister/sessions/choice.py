@@ -5,8 +5,8 @@ from typing import Literal
 
 from canister.engine import Engine
 from canister.errors import CannotTellError, SessionLockedError
-from canister.life import accessed, interval_of
-from canister.record import Record, stamp_of
+from canister.life import idle_from
+from canister.record import stamp_of
 from canister.sessions.contents import Contents
 from canister.sessions.lookup import Found, Verdict, is_open
 from canister.sessions.renewal import SecretStatus
@@ -63,15 +63,12 @@ class Chooser:
                 logger.warning("%s; it is served as it is here", behind(token))
                 state.lacking = found.lacking
             state.behind = True
-        if self._lock is not None and self._is_idle(contents.record, self._lock):
+        if self._lock is not None and self._node.clock.now() >= idle_from(contents.record, self._lock):
             state.locked = True
             state.refusal = SessionLockedError(
                 f"session {token.handle} was idle too long; its user must prove to be there, then unlock() it"
             )
         return state
-
-    def _is_idle(self, record: Record, lock: int) -> bool:
-        return self._node.clock.now() >= accessed(record) + lock + interval_of(record)
 
 
 def unknown(token: Token) -> str:

@@ -15,7 +15,7 @@ from canister.errors import (
     TooManySessionsError,
 )
 from canister.freshness import covers, newest
-from canister.record import Record, Slot, Version, stamp_of
+from canister.record import Record, Slot, Version
 from canister.sessions import stamp
 from canister.sessions.changes import Succession, save, touch
 from canister.sessions.choice import behind, unknown
@@ -25,7 +25,7 @@ from canister.sessions.events import EventKind
 from canister.sessions.identity import Identity, identity_of
 from canister.sessions.keys import KeyRing
 from canister.sessions.outcome import Outcome
-from canister.sessions.renewal import Renewal, successor_of
+from canister.sessions.renewal import Renewal, due_from, successor_of
 from canister.sessions.session import Session
 from canister.sessions.state import Changes, State
 from canister.sessions.token import Token, draft
@@ -97,7 +97,7 @@ class Committer:
         if state.token is None or not state.read or state.passive:
             return False
         now = self._node.clock.now()
-        return now >= state.contents.due or self._is_old(state.token, now)
+        return now >= state.contents.due or now >= due_from(state.token, self._renewal)
 
     def deliver(self, session: Session) -> Outcome:
         """Return what to tell the client, now that the response headers leave."""
@@ -172,11 +172,8 @@ class Committer:
             if follower is not None and state.seen:
                 state.cookie = self._keep(state, follower)
             return None
-        due = state.read and not state.passive and self._is_old(token, now)
+        due = state.read and not state.passive and now >= due_from(token, self._renewal)
         return Renewal(token, self._keys, self._window) if due or state.pending.renew else None
-
-    def _is_old(self, token: Token, now: int) -> bool:
-        return self._renewal is not None and now - stamp_of(token.issued) >= self._renewal
 
     def _keep(self, state: State, token: Token) -> str:
         return self._cookie.lasting(state.max_age).keep(token.text)

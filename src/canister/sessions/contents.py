@@ -16,7 +16,7 @@ from canister.sessions.renewal import retire
 from canister.sessions.token import Token
 from canister.store.base import Stored
 
-FIXED = frozenset((str, int, float, bool, bytes, type(None)))
+_FIXED = frozenset((str, int, float, bool, bytes, type(None)))
 """Types whose values do not change in place."""
 _NONE: Mapping[Any, Any] = MappingProxyType({})
 
@@ -32,7 +32,7 @@ class Glance(msgspec.Struct, frozen=True):
         calm: the instant until which nothing has to be written or sent for one that only reads.
         user: the id of the record of the user who is logged in: it tells when all sessions were ended.
         known: that record; None: there was none.
-        clustered: whether the node had peers.
+        clustered: whether the node had peers, or might have had.
     """
 
     token: Token
@@ -46,7 +46,7 @@ class Glance(msgspec.Struct, frozen=True):
 
 
 class Contents:
-    """A record as requests ask for it. Nothing of it is ever changed, but for *token* and *glance*.
+    """A record as requests ask for it. Nothing of what it says ever changes.
 
     Args:
         record: the session as loaded.
@@ -83,8 +83,8 @@ class Contents:
         self.values: dict[Any, Any] = {slot_key(s): decode_value(data) for s, data in self.base.items()}
         self.fixed = self.values
         self.loose: tuple[tuple[Any, bytes], ...] = ()
-        if not all(type(value) in FIXED for value in self.values.values()):
-            self.fixed = {key: value for key, value in self.values.items() if type(value) in FIXED}
+        if not all(type(value) in _FIXED for value in self.values.values()):
+            self.fixed = {key: value for key, value in self.values.items() if type(value) in _FIXED}
             encoded = zip(self.values, self.base.values(), strict=True)
             self.loose = tuple(pair for pair in encoded if pair[0] not in self.fixed)
             self.values = dict.fromkeys(self.values) | self.fixed

@@ -1,8 +1,8 @@
 """Requests that show what was shown before, of a session that is as it was then: they need no second look.
 
-A record never changes, it is replaced. While the store returns the same one, all that was found out of it
-stays true until an instant that is known beforehand; and what its client had seen, and this node had heard
-of then, is in it.
+A record never changes, it is replaced. While the store returns the same ones of the session and of its user,
+all that was found out of them stays true until an instant that is known beforehand; and what the client had
+seen, and this node had heard of then, is in them: also where the node has meanwhile forgotten other sessions.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ from weakref import WeakValueDictionary
 from canister.codec import user_record_id
 from canister.engine import Engine
 from canister.freshness import Stamp, covers
-from canister.life import accessed, interval_of
-from canister.record import Record, stamp_of, user_of
+from canister.life import idle_from
+from canister.record import Record, user_of
 from canister.sessions.contents import Contents, Glance
+from canister.sessions.renewal import due_from
 from canister.sessions.token import Token
 
 
@@ -35,7 +36,7 @@ class Glances:
         self._lock = lock
         self.tokens: WeakValueDictionary[str, Token] = WeakValueDictionary()
 
-    def find(self, value: str, stamps: Sequence[str]) -> tuple[Token, Contents, Glance] | None:
+    def find(self, value: str, stamps: Sequence[str]) -> tuple[Contents, Glance] | None:
         """Return the session that a client is served as it is; None where that takes a closer look.
 
         Args:
@@ -53,31 +54,35 @@ class Glances:
         glance = contents.glance
         if glance is None or glance.token is not token or glance.stamps != tuple(stamps):
             return None
-        if glance.until <= self._node.clock.now() or glance.clustered is not self._node.is_clustered:
+        if glance.until <= self._node.clock.now():
             return None
         if glance.user is not None and load(glance.user).record is not glance.known:
             return None
-        return token, contents, glance
+        return contents, glance
 
     def keep(
         self, token: Token, contents: Contents, stamps: Sequence[str], shown: Stamp, known: Record | None
-    ) -> Glance:
+    ) -> Glance | None:
         """Keep and return that a token opens a session, and that all that its client has seen is here.
 
+        Nothing is kept of stamps that are no good: a client may send many, and long ones.
+
         Args:
-            token: the token; nothing is to follow it.
+            token: the token; its secret is good, not replaced.
             contents: the session as it was found.
             stamps: the values of the stamp's cookie.
             shown: what the client has seen by them.
             known: what is known of the user who is logged in; it does not end the session.
         """
-        record, encoded = contents.record, user_of(contents.record)
+        if len(stamps) > 1 or (stamps and not shown):
+            return None
+        encoded = user_of(contents.record)
         user = None if encoded is None else user_record_id(encoded)
-        until, calm = contents.end, contents.due
+        until = contents.end
         if self._lock is not None:
-            until = min(until, accessed(record) + self._lock + interval_of(record))
-        if self._renewal is not None:
-            calm = min(calm, stamp_of(token.issued) + self._renewal)
+            until = min(until, idle_from(contents.record, self._lock))
+        # What the committer does unasked: record an access, renew, retire old secrets, send the stamp.
+        calm = min(contents.due, due_from(token, self._renewal))
         clustered = self._node.is_clustered
         if contents.replaced or (clustered and not covers(shown, contents.stamp)):
             calm = 0

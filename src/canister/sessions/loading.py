@@ -72,8 +72,7 @@ class SessionLoader(ABC):
             ConfigError: plain http, and the host is not one of a private network.
             StoreError: the database cannot be read.
         """
-        if self.cookie.plain_http:
-            self.cookie.check_host(host)
+        self.cookie.check_host(host)
         try:
             session = self.load(*self._shown(headers))
             if self.may_move_in(session):
@@ -84,13 +83,9 @@ class SessionLoader(ABC):
 
     async def aopen(self, headers: Sequence[str], host: str = "") -> Session:
         """Do what `open` does; the event loop goes on where a peer or an old system must be asked."""
-        if self.cookie.plain_http:
-            self.cookie.check_host(host)
-        shown = self._shown(headers)
+        self.cookie.check_host(host)
         try:
-            session = self.load_here(*shown)
-            if session is None:
-                session = await self._node.beside(self.load, *shown)
+            session = await self.aload(*self._shown(headers))
             if self.may_move_in(session):
                 return await asyncio.to_thread(self.move_in, session, partial(values_of, headers))
         except (StoreUnavailableError, CannotTellError) as error:
@@ -174,8 +169,11 @@ class SessionLoader(ABC):
 
     def _at_a_glance(self, values: Sequence[str], stamps: Sequence[str]) -> Session | None:
         """Return the session of a client that shows what it showed before; None where a look is needed."""
-        contents = self._glances.find(values[0], stamps) if len(values) == 1 else None
-        return None if contents is None else self._made(State(*contents), carries_stamp=bool(stamps))
+        found = self._glances.find(values[0], stamps) if len(values) == 1 else None
+        if found is None:
+            return None
+        contents, glance = found
+        return self._made(State(glance.token, contents, glance), carries_stamp=bool(stamps))
 
     def _session(self, found: list[Found], *, carries_stamp: bool) -> Session:
         state = self._chooser.choose(found)

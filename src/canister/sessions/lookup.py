@@ -48,7 +48,7 @@ class Found(NamedTuple):
         unheard: whether this node had not heard of some of it, fetched or not.
         secret: what the session says of the token's secret; None where it was not found or is over.
         known: what is known of the user who is logged in.
-        glance: that this is all there is to be known; None where it is not.
+        glance: what was kept of this look; None where it may not be relied on.
     """
 
     token: Token | Refusal

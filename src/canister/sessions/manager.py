@@ -248,9 +248,11 @@ class SessionManager(SessionLoader):
 
     def _at_rest(self, session: Session) -> Outcome | None:
         """Return what to tell the client of a session with nothing to store; None where it takes a look."""
-        state = session.state
-        if state.calm <= self._node.clock.now() or not session.is_as_stored():
+        state, glance = session.state, session.state.glance
+        if glance is None or glance.calm <= self._node.clock.now() or not session.is_as_stored():
             return None
+        if glance.clustered is not self._node.is_clustered:
+            return None  # clients that had no stamp get one now
         outcome = state.outcome = _READ if state.seen else _UNREAD
         return outcome
 

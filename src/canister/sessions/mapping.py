@@ -9,7 +9,6 @@ from canister.codec import decode_value, encode_value, key_slot, slot_key
 from canister.errors import TooLargeError
 from canister.record import KEY, Slot
 from canister.sessions import counters
-from canister.sessions.contents import FIXED
 from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, Late, State, Update
 from canister.sessions.token import Token
 
@@ -173,7 +172,7 @@ class SessionData(dict[Any, Any]):
             if data != base.get(slot):
                 writes[slot] = data
             else:
-                del writes[slot]
+                writes.pop(slot, None)
         if pending is NOTHING_PENDING:
             return Changes(writes) if writes else NO_CHANGES
         late: list[Late] = []
@@ -203,11 +202,11 @@ class SessionData(dict[Any, Any]):
             added = {key: state.counts.get(key, 0) + by for key, by in pending.increments.items()}
             state.counts = {**state.counts, **added}
         if changes.any:
-            state.fixed = {key: value for key, value in super().items() if type(value) in FIXED}
+            state.fixed = {}
         state.token = token
         state.doubt = state.refusal = None
         state.stale = state.read = False
-        state.pending, state.calm = NOTHING_PENDING, 0
+        state.pending, state.glance = NOTHING_PENDING, None
 
     def _fill(self) -> None:
         """Take the keys from the record into an empty mapping, or be a session that is refused."""

@@ -10,7 +10,8 @@ from enum import Enum
 
 from canister.codec import decode_value, encode_value
 from canister.edits import Moment
-from canister.record import Record, Slot, Version
+from canister.life import NEVER
+from canister.record import Record, Slot, Version, stamp_of
 from canister.sessions.keys import KeyRing
 from canister.sessions.token import SECRET, Draft, Token
 
@@ -37,6 +38,11 @@ def secret_status(record: Record, slot: Slot, now: int) -> SecretStatus:
     if cell.value is not None and decode_value(cell.value) > now:
         return SecretStatus.REPLACED
     return SecretStatus.RETIRED
+
+
+def due_from(token: Token, after: int | None) -> int:
+    """Return the instant from which a token's secret is to be replaced; *after* None: never."""
+    return NEVER if after is None else stamp_of(token.issued) + after
 
 
 def successor(token: Token, ring: KeyRing) -> Draft:

@@ -99,6 +99,8 @@ class Update:
 class Pending(msgspec.Struct, frozen=True):
     """What the commit has to do beside storing keys: what a request has asked for so far.
 
+    Replaced when more is asked for; only an `Update` notes what its functions have made.
+
     Attributes:
         retired: the token whose session it destroys.
         carry: whether the new session takes over what the retired one holds.
@@ -127,7 +129,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 NOTHING_PENDING = Pending()
-"""What most requests ask for."""
+"""What most requests ask for. Told by identity: whoever has asked and taken it back is looked at closely."""
 
 
 class State:
@@ -138,7 +140,7 @@ class State:
     Args:
         token: the good token the client showed.
         contents: the session as loaded.
-        glance: that this is all there is to be known.
+        glance: what was kept of this look; None where it may not be relied on.
 
     Attributes:
         token: the good token the client showed; None in a session that is not stored.
@@ -149,7 +151,7 @@ class State:
         read: whether the request counts as an access.
         passive: whether it never does, whatever it reads.
         base: the encoded values as stored.
-        fixed: those of them that cannot change in place, by key, as they were loaded or written.
+        fixed: those of them that cannot change in place, by key; empty once something was written.
         identity: who is logged in, stored or about to be.
         csrf: the secret that the session's forms carry.
         counts: the counters as stored, by encoded key.
@@ -169,11 +171,12 @@ class State:
         failed: whether the commit raised, so that nothing of the request is stored any more.
         outcome: what the client was told when the response headers left.
         pending: what the commit has to do beside storing keys.
-        calm: the instant until which a commit does nothing if the request only reads.
+        glance: what was kept of the look at it; None where it may not be relied on, and after a write.
     """
 
     token: Token | None
     contents: Contents
+    glance: Glance | None
     doubt: Token | None = None
     stale: bool = False
     seen: bool = False
@@ -200,15 +203,15 @@ class State:
     failed: bool = False
     outcome: Outcome | None = None
     pending: Pending = NOTHING_PENDING
-    calm: int = 0
 
     def __init__(
         self, token: Token | None = None, contents: Contents = NOTHING, glance: Glance | None = None
     ) -> None:
         self.token = token
         self.contents = contents
+        self.glance = glance
         if glance is not None:
-            self.shown, self.calm = glance.shown, glance.calm
+            self.shown = glance.shown
 
     def ask(self, **wishes: Any) -> None:
         """Have the commit do more, or less: fields of `Pending`."""
