@@ -1,8 +1,8 @@
 """What each verb writes: pure functions from a session and an instant to the commit's record.
 
 An edit takes the stored record (None when there is none), the commit's version and the wall clock, and
-returns the part to merge, or None to write nothing. The store runs it inside its write lock, so that an
-edit decides on what it will really be merged with.
+returns the part to merge, or None to write nothing. The store runs it again where the session has changed
+before the commit is written, so that an edit decides on what it will really be merged with.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import msgspec
 from canister.clock import DAY, instant, micros
 from canister.config import Policy, parse_duration
 from canister.errors import ConfigError, InputError, SessionDestroyedError, SessionEndedError
-from canister.life import accessed, deadline, hard_end, interval_of, is_touch_due, retention
+from canister.life import deadline, hard_end, interval_of, is_touch_due, retention
 from canister.record import META, Birth, Cell, Destroy, Expiry, Record, Slot, Touch, Version, stamp_of
 
 LONGEST = 400 * DAY
@@ -84,7 +84,9 @@ def write(
         SessionEndedError: the session is past its absolute lifetime.
     """
     version, now = moment.version, moment.now
-    cells = {slot: Cell(version, value) for slot, value in sorted(writes.items())}
+    cells: dict[Slot, Cell] = {}
+    for slot in sorted(writes):
+        cells[slot] = Cell(version, writes[slot])
     if record is not None and deadline(record) > now:
         return Record(touch=_due_touch(record, moment), clear=version if clear else None, cells=cells)
     if record is None or retention(record) <= now:
@@ -182,5 +184,7 @@ def _afresh(record: Record, moment: Moment, policy: Policy, cells: dict[Slot, Ce
 
 
 def _due_touch(record: Record, moment: Moment) -> Touch | None:
-    due = moment.now >= accessed(record) + interval_of(record)
-    return Touch(moment.version, moment.now) if due else None
+    touch = record.touch
+    if touch is not None and moment.now < touch.access + interval_of(record):
+        return None
+    return Touch(moment.version, moment.now)

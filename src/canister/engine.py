@@ -5,6 +5,8 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
 
+import msgspec
+
 from canister.agent.control import MemberState
 from canister.clock import Clock
 from canister.config import Config, Policy
@@ -17,7 +19,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Loaded(NamedTuple):
+class Loaded(msgspec.Struct, frozen=True, gc=False):
     """A session as read: its record, and whether this node can tell that this is all there is.
 
     *certain* False with a record means that there may be newer state elsewhere; without one, that

@@ -69,7 +69,10 @@ def deadline(record: Record) -> int:
         span = expiry.idle + expiry.interval
     else:
         span = birth.idle + birth.interval
-    end = min((touch.access if touch is not None else 0) + span, birth.born + birth.absolute)
+    end = (touch.access if touch is not None else 0) + span
+    last = birth.born + birth.absolute
+    if last < end:
+        end = last
     return end if expiry is None or expiry.until is None or expiry.until > end else expiry.until
 
 
@@ -84,8 +87,9 @@ def retention(record: Record) -> int:
     birth, touch = record.birth, record.touch
     if birth is None:
         return 0
-    access = touch.access if touch is not None else 0
-    return min(access + record.reach, birth.born + birth.absolute) + birth.grace
+    end = (touch.access if touch is not None else 0) + record.reach
+    last = birth.born + birth.absolute
+    return (end if end < last else last) + birth.grace
 
 
 def last_retention(record: Record, drift: int) -> int:

@@ -8,7 +8,7 @@ comprehensive study of Convergent and Commutative Replicated Data Types", 2011).
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated, NewType
@@ -166,9 +166,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
-def encode_record(record: Record) -> bytes:
-    """Return the canonical encoding of a record."""
-    return _encoder.encode(record)
+encode_record: Callable[[Record], bytes] = _encoder.encode
+"""Returns the canonical encoding of a record."""
 
 
 def decode_record(data: bytes) -> Record:

@@ -12,17 +12,19 @@ import pytest
 from tests.integration.cluster import Cluster, await_equal, eventually
 
 from canister import Canister, DiskFullError
+from canister.store.cache import FILE_BYTES
 
 pytestmark = pytest.mark.fault
 
-SIZE = 3 * 1024 * 1024
+ROOM = 3 * 1024 * 1024
+SIZE = ROOM + FILE_BYTES
 FULL = 4.0
 """Seconds for which the disk stays full: the agent has work that writes every second."""
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory on a disk of 3 MiB."""
+    """Return a directory on a disk with 3 MiB for what is stored."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting a small file system needs root")
     path = tmp_path / "disk"
@@ -61,7 +63,7 @@ def test_a_full_disk_loses_nothing(cluster: Cluster, small_disk: Path) -> None:
             full.store.put(f"s-{number}", "k", number)
             acknowledged[f"s-{number}"] = number
 
-    ballast.write_bytes(b"x" * (SIZE // 2))
+    ballast.write_bytes(b"x" * (ROOM // 2))
     with pytest.raises(DiskFullError, match="free some space"):
         put_until_full()
     assert acknowledged

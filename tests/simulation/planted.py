@@ -122,7 +122,7 @@ def r7_digest_of_visible_rows() -> AbstractContextManager[Any]:
         encoded = original(self, session, row, record, None, delta)
         if held is not None:
             stored = self._rows.get(session)
-            self._rows.put(session, stored, msgspec.structs.replace(stored, held=held), encoded)
+            self._rows.put(session, msgspec.structs.replace(stored, held=held), encoded)
         return encoded
 
     return patch.object(Transaction, "_put", put)

@@ -411,7 +411,7 @@ def test_directory_in_place_of_the_database(tmp_path: Path) -> None:
 def test_directory_in_place_of_the_lock(tmp_path: Path) -> None:
     """A directory where the lock file should be is refused."""
     tmp_path.joinpath("write.lock").mkdir()
-    with pytest.raises(StoreError, match=r"write\.lock cannot be opened: Is a directory"):
+    with pytest.raises(StoreError, match=r"write\.lock cannot be locked: Is a directory"):
         SqliteStore(tmp_path, NORMAL)
 
 

@@ -17,7 +17,7 @@ from canister.config import Config
 from canister.edits import Moment
 from canister.errors import DiskFullError, StoreBusyError, StoreError
 from canister.record import Record, decode_record, encode_record, stamp_of
-from canister.store import sqlite
+from canister.store import wal
 from canister.store.base import BUCKETS
 from canister.store.connections import pending_frames
 from canister.store.peeking import sync
@@ -176,8 +176,9 @@ def test_files_are_private(store: SqliteStore, directory: Path) -> None:
     put(store, b"s", k=b"1")
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
-    names = ["canister.db", "canister.db-shm", "canister.db-wal", "use.lock", "write.lock", "writes.map"]
-    assert modes == dict.fromkeys(names, 0o600)
+    database = ["canister.db", "canister.db-shm", "canister.db-wal"]
+    others = ["turn.lock", "use.lock", "write.lock", "writes.map"]
+    assert modes == dict.fromkeys([*database, *others], 0o600)
 
 
 def test_opened_by_many_at_once(directory: Path, opener: Opener) -> None:
@@ -228,7 +229,7 @@ def test_checkpoint(store: SqliteStore, directory: Path) -> None:
 
 def test_writers_do_not_wait_for_the_disk(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before writers wait for the last pages of a large log, all that was moved before is on the disk."""
-    monkeypatch.setattr(sqlite, "_LARGE_LOG", 10)
+    monkeypatch.setattr(wal, "_LARGE_LOG", 10)
     synced: list[int] = []
 
     def write_and_sync(database: Path) -> None:
@@ -236,7 +237,7 @@ def test_writers_do_not_wait_for_the_disk(store: SqliteStore, monkeypatch: pytes
         sync(database)
         synced.append(pending_frames(database))
 
-    monkeypatch.setattr(sqlite, "sync", write_and_sync)
+    monkeypatch.setattr(wal, "sync", write_and_sync)
     for number in range(20):
         put(store, b"%d" % number, k=b"1")
     store.checkpoint()
@@ -267,7 +268,7 @@ def limit(store: SqliteStore, pages: int) -> None:
 @pytest.mark.integration
 def test_checkpoint_is_due(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint is due when enough is in the write-ahead log, until it has been done."""
-    monkeypatch.setattr(sqlite, "_CHECKPOINT_AT", 20)
+    monkeypatch.setattr(wal, "_CHECKPOINT_AT", 20)
     assert not store.checkpoint_due()
     put(store, b"s", k=b"1")
     assert not store.checkpoint_due()

@@ -1,8 +1,11 @@
 """What a process keeps of what it has read: never old, never too much."""
 
 import errno
+import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +18,10 @@ from canister.codec import encode_user, user_record_id
 from canister.config import Config, Policy
 from canister.edits import Moment
 from canister.errors import ClockError, DiskFullError, StoreError
-from canister.record import Record
+from canister.record import Record, Version
 from canister.store import shared
 from canister.store.base import Mark, Member, Stored, bucket_of
-from canister.store.cache import FILE_BYTES, Kept, SessionCache, group_of
+from canister.store.cache import FILE_BYTES, Kept, SessionCache
 from canister.store.connections import Cursor
 from canister.store.notes import Notes
 from canister.store.shared import make_room
@@ -28,7 +31,7 @@ from canister.testing.clock import ManualClock
 from canister.testing.contract import put, values
 
 SESSION = b"s"
-GROUP = group_of(bucket_of(SESSION))
+BUCKET = bucket_of(SESSION)
 
 
 @pytest.fixture
@@ -140,11 +143,11 @@ def test_a_writer_killed_after_its_commit(
     assert values(two, SESSION) == {"k": b"1"}
     monkeypatch.setattr(one._cache, "settle", lambda: None)
     put(one, SESSION, k=b"2")
-    assert one._cache.counts[GROUP] % 2
+    assert one._cache.counts[BUCKET] % 2
     for _ in range(2):
         assert values(two, SESSION) == {"k": b"2"}
     put(two, SESSION, k=b"3")
-    assert not one._cache.counts[GROUP] % 2
+    assert not one._cache.counts[BUCKET] % 2
     assert values(two, SESSION) == {"k": b"3"}
     asked = count_queries(two, monkeypatch)
     assert values(two, SESSION) == {"k": b"3"}
@@ -165,7 +168,7 @@ def test_a_write_that_failed_is_not_kept(one: SqliteStore) -> None:
     with pytest.raises(RuntimeError):
         one.commit([(SESSION, write), (b"other", fail)])
     assert values(one, SESSION) == {"k": b"1"}
-    assert not one._cache.counts[GROUP] % 2
+    assert not one._cache.counts[BUCKET] % 2
 
 
 def test_a_read_under_way_while_somebody_writes(
@@ -297,7 +300,7 @@ def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
         cache.keep_absent(b"%d" % number, 0)
         assert cache.is_absent(b"%d" % number, 0)
     assert sum(cache.is_absent(b"%d" % number, 0) for number in range(20_000)) < 10_000
-    assert cache.find(SESSION, 0) is kept
+    assert cache.find(SESSION, 0, 0) is kept
     cache.keep_absent(b"odd", 1)
     assert not cache.is_absent(b"odd", 1)
 
@@ -333,13 +336,13 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     kept = Kept(0, Stored(record, held=False), Row(record, None, Mark(b"", 0)), 1000, 0)
     for number in range(10_000):
         cache.keep(b"%d" % number, kept)
-        assert cache.find(b"0", 0) is kept  # used all the time
-    found = [number for number in range(10_000) if cache.find(b"%d" % number, 0) is not None]
+        assert cache.find(b"0", 0, 0) is kept  # used all the time
+    found = [number for number in range(10_000) if cache.find(b"%d" % number, 0, 0) is not None]
     assert len(found) < 110
     assert 9_999 in found
     cache.close()
     cache.keep(b"1", kept)
-    assert cache.find(b"1", cache.counts[0]) is None
+    assert cache.find(b"1", 0, cache.counts[0]) is None
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,3 +354,78 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(shared.os, "pwrite", no_room)
     with pytest.raises(DiskFullError, match="free some space"):
         make_room(tmp_path / "counts", FILE_BYTES)
+
+
+def at_begin(store: SqliteStore, act: Callable[[], object]) -> None:
+    """Let *act* run when the turn of *store* has come, before it writes. There is one connection."""
+    handle = store._pool.take()
+    write = handle.write
+
+    def writing(sql: str, *arguments: object) -> object:
+        if sql.startswith("BEGIN"):
+            handle.write = write
+            act()
+        return write(sql, *arguments)
+
+    handle.write = writing
+    store._pool.give(handle)
+
+
+def test_a_commit_is_worked_out_while_the_one_before_is_written(one: SqliteStore, two: SqliteStore) -> None:
+    """It is worked out anew where that one has changed the session, and not where it has changed others."""
+    policy = Policy.of(Config())
+    runs: list[Record | None] = []
+    drafted = threading.Event()
+
+    def write(record: Record | None, moment: Moment) -> Record:
+        runs.append(record)
+        drafted.set()
+        return edits.write(record, moment, policy, {slot("two"): b"%d" % len(runs)})
+
+    for session, times in ((SESSION, 2), (b"other", 1)):
+        runs.clear()
+        drafted.clear()
+        first = put(one, session, k=b"0")
+        assert values(two, session) == {"k": b"0"}
+        with ThreadPoolExecutor(1) as executor:
+            later: list[Future[Version | None]] = []
+
+            def meanwhile(later: list[Future[Version | None]] = later, session: bytes = session) -> None:
+                later.append(executor.submit(two.commit, [(session, write)]))
+                assert drafted.wait(10)
+
+            at_begin(one, meanwhile)
+            second = put(one, SESSION, k=b"1")
+            third = later[0].result(10)
+        assert third is not None
+        assert first < second < third
+        assert len(runs) == times
+        expected = {"k": b"1", "two": b"2"} if session == SESSION else {"k": b"0", "two": b"1"}
+        assert values(one, session) == values(two, session) == expected
+
+
+def test_nothing_is_written_while_somebody_is_next_and_writes_alone(
+    one: SqliteStore, two: SqliteStore
+) -> None:
+    """What draws its stamp while it writes keeps others from drawing theirs before it is through."""
+    put(one, SESSION, k=b"0")
+    policy = Policy.of(Config())
+    runs: list[int] = []
+
+    def write(record: Record | None, moment: Moment) -> Record:
+        runs.append(moment.now)
+        return edits.write(record, moment, policy, {slot("two"): b"1"})
+
+    with ThreadPoolExecutor(1) as executor:
+        later: list[Future[Version | None]] = []
+
+        def meanwhile() -> None:
+            later.append(executor.submit(two.commit, [(SESSION, write)]))
+            with two.files.write_lock.open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert not runs
+
+        at_begin(one, meanwhile)
+        assert one.forget(SESSION)
+        assert later[0].result(10) is not None
+    assert values(one, SESSION) == {"two": b"1"}

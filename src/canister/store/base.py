@@ -7,7 +7,6 @@ Absence is a value: a session that is not here is None. Exceptions mean that the
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -27,7 +26,10 @@ Fingerprints = list[list[str]]
 """What the secret keys of a node are known by: a list for each key ring, its signing key first."""
 
 Edit = Callable[[Record | None, Moment], Record | None]
-"""Turns what is stored into what to merge, or None to write nothing. Runs inside the write lock."""
+"""Turns what is stored into what to merge, or None to write nothing.
+
+It may be run more than once: what it returned last was run on what it is merged with.
+"""
 
 
 def bucket_of(session: bytes) -> int:
@@ -35,15 +37,14 @@ def bucket_of(session: bytes) -> int:
     return zlib.crc32(session) >> 16
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What the digests need to know of a session: its digest and when its data may go."""
 
     digest: bytes
     retain: int
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(msgspec.Struct):
     """A session as it is here.
 
     Attributes:
@@ -54,7 +55,7 @@ class Stored:
 
     record: Record | None
     held: bool
-    memo: Any = field(default=None, compare=False, repr=False)
+    memo: Any = None
 
 
 class Page(NamedTuple):
@@ -79,7 +80,7 @@ class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
     expired: bool = False
 
 
-class LogEntry(NamedTuple):
+class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """What one transaction changed. Stamps strictly increase; the last one is the node's clock."""
 
     stamp: int

@@ -1,9 +1,12 @@
 """Sessions a process has read, kept until any process of the node writes to them.
 
-The processes of a node share a file of counts in memory, one for each group of buckets. A writer makes
+The processes of a node share a file of counts in memory, one for each bucket. A writer makes
 the counts of what it writes odd before its commit is seen and even again afterwards, so whoever finds the
 even count it had read before it read a session knows that the session is still the same. A writer that is
-killed in between leaves an odd count: nothing of that group is kept until the next writer has passed.
+killed in between leaves an odd count: nothing of that bucket is kept until the next writer has passed.
+
+Behind the counts the file holds the rows that were written last: a process takes what another one has
+written from there.
 """
 
 from collections.abc import Callable
@@ -12,16 +15,19 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from canister.record import decode_record
 from canister.store.base import BUCKETS, Stored
+from canister.store.recent import RecentRows, recent_bytes, recent_row
 from canister.store.shared import shared_memory
 from canister.store.transaction import Row
 
 T = TypeVar("T")
 
-_GROUPS = BUCKETS // 4
-FACTS = _GROUPS
-"""The group of what is not a session: the members, doubts about them, and whether the clock is off."""
-FILE_BYTES = 4 * (_GROUPS + 1)
+FACTS = BUCKETS
+"""The count of what is not a session: the members, doubts about them, and whether the clock is off."""
+_COUNTS_BYTES = 4 * (BUCKETS + 1)
+_RING_BYTES = 4 * 1024 * 1024
+FILE_BYTES = _COUNTS_BYTES + recent_bytes(_RING_BYTES)
 
 _MOST = 8_000_000
 """Bytes in each of two generations; what is not used for one of them is forgotten."""
@@ -30,20 +36,23 @@ _OVERHEAD = 1000
 _MOST_ABSENT = 8192
 """Ids of which it is kept that there is no such session: 5 MB at the most."""
 _WRAP = 0xFFFF_FFFF
-_CLOSED = memoryview(b"\1" * FILE_BYTES).cast("I")
+_CLOSED = memoryview(b"\1" * _COUNTS_BYTES).cast("I")
 """Counts that are odd for good: nothing is kept at them, nor found."""
 
 
-def group_of(bucket: int) -> int:
-    """Return the group in which the writes to a bucket are counted."""
-    return bucket >> 2
+def after(count: int) -> int:
+    """Return the count of a bucket after the next write to it.
+
+    It is a new one where a writer was killed, too: what it left must not pass for what the next one does.
+    """
+    return (count + 2 + (count & 1)) & _WRAP
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
     """A session in memory.
 
     Attributes:
-        at: the count of its group at which this is what is stored.
+        at: the count of its bucket at which this is what is stored.
         stored: the session, as readers get it.
         row: the session, as writers need it.
         size: the bytes of its encoding.
@@ -57,11 +66,20 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     place: int
 
 
+class Written(msgspec.Struct, frozen=True, gc=False):
+    """A session that a transaction has written: how it is kept here, and how for others."""
+
+    session: bytes
+    bucket: int
+    kept: Kept
+    recent: bytes | None
+
+
 class SessionCache:
     """What one process keeps. Safe to share between threads and over forks.
 
     Args:
-        path: the file of counts.
+        path: the file of counts; each time the first process that opens the node begins a new one.
         most: how many bytes are kept in each generation.
 
     Raises:
@@ -69,26 +87,47 @@ class SessionCache:
     """
 
     def __init__(self, path: Path, most: int = _MOST) -> None:
-        self.counts = memoryview(shared_memory(path, FILE_BYTES)).cast("I")
-        """How often each group was written to, twice; odd while it is being written to."""
+        memory = memoryview(shared_memory(path, FILE_BYTES))
+        self.counts = memory[:_COUNTS_BYTES].cast("I")
+        """How often each bucket was written to, twice; odd while it is being written to."""
+        self._recent: RecentRows | None = RecentRows(memory[_COUNTS_BYTES:])
         self._most = most
         self._young: dict[bytes, Kept] = {}
         self._old: dict[bytes, Kept] = {}
         self._size = 0
         self._absent: dict[bytes, int] = {}
         self._marked: dict[int, int] = {}
-        self.fresh: dict[bytes, Kept] = {}
+        self.fresh: list[Written] = []
         """What the transaction under way has written of what is worth keeping once it is committed."""
 
-    def find(self, session: bytes, count: int) -> Kept | None:
-        """Return a session that was kept at the same *count* of its group; None if there is none."""
+    def find(self, session: bytes, bucket: int, count: int) -> Kept | None:
+        """Return a session as it is at the *count* of its bucket, from memory; None if it is not there."""
         kept = self._young.get(session)
         if kept is None:
             kept = self._old.pop(session, None)
-            if kept is None:
-                return None
-            self.keep(session, kept)
-        return kept if kept.at == count else None
+            if kept is not None:
+                self.keep(session, kept)
+        return kept if kept is not None and kept.at == count else self._find_recent(session, bucket, count)
+
+    def _find_recent(self, session: bytes, bucket: int, count: int) -> Kept | None:
+        recent = self._recent
+        if recent is None or count & 1:
+            return None
+        found = recent.find(bucket, count, session)
+        if found is None:
+            if session in self._young:
+                recent.want()
+            return None
+        row = Row(decode_record(found.record), None, found.mark)
+        kept = Kept(count, row.stored, row, len(found.record), found.place)
+        self.keep(session, kept)
+        return kept
+
+    def row_for_others(self, at: int, session: bytes, row: Row, encoded: bytes, place: int) -> bytes | None:
+        """Return a row as it is left for other processes; None where it is not."""
+        if self._recent is None or row.held is not None or not self._recent.are_wanted():
+            return None
+        return recent_row(at, session, encoded, row.mark, place)
 
     def keep(self, session: bytes, kept: Kept) -> None:
         """Keep a session; its count was read before the session was.
@@ -106,7 +145,7 @@ class SessionCache:
             self._old, self._young, self._size = self._young, {}, 0
 
     def is_absent(self, session: bytes, count: int) -> bool:
-        """Tell whether a session was looked for in vain at the same *count* of its group."""
+        """Tell whether a session was looked for in vain at the same *count* of its bucket."""
         return self._absent.get(session) == count
 
     def keep_absent(self, session: bytes, count: int) -> None:
@@ -117,32 +156,35 @@ class SessionCache:
             self._absent = {}
         self._absent[session] = count
 
-    def mark(self, group: int) -> int:
-        """Note that the transaction under way writes to a group; its writer is the only one.
+    def mark(self, bucket: int) -> int:
+        """Note that the transaction under way writes to a bucket; its writer is the only one.
 
         Returns:
-            The count of the group once the transaction is over.
+            The count of the bucket once the transaction is over.
         """
-        after = self._marked.get(group)
-        if after is None:
-            count = self.counts[group] | 1
-            self.counts[group] = count
-            after = self._marked[group] = (count + 1) & _WRAP
-        return after
+        found = self._marked.get(bucket)
+        if found is None:
+            found = after(self.counts[bucket])
+            self.counts[bucket] = (found - 1) & _WRAP
+            self._marked[bucket] = found
+        return found
 
     def settle(self) -> None:
         """Note that the transaction is over, committed or not."""
-        for group, after in self._marked.items():
-            self.counts[group] = after
+        fresh, self.fresh = self.fresh, []
+        for written in fresh:
+            if written.recent is not None and self._recent is not None:
+                self._recent.add(written.bucket, written.recent)
+        for bucket, count in self._marked.items():
+            self.counts[bucket] = count
         self._marked.clear()
-        if self.fresh:
-            for session, kept in self.fresh.items():
-                self.keep(session, kept)
-            self.fresh = {}
+        for written in fresh:
+            self.keep(written.session, written.kept)
 
     def close(self) -> None:
         """Forget everything, and keep nothing more; to be called when no writer is left."""
         self._young, self._old, self._absent = {}, {}, {}
+        self._recent = None
         self.counts = _CLOSED  # the file is let go as soon as the last reader that is under way is through
 
 

@@ -1,6 +1,5 @@
 """The data directory: making it, checking it before anything is written, and naming its history."""
 
-import fcntl
 import os
 import struct
 from collections.abc import Callable, Generator
@@ -25,6 +24,7 @@ from canister.store.history import Use, incarnate, set_meta
 from canister.store.notes import Notes
 from canister.store.peeking import peek
 from canister.store.shared import make_room
+from canister.store.turn import WriteTurn
 
 FORMAT = 2
 APPLICATION_ID = 0x43414E49  # "CANI"
@@ -39,6 +39,7 @@ class DataDir:
         self.path = path.resolve()
         self.database = self.path / "canister.db"
         self.write_lock = self.path / "write.lock"
+        self.turn_lock = self.path / "turn.lock"
         self.use = Use(self.path / "use.lock")
         self.counts = self.path / "writes.map"
         self.agent_lock = self.path / "agent.lock"
@@ -65,6 +66,8 @@ class DataDir:
             try:
                 self.use.begin()
                 node = self._incarnate(config, draw)
+                if self.use.is_first:  # a backup may have been put back, and a power cut have taken commits
+                    self.counts.unlink(missing_ok=True)
                 make_room(self.counts, FILE_BYTES)
                 self.use.share()
             except apsw.Error as error:
@@ -90,15 +93,13 @@ class DataDir:
 
     @contextmanager
     def _locked(self) -> Generator[None, None, None]:
+        turn = WriteTurn(self.write_lock, self.turn_lock)
         try:
-            handle = os.open(self.write_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreError(f"{self.write_lock} cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+            with turn:
+                turn.begin(alone=True)
+                yield
         finally:
-            os.close(handle)
+            turn.close()
 
     def _create(self, config: Config) -> None:
         """Build the database beside its place and move it there, so that it is never seen half made."""

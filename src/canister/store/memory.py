@@ -24,7 +24,7 @@ class _Undo:
     def get(self, session: bytes) -> Row | None:
         return self._store.rows.get(session)
 
-    def put(self, session: bytes, before: Row | None, row: Row, encoded: bytes) -> None:
+    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
         self._before.setdefault(session, self._store.rows.get(session))
         self._store.rows[session] = row
 
@@ -34,7 +34,7 @@ class _Undo:
             if session in self._store.rows:
                 here.append(session)
             else:
-                self.put(session, None, Row(record, None, mark), encoded)
+                self.put(session, Row(record, None, mark), encoded)
         return here
 
     def delete(self, session: bytes) -> None:

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain, starmap
+from typing import Any
 
 import apsw
 import msgspec
 
 from canister.record import NodeId, decode_record, encode_record, user_of
 from canister.store.base import BUCKETS, Change, Listed, LogEntry, Mark, bucket_of
-from canister.store.cache import Kept, SessionCache, group_of
+from canister.store.cache import Kept, SessionCache, Written, after
 from canister.store.connections import Cursor, Handle
-from canister.store.notes import Notes
 from canister.store.transaction import Fresh, Row
 
 _PLACES = 1 << 7
@@ -59,56 +59,116 @@ _changes_encoder = msgspec.msgpack.Encoder()
 _changes_decoder = msgspec.msgpack.Decoder(list[Change])
 
 
-class SqliteRows:
-    """The primitive acts of a transaction, on one connection."""
+class _Seen(msgspec.Struct, frozen=True, gc=False):
+    """A session as found *at* a count of its bucket: its place, and its row if it has one."""
 
-    def __init__(self, handle: Handle, node: NodeId, cache: SessionCache, notes: Notes) -> None:
+    bucket: int
+    at: int
+    place: int
+    row: Row | None
+
+
+class _Write(msgspec.Struct, frozen=True, gc=False):
+    """What is to be written of a session, and how it is to be kept then."""
+
+    sql: str
+    values: tuple[Any, ...]
+    written: Written
+
+
+class SqliteRows:
+    """The primitive acts of a transaction, on one connection.
+
+    Rows that are put, and the log, are written at the end, by `write`. So a commit can be worked out while
+    the writer before still writes, and be written if it `holds` when its turn has come: others have to wait
+    for so much less.
+
+    Args:
+        handle: the connection.
+        node: this node's id.
+        cache: what this process keeps.
+        last: the stamp that was drawn last.
+        keeps: whether what is put is kept in memory.
+    """
+
+    def __init__(
+        self, handle: Handle, node: NodeId, cache: SessionCache, last: int, *, keeps: bool = False
+    ) -> None:
         self._handle = handle
-        self._execute = handle.execute
-        self._write = handle.write
         self._node = node
         self._cache = cache
-        self._notes = notes
-        self._places: dict[bytes, int] = {}
-        self.written: dict[bytes, Kept] = {}
-        """The sessions written, as they are to be kept."""
+        self._last = last
+        self._seen: dict[bytes, _Seen] = {}
+        self._writes: dict[bytes, _Write] = {}
+        self._entry: tuple[int, bytes] | None = None
+        self._keeps = keeps
 
     def get(self, session: bytes) -> Row | None:
+        write = self._writes.get(session)
+        if write is not None:
+            return write.written.kept.row
         bucket = bucket_of(session)
-        count = self._cache.counts[group_of(bucket)]
-        kept = self._cache.find(session, count)
+        count = self._cache.counts[bucket]
+        kept = self._cache.find(session, bucket, count)
         if kept is not None:
-            self._places[session] = kept.place
+            self._seen[session] = _Seen(bucket, count, kept.place, kept.row)
             return kept.row
-        if self._cache.is_absent(session, count):
-            return None
-        found = self._execute(GET, (place_of(bucket, session), session)).fetchone()
-        if found is None:
-            return None
-        self._places[session] = found[0]
-        return row_of(*found[1:])
+        place, row = place_of(bucket, session), None
+        if not self._cache.is_absent(session, count):
+            found = self._handle.execute(GET, (place, session)).fetchone()
+            if found is not None:
+                place, row = found[0], row_of(*found[1:])
+        self._seen[session] = _Seen(bucket, count, place, row)
+        return row
 
-    def put(self, session: bytes, before: Row | None, row: Row, encoded: bytes) -> None:
-        bucket = bucket_of(session)
-        held = b"" if row.held is None else encode_record(row.held)
-        at = self._cache.mark(group_of(bucket))
-        values = (encoded, row.mark.digest, row.mark.retain, user_of(row.record), held or None)
+    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
+        seen, mark = self._seen[session], row.mark
+        held = None if row.held is None else encode_record(row.held)
+        user, place, before = user_of(row.record), seen.place, seen.row
+        values: tuple[Any, ...]
         if before is None:
-            place = self._places[session] = self._insert_one((place_of(bucket, session), session, *values))
+            sql, values = _INSERT, (place, session, encoded, mark.digest, mark.retain, user, held)
+        elif (mark.retain, held, user) == (before.mark.retain, before.held, user_of(before.record)):
+            # Where all indexes stay as they are, a write changes two pages in place of four.
+            sql, values = _CHANGE, (encoded, mark.digest, place)
         else:
-            place = self._places[session]
-            if _indexed_alike(before, row):
-                # Where all indexes stay as they are, a write changes two pages in place of four.
-                self._write(_CHANGE, (encoded, row.mark.digest, place))
+            sql, values = _REPLACE, (encoded, mark.digest, mark.retain, user, held, place)
+        kept = Kept(after(seen.at), row.stored, row, len(encoded) + len(held or b""), place)
+        recent = self._cache.row_for_others(kept.at, session, row, encoded, place) if self._keeps else None
+        self._writes[session] = _Write(sql, values, Written(session, seen.bucket, kept, recent))
+
+    def holds(self) -> bool:
+        """Tell whether all sessions are still as they were found; the turn has come."""
+        counts = self._cache.counts
+        for found in self._seen.values():
+            if counts[found.bucket] != found.at or found.at & 1:
+                break
+        else:
+            return True
+        return False
+
+    def write(self) -> None:
+        """Write what has been put and appended; the connection's transaction has begun."""
+        handle = self._handle
+        for write in self._writes.values():
+            written = write.written
+            kept = written.kept
+            at, place = self._cache.mark(written.bucket), kept.place
+            if write.sql is _INSERT:
+                place = _insert_one(handle, write.values)
             else:
-                self._write(_REPLACE, (*values, place))
-        self.written[session] = Kept(at, row.stored, row, len(encoded) + len(held), place)
+                handle.write(write.sql, write.values)
+            if self._keeps and at == kept.at and place == kept.place:
+                self._cache.fresh.append(written)
+        if self._entry is not None:
+            handle.write(_APPEND, self._entry)
+            handle.stamp = self._entry[0]
 
     def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
         # In the order of the table: neighbours then share pages.
         buckets = [bucket_of(session) for session in rows]
-        for group in {group_of(bucket) for bucket in buckets}:
-            self._cache.mark(group)
+        for bucket in set(buckets):
+            self._cache.mark(bucket)
         ordered: list[_Values] = sorted(
             [
                 (place_of(bucket, session), session, encoded, mark.digest, mark.retain, user_of(record), None)
@@ -125,7 +185,7 @@ class SqliteRows:
         done = connection.total_changes()
         try:
             if len(rows) == _AT_ONCE:
-                self._execute(_INSERT_MANY, tuple(chain.from_iterable(rows)))
+                self._handle.execute(_INSERT_MANY, tuple(chain.from_iterable(rows)))
             else:
                 connection.executemany(_INSERT, rows)
         except apsw.ConstraintError:
@@ -134,40 +194,38 @@ class SqliteRows:
             here = dict.fromkeys(session for (session,) in found)
             for row in rest:
                 if row[1] not in here:
-                    self._insert_one(row)
+                    _insert_one(self._handle, row)
             return list(here)
         return []
 
-    def _insert_one(self, row: _Values) -> int:
-        """Insert a session that is not here; return its place: the first one that no other id has taken."""
-        place, *values = row
-        try:
-            self._write(_INSERT, row)
-        except apsw.ConstraintError:
-            taken = {number for (number,) in self._execute(_TAKEN, (place,))}
-            place = next(number for number in range(place, place + _PLACES) if number not in taken)
-            self._write(_INSERT, (place, *values))
-        return place
-
     def delete(self, session: bytes) -> None:
-        self.written.pop(session, None)
         bucket = bucket_of(session)
-        self._cache.mark(group_of(bucket))
-        self._write(_DELETE, (place_of(bucket, session), session))
+        self._cache.mark(bucket)
+        self._handle.write(_DELETE, (place_of(bucket, session), session))
 
     def clock(self) -> int:
-        return self._notes.drawn()
+        return self._last
 
     def append(self, entry: LogEntry) -> None:
-        self._notes.note_drawn(entry.stamp)
-        self._write(_APPEND, (entry.stamp, _changes_encoder.encode(entry.changes)))
-        self._handle.stamp = entry.stamp
+        self._entry = (entry.stamp, _changes_encoder.encode(entry.changes))
 
     def vouch(self, node: NodeId, stamp: int, now: int) -> None:
         if node == self._node:
-            self._execute("DELETE FROM heard WHERE node = ? AND moved <= ?", (node, stamp))
+            self._handle.execute("DELETE FROM heard WHERE node = ? AND moved <= ?", (node, stamp))
         else:
-            self._execute(_VOUCH, (node, stamp, now))
+            self._handle.execute(_VOUCH, (node, stamp, now))
+
+
+def _insert_one(handle: Handle, row: _Values) -> int:
+    """Insert a session that is not here; return its place: the first one that no other id has taken."""
+    place, *values = row
+    try:
+        handle.write(_INSERT, row)
+    except apsw.ConstraintError:
+        taken = {number for (number,) in handle.execute(_TAKEN, (place,))}
+        place = next(number for number in range(place, place + _PLACES) if number not in taken)
+        handle.write(_INSERT, (place, *values))
+    return place
 
 
 def place_of(bucket: int, session: bytes) -> int:
@@ -184,16 +242,6 @@ def _bounds(buckets: range) -> tuple[int, int]:
 def row_of(record: bytes, held: bytes | None, digest: bytes, retain: int) -> Row:
     """Return the row that `GET` finds."""
     return Row(decode_record(record), None if held is None else decode_record(held), Mark(digest, retain))
-
-
-def _indexed_alike(a: Row, b: Row) -> bool:
-    """Tell whether no index has to change where one row takes the place of another."""
-    return (
-        a.mark.retain == b.mark.retain
-        and user_of(a.record) == user_of(b.record)
-        and a.held is None
-        and b.held is None
-    )
 
 
 class SqliteSnapshot:

@@ -1,8 +1,8 @@
 """The default store: one SQLite database in WAL mode, shared by all processes of a node."""
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,17 @@ import msgspec
 from canister.clock import Clock, SystemClock
 from canister.config import Config, Policy
 from canister.edits import LONGEST
-from canister.errors import StoreError
 from canister.life import NEVER
-from canister.record import EMPTY, NodeId, Record, Version, decode_record, encode_record, new_node_id
+from canister.record import (
+    EMPTY,
+    NodeId,
+    Record,
+    Version,
+    decode_record,
+    encode_record,
+    new_node_id,
+    stamp_of,
+)
 from canister.store.base import (
     Edit,
     Fingerprints,
@@ -25,15 +33,23 @@ from canister.store.base import (
     Stored,
     bucket_of,
 )
-from canister.store.cache import FACTS, Fact, Kept, SessionCache, group_of
-from canister.store.connections import Handle, Pool, explain, pending_frames
+from canister.store.cache import FACTS, Fact, Kept, SessionCache
+from canister.store.connections import Handle, Pool, explain
 from canister.store.datadir import DataDir
 from canister.store.history import break_history
 from canister.store.notes import Notes
-from canister.store.peeking import sync
-from canister.store.rows import END, GET, SqliteRows, SqliteSnapshot, last_stamp, place_of, row_of
+from canister.store.rows import (
+    END,
+    GET,
+    SqliteRows,
+    SqliteSnapshot,
+    last_stamp,
+    place_of,
+    row_of,
+)
 from canister.store.transaction import Scope, Transaction
 from canister.store.turn import WriteTurn
+from canister.store.wal import checkpoint, checkpoint_due, sync_log
 
 T = TypeVar("T")
 
@@ -54,12 +70,6 @@ _DUE = """
 """
 _ABSENT = Stored(None, held=False)
 _PAGE, _DUE_PAGE = 500, 100
-_LARGE_LOG = 8192
-"""Pages of a write-ahead log, 32 MB, from which it is begun anew though writers have to wait."""
-_PASSES = 3
-"""How often pages are moved before writers wait: each time only those written during the time before."""
-_CHECKPOINT_AT = 2000
-"""Pages in the write-ahead log from which they are moved into the database."""
 
 _member_decoder = msgspec.msgpack.Decoder(Member)
 
@@ -89,7 +99,7 @@ class SqliteStore:
         self._node = self.files.open(config, draw)
         self._scope = Scope(self._node, config.cluster.encode(), Policy.of(config).drift, config.max_session)
         self._pool = Pool(self.files.database, full=config.durability == "full")
-        self._turn = WriteTurn(self.files.write_lock)
+        self._turn = WriteTurn(self.files.write_lock, self.files.turn_lock)
         self._notes = Notes(self.files.write_lock)
         self._cache = SessionCache(self.files.counts)
         self._doubts = Fact(self._cache, self._read_doubts)
@@ -103,8 +113,8 @@ class SqliteStore:
 
     def load(self, session: bytes) -> Stored:
         bucket = bucket_of(session)
-        count = self._cache.counts[group_of(bucket)]
-        kept = self._cache.find(session, count)
+        count = self._cache.counts[bucket]
+        kept = self._cache.find(session, bucket, count)
         if kept is not None:
             return kept.stored
         if self._cache.is_absent(session, count):
@@ -121,7 +131,39 @@ class SqliteStore:
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
         clock_off = self._clock_off.get()
-        return self._write(lambda handle: self._commit(handle, edits, clock_off=clock_off))
+        with self._turn:
+            handle = self._pool.take()
+            try:
+                # Worked out while the writer before still writes. Nobody draws a stamp meanwhile.
+                now, last = self._clock.now(), self._notes.drawn()
+                rows, version = self._work_out(handle, now, last, edits, clock_off)
+                if version is None:
+                    return None
+                self._notes.note_drawn(stamp_of(version))
+                self._turn.begin(alone=False)
+                if rows.holds():
+                    self._run(handle, rows.write)
+                    return version
+                return self._run(handle, partial(self._anew, handle, now, last, edits, clock_off))
+            except apsw.Error as error:
+                raise explain(error, self.files.database) from error
+            finally:
+                self._pool.give(handle)
+
+    def _work_out(
+        self, handle: Handle, now: int, last: int, edits: Sequence[tuple[bytes, Edit]], clock_off: bool
+    ) -> tuple[SqliteRows, Version | None]:
+        """Run edits under the version after *last*; return what is to be written and the version, if any."""
+        rows = SqliteRows(handle, self._node, self._cache, last, keeps=True)
+        return rows, Transaction(rows, self._scope, now).commit(edits, clock_off=clock_off)
+
+    def _anew(
+        self, handle: Handle, now: int, last: int, edits: Sequence[tuple[bytes, Edit]], clock_off: bool
+    ) -> Version | None:
+        """Write what was worked out before the writer before has changed one of its sessions."""
+        rows, version = self._work_out(handle, now, last, edits, clock_off)
+        rows.write()
+        return version
 
     def scan(self) -> Iterator[tuple[bytes, Record]]:
         return (found for page in self.pages() for found in page.sessions)
@@ -164,11 +206,11 @@ class SqliteStore:
     def merge(
         self, batch: Iterable[tuple[bytes, Record]], heard: Mapping[NodeId, int], *, tell: bool = False
     ) -> Merged:
-        return self._write(lambda handle: self._transaction(handle).merge(batch, heard, tell=tell))
+        return self._transact(lambda t: t.merge(batch, heard, tell=tell))
 
     def release(self) -> int:
         held = self.held()
-        return self._write(lambda handle: self._transaction(handle).release(held)) if held else 0
+        return self._transact(lambda t: t.release(held)) if held else 0
 
     def held(self) -> list[bytes]:
         """Return the sessions of which something is held back until its time comes."""
@@ -179,7 +221,7 @@ class SqliteStore:
         due = self._due(gate, limit, destroyed=destroyed)
         if not due:
             return 0
-        return self._write(lambda handle: self._transaction(handle).sweep(due, gate, destroyed=destroyed))
+        return self._transact(lambda t: t.sweep(due, gate, destroyed=destroyed))
 
     def _due(self, gate: int, limit: int, *, destroyed: bool) -> list[bytes]:
         """Find what may go, before anybody has to wait for it."""
@@ -188,7 +230,8 @@ class SqliteStore:
         while len(due) < limit:
             with self._pool.lend() as handle:
                 page = handle.execute(_DUE, (self._clock.now(), *position, _DUE_PAGE)).fetchall()
-                transaction = self._transaction(handle)
+                rows = SqliteRows(handle, self._node, self._cache, self._notes.drawn())
+                transaction = Transaction(rows, self._scope, self._clock.now())
                 for _, _, session in page:
                     if len(due) < limit and transaction.may_sweep(session, gate, destroyed=destroyed):
                         due.append(session)
@@ -202,7 +245,7 @@ class SqliteStore:
             handle.execute("DELETE FROM heard")
             # Not heard of itself until a peer vouches for all it wrote so far.
             handle.execute(_UNHEARD, (self._node, last_stamp(handle.execute)))
-            return self._transaction(handle).drop(session) > 0
+            return self._within(handle, lambda t: t.drop(session)) > 0
 
         return self._write(drop)
 
@@ -210,7 +253,7 @@ class SqliteStore:
         def act(handle: Handle) -> None:
             handle.execute(_UNHEARD, (self._node, upto))
             break_history(handle)
-            self._transaction(handle).advance(upto)
+            self._within(handle, lambda t: t.advance(upto))
 
         self._write(act)
 
@@ -240,13 +283,7 @@ class SqliteStore:
         self._write_fact(replace)
 
     def sync(self) -> None:
-        log = self.files.database.with_name("canister.db-wal")
-        with _syncing(log):
-            handle = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        sync_log(self.files.database)
 
     def doubts(self) -> int:
         return self._doubts.get()
@@ -276,23 +313,12 @@ class SqliteStore:
 
     def checkpoint_due(self) -> bool:
         """Tell whether so much is in the write-ahead log that it is worth a checkpoint."""
-        return pending_frames(self.files.database) >= _CHECKPOINT_AT
+        return checkpoint_due(self.files.database)
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the database; the agent's work, never a request's.
-
-        Under writers without a pause it would never be empty, and so never begin anew: once it has grown
-        large they wait for the last pages, those written while the others were moved. SQLite then syncs the
-        database, so all that can be on the disk before is: they wait for a few pages, not for thousands.
-        """
+        """Move the write-ahead log into the database; the agent's work, never a request's."""
         with self._pool.lend() as handle:
-            if _move_log(handle) > _LARGE_LOG:
-                for _ in range(_PASSES):
-                    with _syncing(self.files.database):
-                        sync(self.files.database)
-                    _move_log(handle)
-                with self._turn:
-                    _move_log(handle)
+            checkpoint(self.files.database, handle, self._turn)
 
     def _read_members(self) -> list[Member]:
         with self._pool.lend() as handle:
@@ -319,28 +345,26 @@ class SqliteStore:
 
     def _write(self, act: Callable[[Handle], T]) -> T:
         """Run *act* as one transaction, in this writer's turn; return what it returns."""
-        with self._turn:
-            handle = self._pool.take()
-            try:
-                handle.write("BEGIN IMMEDIATE")
-                handle.stamp = 0
-                try:
-                    done = act(handle)
-                    handle.write("COMMIT")
-                    if handle.stamp:
-                        self._notes.note_committed(handle.stamp)
-                except BaseException:
-                    if handle.connection.in_transaction:
-                        handle.write("ROLLBACK")
-                    self._cache.fresh = {}
-                    raise
-                finally:
-                    self._cache.settle()
-            except apsw.Error as error:
-                raise explain(error, self.files.database) from error
-            finally:
-                self._pool.give(handle)
-            return done
+        with self._turn, self._pool.lend() as handle:
+            self._turn.begin(alone=True)
+            return self._run(handle, lambda: act(handle))
+
+    def _run(self, handle: Handle, act: Callable[[], T]) -> T:
+        handle.write("BEGIN IMMEDIATE")
+        handle.stamp = 0
+        try:
+            done = act()
+            handle.write("COMMIT")
+            if handle.stamp:
+                self._notes.note_committed(handle.stamp)
+        except BaseException:
+            if handle.connection.in_transaction:
+                handle.write("ROLLBACK")
+            self._cache.fresh = []
+            raise
+        finally:
+            self._cache.settle()
+        return done
 
     def _write_fact(self, act: Callable[[Handle], object]) -> None:
         """Write what the processes of the node keep in memory besides sessions."""
@@ -351,29 +375,14 @@ class SqliteStore:
 
         self._write(marked)
 
-    def _commit(
-        self, handle: Handle, edits: Sequence[tuple[bytes, Edit]], *, clock_off: bool
-    ) -> Version | None:
-        rows = SqliteRows(handle, self._node, self._cache, self._notes)
-        version = Transaction(rows, self._scope, self._clock.now()).commit(edits, clock_off=clock_off)
-        self._cache.fresh = rows.written
-        return version
+    def _transact(self, act: Callable[[Transaction], T]) -> T:
+        """Let *act* write sessions as one transaction; return what it returns."""
+        return self._write(lambda handle: self._within(handle, act))
 
-    def _transaction(self, handle: Handle) -> Transaction:
-        rows = SqliteRows(handle, self._node, self._cache, self._notes)
-        return Transaction(rows, self._scope, self._clock.now())
-
-
-@contextmanager
-def _syncing(path: Path) -> Generator[None, None, None]:
-    """Explain why a file cannot be synced."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path} cannot be synced: {error.strerror}") from error
-
-
-def _move_log(handle: Handle) -> int:
-    """Move what is committed into the database; return how many pages the write-ahead log has."""
-    in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    return in_log
+    def _within(self, handle: Handle, act: Callable[[Transaction], T]) -> T:
+        rows = SqliteRows(handle, self._node, self._cache, self._notes.drawn())
+        done = act(Transaction(rows, self._scope, self._clock.now()))
+        rows.write()
+        if handle.stamp:
+            self._notes.note_drawn(handle.stamp)
+        return done

@@ -68,8 +68,8 @@ class Rows(Protocol):
         """Return a session's row."""
         ...
 
-    def put(self, session: bytes, before: Row | None, row: Row, encoded: bytes) -> None:
-        """Insert a row, or replace the one that was there *before*; *encoded* is the row's record."""
+    def put(self, session: bytes, row: Row, encoded: bytes) -> None:
+        """Insert the row of a session that was got before, or replace it; *encoded* is the row's record."""
         ...
 
     def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
@@ -257,7 +257,8 @@ class Transaction:
         record = merge(row.record if row else EMPTY, delta)
         held = row.held if row and record.destroy is None else None
         encoded = self._put(session, row, record, held, encode_record(delta))
-        check_size(encoded, delta, self._scope.max_session)
+        if len(encoded) > self._scope.max_session:
+            check_size(encoded, delta, self._scope.max_session)
 
     def _add(
         self, batch: Iterable[tuple[bytes, Record]], *, tell: bool
@@ -324,7 +325,7 @@ class Transaction:
         whole = record if held is None else merge(record, held)
         everything = encoded if held is None else encode_record(whole)
         mark = Mark(digest_of(session, everything, self._scope.key), retention(whole))
-        self._rows.put(session, row, Row(record, held, mark), encoded)
+        self._rows.put(session, Row(record, held, mark), encoded)
         self._changes.append(Change(session, row.mark if row else None, mark, delta))
         return encoded
 

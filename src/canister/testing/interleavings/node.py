@@ -136,7 +136,9 @@ class Node:
 
     def key(self) -> Any:
         """Return a hashable value, equal for nodes in the same state."""
-        pending = tuple((stamp, freeze(changes, set())) for stamp, changes in self.store.log(self._applied))
+        pending = tuple(
+            (entry.stamp, freeze(entry.changes, set())) for entry in self.store.log(self._applied)
+        )
         return self.seat.number, self.now, self.store.last_stamp(), pending, freeze(self.replica, set())
 
     def step(self, event: Event) -> tuple["Node", list[Sent], Commit | None]:

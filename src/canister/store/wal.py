@@ -1,0 +1,68 @@
+"""The write-ahead log: syncing it, and moving it into the database."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from canister.errors import StoreError
+from canister.store.connections import Handle, pending_frames
+from canister.store.peeking import sync
+from canister.store.turn import WriteTurn
+
+_LARGE_LOG = 8192
+"""Pages of a write-ahead log, 32 MB, from which it is begun anew though writers have to wait."""
+_PASSES = 3
+"""How often pages are moved before writers wait: each time only those written during the time before."""
+_CHECKPOINT_AT = 2000
+"""Pages in the write-ahead log from which they are moved into the database."""
+
+
+def checkpoint_due(database: Path) -> bool:
+    """Tell whether so much is in the write-ahead log that it is worth a checkpoint."""
+    return pending_frames(database) >= _CHECKPOINT_AT
+
+
+def checkpoint(database: Path, handle: Handle, turn: WriteTurn) -> None:
+    """Move the write-ahead log into the database.
+
+    Under writers without a pause it would never be empty, and so never begin anew: once it has grown
+    large they wait for the last pages, those written while the others were moved. SQLite then syncs the
+    database, so all that can be on the disk before is: they wait for a few pages, not for thousands.
+    """
+    if _move_log(handle) > _LARGE_LOG:
+        for _ in range(_PASSES):
+            with _syncing(database):
+                sync(database)
+            _move_log(handle)
+        with turn:
+            turn.begin(alone=True)
+            _move_log(handle)
+
+
+def sync_log(database: Path) -> None:
+    """Wait until what was committed is on the disk."""
+    log = database.with_name("canister.db-wal")
+    with _syncing(log):
+        handle = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _syncing(path: Path) -> Generator[None, None, None]:
+    """Explain why a file cannot be synced."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path} cannot be synced: {error.strerror}") from error
+
+
+def _move_log(handle: Handle) -> int:
+    """Move what is committed into the database; return how many pages the write-ahead log has."""
+    in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    return in_log

@@ -1,0 +1,167 @@
+"""What a process finds of what others have written last: what is stored, or nothing."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from canister.config import Config
+from canister.store.base import BUCKETS, Mark, bucket_of
+from canister.store.cache import SessionCache
+from canister.store.recent import RecentRow, RecentRows, recent_bytes, recent_row
+from canister.store.sqlite import SqliteStore
+from canister.testing.contract import put, values
+
+SESSION = b"s"
+BUCKET = bucket_of(SESSION)
+MARK = Mark(b"d" * 16, 7)
+RING = 2000
+
+
+@pytest.fixture
+def memory() -> memoryview:
+    """Return the memory of a small ring."""
+    return memoryview(bytearray(recent_bytes(RING)))
+
+
+def row_of(count: int, session: bytes, record: bytes = b"record") -> bytes:
+    """Return a row as it is left."""
+    row = recent_row(count, session, record, MARK, 3)
+    assert row is not None
+    return row
+
+
+def test_a_row_is_found_at_its_count(memory: memoryview) -> None:
+    """Any process finds it, at this count of its bucket and under this id only."""
+    RecentRows(memory).add(BUCKET, row_of(4, SESSION))
+    rows = RecentRows(memory)
+    assert rows.find(BUCKET, 4, SESSION) == RecentRow(b"record", MARK, 3)
+    assert rows.find(BUCKET, 6, SESSION) is None
+    assert rows.find(BUCKET, 4, b"t") is None
+
+
+def test_nothing_is_found_at_first(memory: memoryview) -> None:
+    """Memory that nobody has written to holds no row."""
+    assert [bucket for bucket in range(BUCKETS) if RecentRows(memory).find(bucket, 0, SESSION)] == []
+
+
+def test_the_oldest_rows_go(memory: memoryview) -> None:
+    """The latest ones are found, however large they are, and no more than there is room for."""
+    rows = RecentRows(memory)
+    for number in range(1000):
+        rows.add(number, row_of(2, b"%d" % number, os.urandom(number % 300)))
+        found = [rows.find(before, 2, b"%d" % before) is not None for before in range(number + 1)]
+        assert all(found[-3:])
+    assert sum(found) < RING / 44
+
+
+def test_a_row_that_is_being_written_is_not_found(memory: memoryview) -> None:
+    """A part of a row, over what was there before, is not taken for one, whichever part it is."""
+    rows = RecentRows(memory)
+    rows.add(BUCKET, row_of(2, SESSION, b"before"))
+    row = row_of(4, SESSION, b"after!")
+    begin = bytes(memory).index(row_of(2, SESSION, b"before"))
+    for size in range(len(row)):
+        torn = memoryview(bytearray(memory))
+        torn[begin : begin + size] = row[:size]
+        for count in (2, 4):
+            found = RecentRows(torn).find(BUCKET, count, SESSION)
+            assert found is None or (size == 0 and count == 2)
+
+
+def test_a_large_row_is_not_left() -> None:
+    """One session of a megabyte does not push out the thousands that others are about to read."""
+    assert recent_row(2, SESSION, bytes(100_000), MARK, 3) is None
+
+
+@pytest.fixture
+def opener(tmp_path: Path) -> Iterator[Callable[[], SqliteStore]]:
+    """Return what opens the store of one more process."""
+    stores: list[SqliteStore] = []
+
+    def open_one() -> SqliteStore:
+        stores.append(SqliteStore(tmp_path / "node", Config()))
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        store.close()
+
+
+def share(one: SqliteStore, two: SqliteStore) -> None:
+    """Let a process find that another one writes: rows are left from then on."""
+    for number in range(2):
+        put(one, SESSION, k=b"%d" % number)
+        assert values(two, SESSION) == {"k": b"%d" % number}
+
+
+def refuse_to_ask(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let *store* fail when it has to look at its database."""
+
+    def ask(*_: object) -> object:
+        raise AssertionError("it looks at the database")
+
+    monkeypatch.setattr(store, "_one", ask)
+
+
+def test_what_another_process_wrote_is_read_from_memory(
+    opener: Callable[[], SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither sessions that are changed nor new ones are looked up by a reader."""
+    one, two = opener(), opener()
+    share(one, two)
+    refuse_to_ask(two, monkeypatch)
+    for number in range(3):
+        put(one, SESSION, k=b"-%d" % number)
+        put(one, b"%d" % number, n=b"1")
+        assert values(two, SESSION) == {"k": b"-%d" % number}
+        assert values(two, b"%d" % number) == {"n": b"1"}
+
+
+def test_a_process_alone_leaves_nothing(
+    opener: Callable[[], SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nobody else has missed what it wrote."""
+    one = opener()
+    monkeypatch.setattr(RecentRows, "add", lambda *_: pytest.fail("a row is left"))
+    for number in range(3):
+        put(one, SESSION, k=b"%d" % number)
+        assert values(one, SESSION) == {"k": b"%d" % number}
+
+
+def test_a_writer_killed_when_it_has_left_a_row(
+    opener: Callable[[], SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row does not pass for what the next writer makes of the session, which leaves none."""
+    one, two, three = opener(), opener(), opener()
+    share(one, two)
+    settle = SessionCache.settle
+
+    def killed(cache: SessionCache) -> None:
+        cache._marked, marked = {}, cache._marked
+        settle(cache)
+        cache._marked = marked
+
+    monkeypatch.setattr(one._cache, "settle", lambda: killed(one._cache))
+    put(one, SESSION, k=b"1")
+    assert one._cache.counts[BUCKET] % 2
+    put(two, SESSION, k=bytes(70_000))
+    assert values(three, SESSION) == {"k": bytes(70_000)}
+
+
+def test_a_backup_that_was_put_back(opener: Callable[[], SqliteStore], tmp_path: Path) -> None:
+    """What was left in memory before is not served in place of what the database holds now."""
+    database, backup = tmp_path / "node" / "canister.db", tmp_path / "backup"
+    one = opener()
+    put(one, SESSION, k=b"before")
+    one.close()
+    shutil.copy(database, backup)
+    one, two = opener(), opener()
+    share(one, two)
+    put(one, SESSION, k=b"lost")
+    one.close()
+    two.close()
+    shutil.copy(backup, database)
+    assert values(opener(), SESSION) == {"k": b"before"}
