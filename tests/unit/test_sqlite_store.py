@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from canister.config import Config
 from canister.edits import Moment
 from canister.errors import DiskFullError, StoreBusyError, StoreError
 from canister.record import Record, decode_record, encode_record, stamp_of
-from canister.store import wal
+from canister.store import rows, wal
 from canister.store.base import BUCKETS
 from canister.store.connections import pending_frames
 from canister.store.peeking import sync
@@ -348,3 +349,24 @@ def test_directory_removed_while_open(store: SqliteStore, directory: Path) -> No
         put(store, b"s", k=b"1")
     with pytest.raises(StoreError, match=r"canister\.db cannot be written"):
         store.load(b"s")
+
+
+def test_a_session_whose_place_was_taken_and_is_free_again(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three ids with the same hash, those that are left are each stored once, whoever goes."""
+    monkeypatch.setattr(rows, "blake2b", lambda _, digest_size: blake2b(digest_size=digest_size))
+    ids = [b"s1", b"s148182", b"s175556"]
+    for gone in ids:
+        for session in ids:
+            put(store, session, k=b"1")
+        store.forget(gone)
+        for session in ids:
+            if session != gone:
+                store.merge([(session, visible(store, session))], {})
+                put(store, session, k=b"2")
+                store.merge([(session, visible(store, session))], {})
+        assert sorted(session for session, _ in store.scan()) == [id for id in ids if id != gone]
+        for session in ids:
+            store.forget(session)
+    assert list(store.scan()) == []

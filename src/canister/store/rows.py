@@ -30,7 +30,8 @@ _ALL = """
 GET = """
     SELECT place, record, held, digest, retain FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2
 """
-_TAKEN = "SELECT place FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127"
+_TAKEN = "SELECT place FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 ORDER BY place"
+_MOVE = "UPDATE sessions SET place = ? WHERE place = ?"
 _INSERT = "INSERT INTO sessions (place, id, record, digest, retain, user, held) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _AT_ONCE = 256
 """Rows inserted by one statement: what it costs to begin one is then shared."""
@@ -201,7 +202,13 @@ class SqliteRows:
     def delete(self, session: bytes) -> None:
         bucket = bucket_of(session)
         self._cache.mark(bucket)
-        self._handle.write(_DELETE, (place_of(bucket, session), session))
+        place = place_of(bucket, session)
+        self._handle.write(_DELETE, (place, session))
+        # Who lies beside its first place does so because that is taken: else `insert` would not find it.
+        taken = [number for (number,) in self._handle.execute(_TAKEN, (place,))]
+        if taken and taken[-1] >= place + len(taken):
+            free = next(number for number in range(place, taken[-1]) if number not in taken)
+            self._handle.write(_MOVE, (free, taken[-1]))
 
     def clock(self) -> int:
         return self._last
