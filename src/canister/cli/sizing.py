@@ -21,6 +21,7 @@ MEASURED: Mapping[str, Constant] = {
     "mesh.memory": Constant(37, "MB, an agent", "mesh"),
     "mesh.memory.link": Constant(0.7, "MB of an agent, each other node", "mesh"),
     "mesh.memory.session": Constant(27, "bytes of an agent, a session", "mesh"),
+    "mesh.disk": Constant(4.8, "MB, a node without sessions", "mesh"),
     "mesh.disk.row": Constant(200, "bytes, a session in its page without its value", "mesh"),
     "mesh.disk.index": Constant(20, "bytes, a session in the index", "mesh"),
     "mesh.disk.filled": Constant(0.87, "the part of the pages that holds rows", "mesh"),
@@ -119,7 +120,7 @@ def plan_mesh(site: Site) -> MeshPlan:
     node = Share(
         memory=(_of("mesh.memory") + _of("mesh.memory.link") * others) * 1e6
         + _of("mesh.memory.session") * site.sessions,
-        disk=_row(site.value_size) * site.sessions,
+        disk=_of("mesh.disk") * 1e6 + _row(site.value_size) * site.sessions,
         network=2 * received * frame + idle,
         processor=agent + own * _of("mesh.write.process") / 1e6,
     )
