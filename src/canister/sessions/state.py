@@ -22,7 +22,7 @@ from canister.sessions.token import Token
 _NONE: Mapping[Any, Any] = MappingProxyType({})
 
 Late = Callable[[Record, Moment], dict[Slot, bytes | None]]
-"""What is written depends on what is stored at the commit: it runs inside the write lock."""
+"""What is written depends on what is stored at the commit. It may run more than once, like any edit."""
 
 
 class SessionStatus(StrEnum):

@@ -107,7 +107,9 @@ class SessionCache:
             kept = self._old.pop(session, None)
             if kept is not None:
                 self.keep(session, kept)
-        return kept if kept is not None and kept.at == count else self._find_recent(session, bucket, count)
+        if kept is not None and kept.at == count:
+            return kept
+        return None if self.is_absent(session, count) else self._find_recent(session, bucket, count)
 
     def _find_recent(self, session: bytes, bucket: int, count: int) -> Kept | None:
         recent = self._recent
