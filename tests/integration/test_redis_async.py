@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Coroutine, Iterator
@@ -222,19 +223,19 @@ def test_a_fork_in_between(manager: SessionManager) -> None:
 
 
 def test_the_loop_is_never_held_up_for_long(hasty: SessionManager, server: RedisServer) -> None:
-    """By processor time, which other programs cannot use up: no step of the loop takes 30 ms.
+    """By processor time, which other programs cannot use up: no step of the loop takes 5 ms.
 
-    A step that itself takes less than one was seen to take 17 where the machine had taken memory of the
-    process away while it waited.
+    But for the first few pages of memory that a step is given: where the host of a virtual machine has taken
+    what was free, each was seen to be charged two to three milliseconds.
     """
     longest = 0.0
     run = asyncio.Handle._run
 
     def timed(self: asyncio.Handle) -> None:
         nonlocal longest
-        begun = time.thread_time()
+        begun, pages = time.thread_time(), _pages()
         run(self)
-        longest = max(longest, time.thread_time() - begun)
+        longest = max(longest, time.thread_time() - begun - 0.003 * min(8, _pages() - pages))
 
     async def main() -> None:
         cookies = [await store(hasty, n=0, text="x" * 10_000) for _ in range(10)]
@@ -248,7 +249,7 @@ def test_the_loop_is_never_held_up_for_long(hasty: SessionManager, server: Redis
 
     asyncio.run(main())
     server.signal(signal.SIGCONT)
-    assert 0 < longest < 0.03
+    assert 0 < longest < 0.005
 
 
 def test_it_comes_back_by_itself(manager: SessionManager, server: RedisServer) -> None:
@@ -264,3 +265,8 @@ def test_it_comes_back_by_itself(manager: SessionManager, server: RedisServer) -
 
     asyncio.run(main())
     eventually(lambda: manager.canister.num_local_sessions() == 1, 5)
+
+
+def _pages() -> int:
+    """Return how many pages this thread has been given."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt

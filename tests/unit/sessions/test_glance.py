@@ -18,16 +18,8 @@ def glance_of(session: Session) -> Any:
 
 
 def test_a_commit_that_only_reads_waits_for_no_disk(
-    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: ManualClock, hops: list[str]
 ) -> None:
-    hops: list[Any] = []
-
-    async def to_thread(call: Any, *args: Any) -> Any:
-        hops.append(call.__name__)
-        return call(*args)
-
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
-
     async def request(manager: SessionManager, cookie: str, **writes: int) -> None:
         session = await manager.aload([cookie])
         assert session["a"] == 1

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.unit.sessions.kit import END, KEY, create, forged, in_doubt, sent, token_of_elsewhere
@@ -29,16 +28,8 @@ def test_the_awaitable_forms_do_the_same(manager: SessionManager) -> None:
 
 
 def test_peers_are_asked_and_disks_waited_for_in_a_thread_and_nothing_else(
-    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clock: ManualClock, hops: list[str]
 ) -> None:
-    hops: list[str] = []
-
-    async def to_thread(call: Any, *args: Any) -> Any:
-        hops.append(call.__name__)
-        return call(*args)
-
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
-
     async def requests(manager: SessionManager) -> None:
         cookie = create(manager, a=1)
         await manager.acommit(await manager.aload([cookie, "x"]))
