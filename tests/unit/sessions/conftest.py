@@ -1,7 +1,5 @@
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.unit.sessions.kit import KEY
@@ -20,16 +18,3 @@ def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
 @pytest.fixture
 def manager(canister: Canister) -> SessionManager:
     return SessionManager(canister, secret_keys=KEY)
-
-
-@pytest.fixture
-def hops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of what an event loop has a thread do; it is done at once."""
-    names: list[str] = []
-
-    async def to_thread(call: Any, *args: Any) -> Any:
-        names.append(call.__name__)
-        return call(*args)
-
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
-    return names
