@@ -2,7 +2,7 @@
 
 import socket
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import django
@@ -16,7 +16,8 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
 ]
-_DIRECTORY = Path(mkdtemp(prefix="canister-django-"))
+_scratch = TemporaryDirectory(prefix="canister-django-")  # removed when the process ends
+_DIRECTORY = Path(_scratch.name)
 
 settings.configure(
     ALLOWED_HOSTS=["*"],
