@@ -39,7 +39,7 @@ def by_sessions(bench: Bench, sessions: int, size: int = VALUE) -> list[Point]:
     """Measure a node that holds so many sessions, and another one that joins it."""
     node = Node(bench)
     writer = node.worker()
-    writer.do("fill", prefix="session-", count=sessions, size=size)
+    writer.do("fill", prefix="ffffffff", count=sessions, size=size)
     writer.close()
     time.sleep(_TRIMMED)
     points = [Point("mesh", "memory", "MB", node.agent.memory(), 1, sessions, size)]

@@ -19,8 +19,8 @@ from canister.store.base import bucket_of
 from canister.store.rows import place_of
 
 _GET = "SELECT record, held FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
-_CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE place = ?"
-_PUT = "INSERT INTO sessions (place, id, record, digest, retain) VALUES (?, ?, ?, ?, ?)"
+_CHANGE = "UPDATE sessions SET record = ? WHERE place = ?"
+_PUT = "INSERT INTO sessions (place, id, record, retain) VALUES (?, ?, ?, ?)"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _OVERHEAD = 120
 """Bytes of a record beside its values, and of a log entry beside its commit, in round numbers."""
@@ -51,12 +51,12 @@ class Floor:
     def fill(self) -> None:
         with self.connection:
             for place, name in self.rows:
-                self.execute(_PUT, (place, name, self.record, bytes(16), time.time_ns() // 1000))
+                self.execute(_PUT, (place, name, self.record, time.time_ns() // 1000))
 
     def fill_wide(self) -> None:
         with self.connection:
             for place, name in self.wide_rows:
-                self.execute(_PUT, (place, name, self.wide, bytes(16), 0))
+                self.execute(_PUT, (place, name, self.wide, 0))
 
     def _select(self, keys: list[tuple[int, bytes]], count: int) -> dict[str, float]:
         execute = self.execute
@@ -99,7 +99,7 @@ class Floor:
             # Another one each time: SQLite writes no page that stays as it is.
             changed = self.stamp.to_bytes(8, "big") + record[8:]
             execute("BEGIN IMMEDIATE")
-            execute(_CHANGE, (changed, changed[:16], place))
+            execute(_CHANGE, (changed, place))
             execute(_APPEND, (self.stamp, changed))
             execute("COMMIT")
 

@@ -210,4 +210,4 @@ def sweep(bench: Bench) -> list[Result]:
 
 def fill(side: Side, count: int) -> None:
     """Store many sessions."""
-    side.do("fill", prefix="session-", count=count)
+    side.do("fill", prefix="ffffffff", count=count)

@@ -20,8 +20,12 @@ from msgspec.msgpack import Ext
 from canister.errors import InputError, InvalidIdError, InvalidKeyError, InvalidValueError, StoreError
 from canister.record import KEY, Slot
 
+_TEXT_ID, _BYTES_ID, _HEX_ID = b"s", b"b", b"h"
 _USER_RECORD = b"u"
 _ENTRY = b"e"
+"""What the encoded ids begin with: of sessions, of users' records and of entries."""
+_HEX_DIGITS = 32
+"""What most libraries draw as a session's id: as bytes it takes half the room, in rows, log and messages."""
 
 MAX_ID_BYTES = 512
 _DIGEST_BYTES = 32
@@ -82,12 +86,20 @@ def encode_id(session: str | bytes) -> bytes:
         InvalidIdError: not a ``str`` or ``bytes``, empty, or more than 512 bytes long.
     """
     if type(session) is str:
+        if len(session) == _HEX_DIGITS:
+            try:
+                digits = bytes.fromhex(session)
+            except ValueError:
+                pass  # it is any other text
+            else:
+                if digits.hex() == session:  # no capitals, no spaces
+                    return _HEX_ID + digits
         try:
-            data = b"s" + session.encode()
+            data = _TEXT_ID + session.encode()
         except UnicodeEncodeError as error:
             raise InvalidIdError(f"session id {session!r} is not valid Unicode: {error}") from error
     elif type(session) is bytes:
-        data = b"b" + session
+        data = _BYTES_ID + session
     else:
         raise InvalidIdError(f"a session id is a str or bytes, not {type(session).__name__}")
     if not 1 < len(data) <= MAX_ID_BYTES + 1:
@@ -159,7 +171,22 @@ def is_user_record_id(data: bytes) -> bool:
 
 def decode_id(data: bytes) -> str | bytes:
     """Return the session id that `encode_id` wrote."""
-    return data[1:].decode() if data[:1] == b"s" else data[1:]
+    kind, rest = data[:1], data[1:]
+    if kind == _HEX_ID:
+        return rest.hex()
+    return rest.decode() if kind == _TEXT_ID else rest
+
+
+def is_encoded_id(data: bytes) -> bool:
+    """Tell whether this is what `encode_id` makes of an id, or the id of a user's record or of an entry."""
+    if not 1 < len(data) <= MAX_ID_BYTES + 1:
+        return False
+    if data[:1] == _HEX_ID:
+        return len(data) == 1 + _HEX_DIGITS // 2
+    try:
+        return data[:1] != _TEXT_ID or encode_id(data[1:].decode()) == data
+    except UnicodeDecodeError:
+        return False
 
 
 def key_slot(key: object) -> Slot:

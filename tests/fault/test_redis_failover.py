@@ -14,6 +14,7 @@ from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, kill, running_cluster
 
 from canister import AcknowledgementError, Canister, Status, StoreError
+from canister.codec import encode_id
 from canister.sessions import SessionManager
 from canister.store.redis import listening
 from canister.store.redis.deadline import Deadline
@@ -211,5 +212,5 @@ def _is_held_twice(node: Canister, session: str) -> bool:
 def _holder(session: str, node: Canister) -> str:
     """Return the address of the master that holds a session."""
     store: Any = node.engine.store
-    key = store._layout.key(b"s" + session.encode())
+    key = store._layout.key(encode_id(session))
     return show(store._servers.pool_of(key, Deadline(2)).address)

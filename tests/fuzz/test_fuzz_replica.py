@@ -139,8 +139,8 @@ class Victim:
             for session, row in store.rows.items():
                 check_record(row.record)
                 whole = encode_record(row.whole)
-                assert row.mark.digest == digest_of(session, whole, CONFIG.cluster.encode())
-                assert row.mark.retain == retention(row.whole)
+                assert row.digest == digest_of(session, whole, CONFIG.cluster.encode())
+                assert row.retain == retention(row.whole)
                 assert row.record == merge(row.record, row.record)
                 if row.record.destroy is None:
                     assert newest(row.record) <= at + DRIFT

@@ -90,7 +90,7 @@ class Replicas:
 
     def retained(self, store: MemoryStore) -> dict[bytes, Record]:
         """Return all that a store has of the sessions whose data is still kept."""
-        return {s: row.whole for s, row in store.rows.items() if row.mark.retain > self.latest}
+        return {s: row.whole for s, row in store.rows.items() if row.retain > self.latest}
 
     def _put_or_remove(self, replica: int, session: bytes) -> None:
         where, value = self.random.choice(SLOTS), self.random.choice([b"1", b"2", b"3", None])

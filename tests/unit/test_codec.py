@@ -23,6 +23,7 @@ from canister.codec import (
     decode_value,
     encode_id,
     encode_value,
+    is_encoded_id,
     key_slot,
     slot_key,
 )
@@ -242,10 +243,42 @@ def test_subclasses_as_their_base() -> None:
         encode_value([bytearray()], as_base=True)
 
 
-@pytest.mark.parametrize("session", ["a", "ü" * 256, "a" * 512, b"\x00", b"x" * 512])
+HEX = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        "a",
+        "ü" * 256,
+        "a" * 512,
+        HEX,
+        HEX.upper(),
+        HEX[:-2] + " f",
+        "ü" * 32,
+        b"\x00",
+        b"x" * 512,
+        HEX.encode(),
+    ],
+)
 def test_ids_round_trip(session: str | bytes) -> None:
     """An id of up to 512 bytes comes back as it was."""
     assert_same(decode_id(encode_id(session)), session)
+    assert is_encoded_id(encode_id(session))
+
+
+def test_ids_of_hex_digits_take_half_the_room() -> None:
+    """That is what most libraries draw."""
+    assert len(encode_id(HEX)) == 17
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"s", b"b", b"s" * 514, b"s\xff", b"s" + HEX.encode(), b"h" + bytes(15), b"h" + HEX.encode()],
+)
+def test_what_is_no_encoded_id(data: bytes) -> None:
+    """There is one encoding of an id: another one would be a second session."""
+    assert not is_encoded_id(data)
 
 
 def test_text_and_bytes_ids_differ() -> None:

@@ -22,6 +22,7 @@ from canister.errors import (
 from canister.record import NodeId
 from canister.store import datadir, history
 from canister.store.connections import explain
+from canister.store.datadir import FORMAT
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import PEER, put, values
 
@@ -306,14 +307,14 @@ def make_damaged(directory: Path) -> None:
 def make_newer(directory: Path) -> None:
     used(directory)
     connection = apsw.Connection(str(directory / "canister.db"))
-    connection.execute("PRAGMA user_version=3")
+    connection.execute(f"PRAGMA user_version={FORMAT + 1}")
     connection.close()
 
 
 def make_older(directory: Path) -> None:
     used(directory)
     connection = apsw.Connection(str(directory / "canister.db"))
-    connection.execute("PRAGMA user_version=1")
+    connection.execute(f"PRAGMA user_version={FORMAT - 1}")
     connection.close()
 
 
@@ -322,7 +323,7 @@ def make_newer_not_checkpointed(directory: Path) -> None:
     used(directory / "live")
     connection = apsw.Connection(str(directory / "live/canister.db"))
     connection.execute("PRAGMA wal_autocheckpoint=0")
-    connection.execute("PRAGMA user_version=3")
+    connection.execute(f"PRAGMA user_version={FORMAT + 1}")
     for name in ("canister.db", "canister.db-wal"):
         shutil.copy(directory / "live" / name, directory / name)
     connection.close()
@@ -356,8 +357,8 @@ def make_other_cluster_not_checkpointed(directory: Path) -> None:
         (make_foreign_database, ForeignDatabaseError, "is not a Canister database"),
         (make_truncated, CorruptDatabaseError, "shorter than its header says"),
         (make_damaged, CorruptDatabaseError, "is damaged"),
-        (make_newer, NewerFormatError, "has format 3, this release reads 2"),
-        (make_older, StoreError, "has format 1, from before the first release"),
+        (make_newer, NewerFormatError, f"has format {FORMAT + 1}, this release reads {FORMAT}"),
+        (make_older, StoreError, f"has format {FORMAT - 1}, from before the first release"),
         (make_newer_not_checkpointed, NewerFormatError, "newer release"),
         (make_log_without_database, CorruptDatabaseError, "write-ahead log is there"),
         (make_other_cluster, ConfigError, "belongs to cluster 'shop', not 'canister'"),

@@ -20,7 +20,7 @@ from canister.edits import Moment
 from canister.errors import ClockError, DiskFullError, StoreError
 from canister.record import Record, Version
 from canister.store import shared
-from canister.store.base import Mark, Member, Stored, bucket_of
+from canister.store.base import Member, Stored, bucket_of
 from canister.store.cache import FILE_BYTES, Kept, SessionCache
 from canister.store.connections import Cursor
 from canister.store.notes import Notes
@@ -294,7 +294,7 @@ def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
     make_room(tmp_path / "counts", FILE_BYTES)
     cache = SessionCache(tmp_path / "counts", most=10_000)
     record = Record()
-    kept = Kept(0, Stored(record, held=False), Row(record, None, Mark(b"", 0)), 1000, 0)
+    kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 1000, 0)
     cache.keep(SESSION, kept)
     for number in range(20_000):
         cache.keep_absent(b"%d" % number, 0)
@@ -333,7 +333,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     make_room(tmp_path / "counts", FILE_BYTES)
     cache = SessionCache(tmp_path / "counts", most=100_000)
     record = Record()
-    kept = Kept(0, Stored(record, held=False), Row(record, None, Mark(b"", 0)), 1000, 0)
+    kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 1000, 0)
     for number in range(10_000):
         cache.keep(b"%d" % number, kept)
         assert cache.find(b"0", 0, 0) is kept  # used all the time

@@ -1,4 +1,4 @@
-"""Writes the fixtures of database format 2 and protocol 1. Run once, by the release that defined them:
+"""Writes the fixtures of database format 3 and protocol 1. Run once, by the release that defined them:
 
     python -m tests.upgrade.make_fixtures
 
@@ -48,6 +48,7 @@ def fill(canister: Canister, clock: ManualClock) -> None:
     clock.advance(45 * MINUTE)
     canister.update("values", VALUES)
     canister.put(b"\x00bytes id\xff", "k", "bytes")
+    canister.put("0123456789abcdef" * 2, "k", "hex digits")
     canister.put("changed", "k", 1)
     canister.put("changed", "k", 2)
     canister.put("changed", "removed", "x")
@@ -95,7 +96,7 @@ def digest(store: SqliteStore, at: int) -> bytes:
 
 
 def main() -> None:
-    target = HERE / "format-2"
+    target = HERE / "format-3"
     if target.exists() and "--again" not in sys.argv:
         sys.exit("the fixtures are there; they stay as they are (--again while their format is unreleased)")
     target.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from canister.codec import MAX_ID_BYTES, decode_id
+from canister.codec import is_encoded_id
 from canister.errors import ProtocolError
 from canister.record import LATEST, NodeId, Record, check_record, decode_record
 from canister.store.base import Member
@@ -278,13 +278,8 @@ def decode_row(row: Row) -> tuple[bytes, Record]:
         ProtocolError: no correct node can have sent it.
     """
     session, encoded = row
-    if not 1 < len(session) <= MAX_ID_BYTES + 1:
-        raise ProtocolError(f"a session id of {len(session)} bytes")
-    if not session.isascii():
-        try:
-            decode_id(session)
-        except UnicodeDecodeError as error:
-            raise ProtocolError(f"a session id that is not valid Unicode: {error}") from error
+    if not is_encoded_id(session):
+        raise ProtocolError(f"a session id of {len(session)} bytes, of no form that a node gives it")
     record = decode_record(encoded)
     check_record(record)
     return session, record

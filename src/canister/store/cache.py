@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from canister.record import decode_record
-from canister.store.base import BUCKETS, Stored
+from canister.store.base import BUCKETS, Mark, Stored
 from canister.store.recent import RecentRows, recent_bytes, recent_row
 from canister.store.shared import shared_memory
 from canister.store.transaction import Row
@@ -120,7 +120,7 @@ class SessionCache:
             if session in self._young:
                 recent.want()
             return None
-        row = Row(decode_record(found.record), None, found.mark)
+        row = Row(decode_record(found.record), None, found.mark.retain, found.mark.digest)
         kept = Kept(count, row.stored, row, len(found.record), found.place)
         self.keep(session, kept)
         return kept
@@ -129,7 +129,8 @@ class SessionCache:
         """Return a row as it is left for other processes; None where it is not."""
         if self._recent is None or row.held is not None or not self._recent.are_wanted():
             return None
-        return recent_row(at, session, encoded, row.mark, place)
+        assert row.digest is not None, "a row that is written has one"
+        return recent_row(at, session, encoded, Mark(row.digest, row.retain), place)
 
     def keep(self, session: bytes, kept: Kept) -> None:
         """Keep a session; its count was read before the session was.

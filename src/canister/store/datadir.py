@@ -26,7 +26,7 @@ from canister.store.peeking import peek
 from canister.store.shared import make_room
 from canister.store.turn import WriteTurn
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x43414E49  # "CANI"
 _MAGIC = b"SQLite format 3\x00"
 _PAGE_SIZE_AT, _PAGES_AT, _FORMAT_AT, _APPLICATION_AT = 16, 28, 60, 68

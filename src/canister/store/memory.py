@@ -10,8 +10,19 @@ from canister.config import Config, Policy
 from canister.errors import StoreError
 from canister.life import NEVER
 from canister.record import NodeId, Record, Version, encode_record, new_node_id, user_of
-from canister.store.base import Edit, Fingerprints, Known, Listed, LogEntry, Member, Merged, Stored, bucket_of
-from canister.store.transaction import Fresh, Row, Scope, Transaction
+from canister.store.base import (
+    Edit,
+    Fingerprints,
+    Known,
+    Listed,
+    LogEntry,
+    Mark,
+    Member,
+    Merged,
+    Stored,
+    bucket_of,
+)
+from canister.store.transaction import Fresh, Row, Scope, Transaction, mark_of
 
 
 class _Undo:
@@ -34,7 +45,7 @@ class _Undo:
             if session in self._store.rows:
                 here.append(session)
             else:
-                self.put(session, Row(record, None, mark), encoded)
+                self.put(session, Row(record, None, mark.retain, mark.digest), encoded)
         return here
 
     def delete(self, session: bytes) -> None:
@@ -168,18 +179,18 @@ class MemoryStore:
 
     def marks(self, above: int, upto: int) -> Iterator[tuple[int, bytes]]:
         for session, row in self.rows.items():
-            if above < row.mark.retain <= upto:
-                yield bucket_of(session), row.mark.digest
+            if above < row.retain <= upto:
+                yield bucket_of(session), self._mark(session, row).digest
 
     def digests(self, buckets: range, at: int) -> Iterator[tuple[int, bytes]]:
         for session, row in self.rows.items():
             bucket = bucket_of(session)
-            if buckets.start <= bucket < buckets.stop and row.mark.retain > at:
-                yield bucket, row.mark.digest
+            if buckets.start <= bucket < buckets.stop and row.retain > at:
+                yield bucket, self._mark(session, row).digest
 
     def listing(self, buckets: range, at: int) -> list[Listed]:
-        rows = sorted((bucket_of(s), s, row.mark) for s, row in self.rows.items() if bucket_of(s) in buckets)
-        return [Listed(session, mark.digest) for _, session, mark in rows if mark.retain > at]
+        rows = sorted((bucket_of(s), s, row) for s, row in self.rows.items() if bucket_of(s) in buckets)
+        return [Listed(s, self._mark(s, row).digest) for _, s, row in rows if row.retain > at]
 
     def wholes(self, sessions: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         found = ((session, self.whole(session)) for session in sessions)
@@ -231,6 +242,9 @@ class MemoryStore:
             except BaseException:
                 rows.roll_back()
                 raise
+
+    def _mark(self, session: bytes, row: Row) -> Mark:
+        return mark_of(session, row, self._scope.key)
 
     def _check_open(self) -> None:
         if self._closed:

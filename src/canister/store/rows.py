@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from itertools import chain, starmap
+from itertools import chain
 from typing import Any
 
 import apsw
 import msgspec
 
-from canister.record import NodeId, decode_record, encode_record, user_of
-from canister.store.base import BUCKETS, Change, Listed, LogEntry, Mark, bucket_of
+from canister.record import NodeId, decode_record, digest_of, encode_record, merge, user_of
+from canister.store.base import BUCKETS, Change, Listed, LogEntry, bucket_of
 from canister.store.cache import Kept, SessionCache, Written, after
 from canister.store.connections import Cursor, Handle
 from canister.store.transaction import Fresh, Row
@@ -17,7 +17,7 @@ from canister.store.transaction import Fresh, Row
 _PLACES = 1 << 7
 """Neighbouring places, of which a session takes one: hardly two ids are alike in all other bits.
 
-The statements have it in figures: 127 is the last of them, `place >> 47` the bucket.
+The statements have it in figures: 127 is the last of them.
 """
 _PER_BUCKET = 1 << 47
 END = BUCKETS * _PER_BUCKET
@@ -28,17 +28,17 @@ _ALL = """
     SELECT id, record, held FROM sessions WHERE place > ? AND place <= ? AND retain > ? ORDER BY place
 """
 GET = """
-    SELECT place, record, held, digest, retain FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2
+    SELECT place, record, held, retain FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2
 """
 _TAKEN = "SELECT place FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 ORDER BY place"
 _MOVE = "UPDATE sessions SET place = ? WHERE place = ?"
-_INSERT = "INSERT INTO sessions (place, id, record, digest, retain, user, held) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO sessions (place, id, record, retain, user, held) VALUES (?, ?, ?, ?, ?, ?)"
 _AT_ONCE = 256
 """Rows inserted by one statement: what it costs to begin one is then shared."""
-_INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?, ?)" * (_AT_ONCE - 1)
+_INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?)" * (_AT_ONCE - 1)
 _IS_HERE = "SELECT id FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
-_CHANGE = "UPDATE sessions SET record = ?, digest = ? WHERE place = ?"
-_REPLACE = "UPDATE sessions SET record = ?, digest = ?, retain = ?, user = ?, held = ? WHERE place = ?"
+_CHANGE = "UPDATE sessions SET record = ? WHERE place = ?"
+_REPLACE = "UPDATE sessions SET record = ?, retain = ?, user = ?, held = ? WHERE place = ?"
 _DELETE = "DELETE FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
@@ -47,14 +47,12 @@ _VOUCH = """
     ON CONFLICT (node) DO UPDATE SET stamp = ?2, moved = ?3 WHERE stamp < ?2
 """
 _MARKS = """
-    SELECT place >> 47, digest FROM sessions
+    SELECT id, record, held FROM sessions
     WHERE retain >> 26 BETWEEN ?1 >> 26 AND ?2 >> 26 AND retain > ?1 AND retain <= ?2
 """
-_DIGESTS = "SELECT place >> 47, digest FROM sessions WHERE place > ? AND place <= ? AND retain > ?"
-_LISTING = "SELECT id, digest FROM sessions WHERE place > ? AND place <= ? AND retain > ? ORDER BY place"
 
-_Values = tuple[int, bytes, bytes, bytes, int, bytes | None, bytes | None]
-"""What is inserted of a row: place, id, record, digest, retention, user, and what is held."""
+_Values = tuple[int, bytes, bytes, int, bytes | None, bytes | None]
+"""What is inserted of a row: place, id, record, retention, user, and what is held."""
 
 _changes_encoder = msgspec.msgpack.Encoder()
 _changes_decoder = msgspec.msgpack.Decoder(list[Change])
@@ -123,17 +121,17 @@ class SqliteRows:
         return row
 
     def put(self, session: bytes, row: Row, encoded: bytes) -> None:
-        seen, mark = self._seen[session], row.mark
+        seen, retain = self._seen[session], row.retain
         held = None if row.held is None else encode_record(row.held)
         user, place, before = user_of(row.record), seen.place, seen.row
         values: tuple[Any, ...]
         if before is None:
-            sql, values = _INSERT, (place, session, encoded, mark.digest, mark.retain, user, held)
-        elif (mark.retain, held, user) == (before.mark.retain, before.held, user_of(before.record)):
+            sql, values = _INSERT, (place, session, encoded, retain, user, held)
+        elif (retain, held, user) == (before.retain, before.held, user_of(before.record)):
             # Where all indexes stay as they are, a write changes two pages in place of four.
-            sql, values = _CHANGE, (encoded, mark.digest, place)
+            sql, values = _CHANGE, (encoded, place)
         else:
-            sql, values = _REPLACE, (encoded, mark.digest, mark.retain, user, held, place)
+            sql, values = _REPLACE, (encoded, retain, user, held, place)
         kept = Kept(after(seen.at), row.stored, row, len(encoded) + len(held or b""), place)
         recent = self._cache.row_for_others(kept.at, session, row, encoded, place) if self._keeps else None
         self._writes[session] = _Write(sql, values, Written(session, seen.bucket, kept, recent))
@@ -172,7 +170,7 @@ class SqliteRows:
             self._cache.mark(bucket)
         ordered: list[_Values] = sorted(
             [
-                (place_of(bucket, session), session, encoded, mark.digest, mark.retain, user_of(record), None)
+                (place_of(bucket, session), session, encoded, mark.retain, user_of(record), None)
                 for bucket, (session, (record, encoded, mark)) in zip(buckets, rows.items(), strict=True)
             ]
         )
@@ -246,17 +244,24 @@ def _bounds(buckets: range) -> tuple[int, int]:
     return buckets.start * _PER_BUCKET - 1, buckets.stop * _PER_BUCKET - 1
 
 
-def row_of(record: bytes, held: bytes | None, digest: bytes, retain: int) -> Row:
+def row_of(record: bytes, held: bytes | None, retain: int) -> Row:
     """Return the row that `GET` finds."""
-    return Row(decode_record(record), None if held is None else decode_record(held), Mark(digest, retain))
+    return Row(decode_record(record), None if held is None else decode_record(held), retain)
 
 
 class SqliteSnapshot:
-    """A read transaction."""
+    """A read transaction.
 
-    def __init__(self, handle: Handle) -> None:
+    Args:
+        handle: the connection.
+        key: the cluster's, which the digests are made with. They are not stored: whoever needs one reads
+            the pages of the record as well.
+    """
+
+    def __init__(self, handle: Handle, key: bytes) -> None:
         self._execute = handle.execute
         self._connection = handle.connection
+        self._key = key
 
     def log(self, after: int) -> list[LogEntry]:
         rows = self._execute("SELECT stamp, changes FROM log WHERE stamp > ? ORDER BY stamp", (after,))
@@ -266,14 +271,13 @@ class SqliteSnapshot:
         return last_stamp(self._execute)
 
     def marks(self, above: int, upto: int) -> Iterator[tuple[int, bytes]]:
-        yield from self._execute(_MARKS, (above, upto))
+        return self._digests(_merged(self._execute(_MARKS, (above, upto))))
 
     def digests(self, buckets: range, at: int) -> Iterator[tuple[int, bytes]]:
-        yield from self._execute(_DIGESTS, (*_bounds(buckets), at))
+        return self._digests(self.all(buckets, at))
 
     def listing(self, buckets: range, at: int) -> list[Listed]:
-        found = self._execute(_LISTING, (*_bounds(buckets), at))
-        return list(starmap(Listed, found))
+        return [Listed(s, digest_of(s, whole, self._key)) for s, whole in self.all(buckets, at)]
 
     def whole(self, session: bytes) -> bytes | None:
         return next((record for _, record in self.wholes([session])), None)
@@ -288,15 +292,16 @@ class SqliteSnapshot:
     def heard(self) -> dict[NodeId, int]:
         return dict(self._execute("SELECT node, stamp FROM heard").fetchall())
 
+    def _digests(self, sessions: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[int, bytes]]:
+        return ((bucket_of(s), digest_of(s, whole, self._key)) for s, whole in sessions)
+
 
 def _merged(found: Iterable[tuple[bytes, bytes, bytes | None]]) -> Iterator[tuple[bytes, bytes]]:
     """Return sessions with all that is known of them: what is shown, and what is held."""
     for session, record, held in found:
         if held is not None:
-            row = Row(decode_record(record), decode_record(held), Mark(b"", 0))
-            yield session, encode_record(row.whole)
-        else:
-            yield session, record
+            record = encode_record(merge(decode_record(record), decode_record(held)))
+        yield session, record
 
 
 def last_stamp(execute: Callable[..., Cursor]) -> int:

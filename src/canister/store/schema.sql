@@ -1,4 +1,4 @@
--- Format 2. One row a session: its record is read, merged and written as a whole.
+-- Format 3. One row a session: its record is read, merged and written as a whole.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -12,7 +12,6 @@ CREATE TABLE sessions (
     id     BLOB    NOT NULL,
     record BLOB    NOT NULL,
     held   BLOB,
-    digest BLOB    NOT NULL,
     retain INTEGER NOT NULL,
     user   BLOB
 );

@@ -123,8 +123,8 @@ class SqliteStore:
         if found is None:
             self._cache.keep_absent(session, count)
             return _ABSENT
-        place, record, held, *mark = found
-        row = row_of(record, held, *mark)
+        place, record, held, retain = found
+        row = row_of(record, held, retain)
         kept = Kept(count, row.stored, row, len(record) + len(held or b""), place)
         self._cache.keep(session, kept)
         return kept.stored
@@ -268,7 +268,7 @@ class SqliteStore:
     @contextmanager
     def snapshot(self) -> Generator[SqliteSnapshot, None, None]:
         with self._pool.lend() as handle, handle.connection:
-            yield SqliteSnapshot(handle)
+            yield SqliteSnapshot(handle, self._scope.key)
 
     def members(self) -> list[Member]:
         return list(self._members.get())

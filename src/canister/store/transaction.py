@@ -35,11 +35,19 @@ _LEAST, _GREATEST = Version(bytes(16)), NodeId(b"\xff" * 8)
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """A stored session: what readers may see, what is held back, and the mark of both merged."""
+    """A stored session: what readers may see, and what is held back.
+
+    Attributes:
+        record: what readers may see.
+        held: what is held back until its time comes.
+        retain: when the data of both may go.
+        digest: the digest of both merged; None while nobody has needed it.
+    """
 
     record: Record
     held: Record | None
-    mark: Mark
+    retain: int
+    digest: bytes | None = None
 
     @property
     def whole(self) -> Record:
@@ -55,6 +63,12 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     def stored(self) -> Stored:
         """What a store tells of it."""
         return Stored(self.visible, self.held is not None)
+
+
+def mark_of(session: bytes, row: Row, key: bytes) -> Mark:
+    """Return what the digests need to know of a row; *key* is the cluster's."""
+    digest = row.digest
+    return Mark(digest_of(session, encode_record(row.whole), key) if digest is None else digest, row.retain)
 
 
 Fresh = tuple[Record, bytes, Mark]
@@ -238,19 +252,20 @@ class Transaction:
 
     def _may_go(self, row: Row, gate: int, *, destroyed: bool) -> bool:
         whole = row.whole
-        if (whole.destroy is not None) != destroyed or row.mark.retain > self._now:
+        if (whole.destroy is not None) != destroyed or row.retain > self._now:
             return False
-        return row.mark.retain <= gate or last_retention(whole, self._scope.drift) <= self._now
+        return row.retain <= gate or last_retention(whole, self._scope.drift) <= self._now
 
     def _drop(self, session: bytes, row: Row, *, expired: bool) -> None:
         self._rows.delete(session)
-        self._changes.append(Change(session, row.mark, None, None, expired))
+        self._changes.append(Change(session, self._mark(session, row), None, None, expired))
 
     def _row(self, session: bytes) -> Row | None:
         """Return a session's row. A tombstone past its time is gone, swept or not."""
         row = self._rows.get(session)
-        if row is not None and row.record.destroy is not None and row.mark.retain <= self._now:
-            return Row(EMPTY, None, row.mark)
+        if row is not None and row.record.destroy is not None and row.retain <= self._now:
+            mark = self._mark(session, row)
+            return Row(EMPTY, None, mark.retain, mark.digest)
         return row
 
     def _write(self, session: bytes, row: Row | None, delta: Record) -> None:
@@ -324,10 +339,13 @@ class Transaction:
         encoded = encode_record(record)
         whole = record if held is None else merge(record, held)
         everything = encoded if held is None else encode_record(whole)
-        mark = Mark(digest_of(session, everything, self._scope.key), retention(whole))
-        self._rows.put(session, Row(record, held, mark), encoded)
-        self._changes.append(Change(session, row.mark if row else None, mark, delta))
+        after = Mark(digest_of(session, everything, self._scope.key), retention(whole))
+        self._rows.put(session, Row(record, held, after.retain, after.digest), encoded)
+        self._changes.append(Change(session, self._mark(session, row) if row else None, after, delta))
         return encoded
+
+    def _mark(self, session: bytes, row: Row) -> Mark:
+        return mark_of(session, row, self._scope.key)
 
     def _comes_back(self, known: Record, incoming: Record) -> bool:
         """Tell whether a peer brings back a session that was over here, with rows the peer lacks.

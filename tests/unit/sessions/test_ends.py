@@ -6,7 +6,7 @@ import pytest
 from tests.unit.sessions.kit import END, MINUTE, create, log_of, sent
 
 from canister import Canister
-from canister.codec import encode_value
+from canister.codec import encode_id, encode_value
 from canister.errors import SessionDestroyedError, SessionEndedError
 from canister.record import IDENTITY, Cell, Record, Slot
 from canister.sessions import SessionManager, SessionStatus
@@ -152,7 +152,7 @@ def test_regenerate_keeps_the_identity_and_the_sessions_own_expiry(
     canister.node.commit(
         [
             (
-                b"s" + session.handle.encode(),
+                encode_id(session.handle),
                 lambda r, m: Record(cells={user: Cell(m.version, encode_value("ann"))}),
             )
         ]

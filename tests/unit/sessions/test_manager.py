@@ -82,7 +82,7 @@ def test_neither_the_database_nor_the_log_ever_holds_a_secret(
     for cookie in cookies:
         token = parse(cookie, manager.keys)
         assert isinstance(token, Token)
-        assert token.handle.encode() in stored, "the search must be able to find what is there"
+        assert token.id in stored, "the search must be able to find what is there"
         assert token.handle in caplog.text
         for secret in (token.secret, token.secret.hex().encode(), cookie.encode(), cookie[30:70].encode()):
             assert secret not in stored

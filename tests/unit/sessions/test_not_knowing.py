@@ -18,7 +18,7 @@ from tests.unit.sessions.kit import (
 )
 
 from canister import Canister, edits
-from canister.codec import encode_value, key_slot
+from canister.codec import encode_id, encode_value, key_slot
 from canister.errors import CannotTellError
 from canister.freshness import Fetched
 from canister.record import make_version
@@ -155,7 +155,7 @@ def test_what_this_node_forgot_it_cannot_call_gone(manager: SessionManager, cani
     cookie = create(manager, a=1)
     session = manager.load([cookie])
     assert session.handle is not None
-    canister.node.store.forget(b"s" + session.handle.encode())
+    canister.node.store.forget(encode_id(session.handle))
     in_doubt(canister)
     assert manager.commit(manager.load([cookie])).set_cookie is None
 

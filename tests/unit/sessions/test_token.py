@@ -3,6 +3,7 @@ import string
 
 import pytest
 
+from canister.codec import encode_id
 from canister.record import NodeId, make_version
 from canister.sessions import token as tokens
 from canister.sessions.keys import KeyRing
@@ -100,7 +101,7 @@ def test_neither_repr_shows_the_secret() -> None:
 def test_the_handle_and_the_slot_do_not_hold_the_secret() -> None:
     made = draft(RING)
     assert made.handle == made.id.hex()
-    assert made.session == b"s" + made.handle.encode()
+    assert made.session == encode_id(made.handle)
     assert made.secret not in made.slot
     assert made.slot == made.seal(VERSION).slot
 
