@@ -376,6 +376,20 @@ async def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: Canis
         assert await browser.get("/") == {"a": 1}
 
 
+async def test_the_cookie_of_what_a_handler_has_stored_goes_with_a_refusal(cut_off: Canister) -> None:
+    async def log_in_now(request: web.Request) -> web.Response:
+        session = await session_of(request)
+        session.login("ann")
+        session["a"] = 1
+        await session.acommit()
+        return web.Response(text="never reached")
+
+    async with browsing(cut_off, web.post("/now", log_in_now), acks=2) as browser:
+        assert (await browser.ask("POST", "/now")).status == 503
+        assert browser.token is not None, "or nobody could reach what stands"
+        assert await browser.get("/") == {"a": 1}
+
+
 # Streams and WebSockets.
 
 

@@ -509,6 +509,32 @@ def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: Canister) -
     assert NAME not in client.cookies
 
 
+def test_the_cookie_of_what_the_application_itself_has_stored_goes_with_a_refusal(
+    cut_off: Canister, clock: ManualClock
+) -> None:
+    async def log_in_now(request: Request) -> Response:
+        request.session.login("ann")
+        await request.session.acommit()
+        return PlainTextResponse("never reached")
+
+    async def log_in_and_ask(request: Request) -> Response:
+        request.session.login("ann")
+        request.session["a"] = 1
+        await request.session.acommit()
+        request.session["lost"] = 1
+        raise CannotTellError("somebody else's session")
+
+    routes = [Route("/now", log_in_now), Route("/ask", log_in_and_ask)]
+    client = client_of(cut_off, *routes, acks=2)
+    response = client.get("/now")
+    assert response.status_code == 503
+    assert "it stands on this node" in response.text
+    assert NAME in client.cookies, "or nobody could reach what stands"
+    client = client_of(cut_off, *routes)
+    assert client.get("/ask").status_code == 503
+    assert client.get("/").json() == {"a": 1}
+
+
 def test_recording_an_access_waits_for_no_acknowledgement(cut_off: Canister, clock: ManualClock) -> None:
     client = client_of(cut_off)
     client.post("/put", json={"a": 1})

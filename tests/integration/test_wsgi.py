@@ -458,6 +458,26 @@ def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: Canister) -
     assert data_of(client) == {"a": "1"}
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_cookie_of_what_the_application_itself_has_stored_goes_with_a_refusal(
+    cut_off: Canister, *, streamed: bool
+) -> None:
+    def log_in_now(environ: WSGIEnvironment) -> bytes:
+        session_of(environ).login("ann")
+        session_of(environ).commit()
+        return b"never reached"
+
+    def app(environ: WSGIEnvironment, start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/now":
+            return plain(environ, start_response)
+        start_response("200 OK", PLAIN)
+        return (log_in_now(environ) for _ in range(1)) if streamed else [log_in_now(environ)]
+
+    client = client_of(cut_off, app, acks=2)
+    assert "it stands on this node" in client.get("/now", status=503).text
+    assert json.loads(client.get("/").text)["user"] == "ann"
+
+
 def test_a_locked_session_is_403(tmp_path: Path, clock: ManualClock) -> None:
     with Canister(tmp_path / "data", clock=clock, lock_timeout="5m") as canister:
         client = client_of(canister)

@@ -198,9 +198,9 @@ class _Course:
     def _refusal(self, error: Exception) -> web.Response:
         page = refuse(error, f"http {self._request.path}")
         response = web.Response(status=page.status, body=page.text.encode(), headers=page.headers)
-        outcome = self.session.data.state.outcome if self.session is not None else None
-        if outcome is not None:  # what was written stands, though fewer members than wanted hold it
-            _add_headers(response, outcome)
+        if self.session is not None:  # what was written stands, though fewer members than wanted hold it
+            data = self.session.data
+            _add_headers(response, data.state.outcome or self._storage.manager.discard(data))
         if self._stream is not None:
             _follow(self._stream, response)
         return response

@@ -184,14 +184,13 @@ class _Response:
                 session.adopt(self._scope.get("session"))
             outcome = await self._hold.manager.acommit(session)
         except _REFUSALS as error:
-            # What was written stands: the client is told its cookies, or a log-in would log it out.
-            await self.refuse(error, session.state.outcome)
+            await self.refuse(error)
             return
         _add_headers(message, outcome)
         await self._send(message)
         self._hold.committed(session, always=message["type"] == "websocket.accept")
 
-    async def refuse(self, error: Exception, outcome: Outcome | None = None) -> None:
+    async def refuse(self, error: Exception) -> None:
         """Answer with an error in place of what the application sends."""
         self.refused = True
         page = refuse(error, f"{self._scope['type']} {self._scope['path']}")
@@ -200,8 +199,8 @@ class _Response:
             return
         headers = [(name.lower().encode(), value.encode()) for name, value in page.headers.items()]
         start: Message = {"type": "http.response.start", "status": page.status, "headers": headers}
-        if outcome is not None:
-            _add_headers(start, outcome)
+        # What was written stands: the client is told its cookies, or a log-in would log it out.
+        _add_headers(start, self._session.state.outcome or self._hold.manager.discard(self._session))
         await self._send(start)
         await self._send({"type": "http.response.body", "body": page.text.encode()})
 

@@ -111,6 +111,8 @@ class _Response:
     def refuse(self, error: Exception) -> None:
         """Answer with an error in place of what the application sends."""
         self.begun = self._refused = True
+        if self._session.state.outcome is None:
+            self._manager.discard(self._session)
         page = refuse(error, self._where)
         body = page.text.encode()
         headers = [*page.headers.items(), ("Content-Length", str(len(body)))]
@@ -168,7 +170,7 @@ class _Response:
         """Call the server's ``start_response``; what the commit has to tell the client goes with it."""
         assert self._held is not None  # both callers have just seen to it
         status, headers = self._held
-        # After a write that is not acknowledged too: it stands, and without its cookie a log-in logs out.
+        # After a refusal too: what was written stands, and without its cookie a log-in logs out.
         outcome = self._session.state.outcome
         added = [] if outcome is None else outcome.headers(headers)
         arguments = () if exc_info is None else (exc_info,)
