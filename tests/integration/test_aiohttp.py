@@ -15,11 +15,13 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp_session import get_session, new_session
 from tests.integration.local import last_write, store_away
 
-from canister import Canister, ConfigError, SessionDestroyedError
+from canister import Canister, ConfigError, OldSystemError, SessionDestroyedError
+from canister.clock import to_datetime
 from canister.integrations.aiohttp import CanisterStorage, hold_session, session_of, setup
 from canister.record import NodeId, make_version
 from canister.sessions import CookieSettings
 from canister.sessions.keys import KeyRing
+from canister.sessions.movein import OldSession
 from canister.sessions.token import draft
 from canister.testing.clock import ManualClock
 
@@ -333,6 +335,31 @@ async def test_another_storages_session_is_refused(canister: Canister) -> None:
     stock = aiohttp_session.Session(None, data=None, new=True)
     with pytest.raises(TypeError, match="not one of this storage"):
         await storage.save_session(None, None, stock)  # type: ignore[arg-type]
+
+
+class Old:
+    """An old system with one session, until it is away."""
+
+    cookie_name = "old"
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.now = to_datetime(clock.now())
+        self.away = False
+
+    def find(self, value: str) -> OldSession | None:
+        if self.away:
+            raise OldSystemError("it is away")
+        return OldSession(value, {"cart": ["tea"]}, self.now + timedelta(days=1), self.now)
+
+
+async def test_an_old_systems_session_goes_on(canister: Canister, clock: ManualClock) -> None:
+    old = Old(clock)
+    async with browsing(canister, move_in=[old]) as browser:
+        assert await browser.get("/", headers={"Cookie": "old=abc"}) == {"cart": ["tea"]}
+        assert await browser.get("/") == {"cart": ["tea"]}
+        old.away, browser.token = True, None
+        for path, status in (("/", 503), ("/untouched", 200), ("/asked-for", 200)):
+            assert (await browser.ask("GET", path, headers={"Cookie": "old=abc"})).status == status
 
 
 # Not knowing is not absence.
