@@ -472,6 +472,22 @@ def test_a_renewed_secret_reaches_the_client(engine_alone: Client, clock: Manual
     assert engine_alone.get("/show").json()["data"] == {"a": "1"}
 
 
+def test_a_renewed_secret_whose_answer_was_lost_is_given_again(
+    engine_alone: Client, clock: ManualClock
+) -> None:
+    engine_alone.get("/put/a/1")
+    before = engine_alone.cookies["sessionid"].value
+    clock.advance(timedelta(hours=5))
+    renewed = engine_alone.get("/show").cookies["sessionid"].value
+    for path in ("/show", "/put/b/2"):
+        engine_alone.cookies["sessionid"] = before
+        assert not engine_alone.get("/untouched").cookies
+        assert engine_alone.get(path).cookies["sessionid"].value == renewed
+    assert not engine_alone.get("/show").cookies
+    clock.advance(timedelta(days=13))
+    assert engine_alone.get("/show").json()["data"] == {"a": "1", "b": "2"}
+
+
 @pytest.fixture
 def engine_alone() -> Iterator[Client]:
     names = {"SESSION_COOKIE_NAME": "sessionid", "SESSION_EXPIRE_AT_BROWSER_CLOSE": False}

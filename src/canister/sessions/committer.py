@@ -94,6 +94,8 @@ class Committer:
                 return True
         except InputError:
             return True
+        if state.token is not None and state.replaced and state.seen:
+            return True
         if state.token is None or not state.read or state.passive:
             return False
         now = self._node.clock.now()

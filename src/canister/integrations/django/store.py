@@ -17,6 +17,7 @@ from canister.errors import CannotTellError, ConfigError, SessionDestroyedError,
 from canister.integrations.django import expiry
 from canister.integrations.django.configuration import session_manager
 from canister.sessions import Identity, Session
+from canister.sessions.renewal import successor_of
 
 
 class SessionStore(SessionBase):
@@ -85,9 +86,15 @@ class SessionStore(SessionBase):
         self._session_cache = self._read(session)
 
     def note_key(self, session: Session) -> None:
-        """Have the key of *session*, which was loaded or stored; where it is not known, keep the client's."""
-        if session.state.token is not None:
-            self._session_key = session.state.token.text
+        """Have the key of *session*, which was loaded or stored; where it is not known, keep the client's.
+
+        A client that shows a key which was replaced is to get the new one, as the commit has it.
+        """
+        state = session.state
+        if state.token is not None:
+            record = state.record if state.replaced and state.seen else None
+            follower = successor_of(state.token, session_manager().keys, record) if record else None
+            self._session_key = (follower or state.token).text
         elif not session.cannot_tell:
             self._session_key = None
 
