@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,15 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import StarletteDeprecationWarning
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from tests.integration.local import last_write, store_away
 
 from canister import Canister, CannotTellError, ConfigError, SessionDestroyedError
-from canister.integrations.asgi import SessionMiddleware, session_of
+from canister.integrations.asgi import SessionMiddleware, manager_of, session_of
 from canister.record import NodeId, make_version
 from canister.sessions import CookieSettings, stamp
 from canister.sessions.keys import KeyRing
@@ -279,6 +281,58 @@ def test_another_mapping_in_the_sessions_place_is_stored(canister: Canister) -> 
     client.post("/put", json={"a": 1})
     client.get("/replace")
     assert client.get("/").json() == {"b": 2}
+
+
+class Passing(BaseHTTPMiddleware):
+    """Looks at the session after the application has answered."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        response.headers["x-seen"] = str(sorted(request.session))
+        return response
+
+
+@pytest.mark.parametrize("between", [[], [Middleware(Passing)]])
+def test_a_mounted_application_may_have_sessions_of_its_own(
+    canister: Canister, tmp_path: Path, between: list[Middleware]
+) -> None:
+    def with_sessions(canister: Canister, name: str, *more: Any) -> Starlette:
+        cookie = CookieSettings(name=name, seen=f"{name}-seen")
+        sessions = Middleware(SessionMiddleware, canister=canister, secret_keys=KEY, cookie=cookie)
+        return Starlette(routes=[*ROUTES, *more], middleware=[sessions, *between])
+
+    async def replace(request: Request) -> Response:
+        request.scope["session"] = {"b": 2}
+        return PlainTextResponse("ok")
+
+    with Canister(tmp_path / "admin") as other:
+        admin = Mount("/admin", with_sessions(other, "__Host-admin", Route("/replace", replace)))
+        client = TestClient(with_sessions(canister, NAME, admin), base_url="https://testserver")
+        client.post("/put", json={"cart": 1})
+        client.post("/admin/put", json={"secret": 1})
+        assert client.get("/").json() == {"cart": 1}
+        assert client.get("/admin").json() == {"secret": 1}
+        client.get("/admin/replace")
+        assert client.get("/").json() == {"cart": 1}
+        assert client.get("/admin").json() == {"b": 2}
+        client.post("/admin/log-out")
+        assert client.get("/").json() == {"cart": 1}
+
+
+def test_the_session_is_the_outer_ones_again_after_a_mounted_application(
+    canister: Canister, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope, receive, send)
+        seen.append((dict(scope["session"]), manager_of(Request(scope)) is outer.manager))
+
+    with Canister(tmp_path / "admin") as other:
+        inner = SessionMiddleware(Starlette(routes=ROUTES), canister=other, secret_keys=KEY)
+        outer = SessionMiddleware(app, canister=canister, secret_keys=KEY)
+        TestClient(outer, base_url="https://testserver").post("/put", json={"secret": 1})
+    assert seen == [({}, True)]
 
 
 def test_a_change_after_the_headers_left_is_reported(

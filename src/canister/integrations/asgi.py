@@ -112,6 +112,7 @@ async def serve(
         await app(scope, receive, send)
         return
     host = _host(scope) if manager.cookie.plain_http else ""
+    outer_hold, outer_session = scope.get(_HOLD), scope.get("session")
     session = scope["session"] = await manager.aopen(_cookies(scope), host)
     hold = scope[_HOLD] = Hold(manager)
     response = _Response(hold, scope, session, send, final)
@@ -127,8 +128,11 @@ async def serve(
         await response.close()
     finally:
         hold.release()
+        left = scope.get("session")
+        if outer_hold is not None:  # a mounted application shares the scope with the one around it
+            scope[_HOLD], scope["session"] = outer_hold, outer_session
     if not (response.refused or hold.over):
-        session.adopt(scope.get("session"))
+        session.adopt(left)
         manager.finish(session, scope["type"], scope["path"])
 
 
@@ -178,10 +182,8 @@ class _Response:
         self._start = message
         session = self._session
         try:
-            if self._final is not None:
-                self._scope["session"] = self._final(self._scope, session)
-            if self._scope.get("session") is not session:
-                session.adopt(self._scope.get("session"))
+            if self._scope.get(_HOLD) is self._hold:  # or what is there is a mounted application's
+                self._adopt()
             outcome = await self._hold.manager.acommit(session)
         except _REFUSALS as error:
             await self.refuse(error)
@@ -189,6 +191,13 @@ class _Response:
         _add_headers(message, outcome)
         await self._send(message)
         self._hold.committed(session, always=message["type"] == "websocket.accept")
+
+    def _adopt(self) -> None:
+        """Take over what the application left in the session's place."""
+        if self._final is not None:
+            self._scope["session"] = self._final(self._scope, self._session)
+        if self._scope.get("session") is not self._session:
+            self._session.adopt(self._scope.get("session"))
 
     async def refuse(self, error: Exception) -> None:
         """Answer with an error in place of what the application sends."""
