@@ -21,6 +21,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.test import AsyncClient, Client, override_settings
 
 from canister import Canister, CannotTellError, ConfigError
+from canister.clock import to_datetime
 from canister.integrations.django import SessionStore, close, session_manager
 from canister.integrations.django.configuration import read_settings
 from canister.record import NodeId, make_version
@@ -326,6 +327,24 @@ def test_no_expiry_goes_past_the_absolute_lifetime(clock: ManualClock, value: An
     clock.advance(timedelta(days=1, seconds=1))
     assert not again(old).load()
     assert not again(fresh).load()
+
+
+@pytest.mark.parametrize("idle", [False, True])
+@pytest.mark.parametrize(("before", "now"), [("1d", "30d"), ("30d", "1d")])
+def test_no_expiry_goes_past_an_absolute_lifetime_that_was_configured_otherwise(
+    tmp_path: Path, clock: ManualClock, before: str, now: str, *, idle: bool
+) -> None:
+    week = timedelta(days=7)
+    with override_settings(CANISTER={"path": tmp_path / "older", "absolute_lifetime": before}):
+        sessions = [stored(a=1), stored(a=1)]
+    with override_settings(CANISTER={"path": tmp_path / "older", "absolute_lifetime": now}):
+        kept, cycled = map(again, sessions)
+        for session in (kept, cycled):
+            session.set_expiry(week.total_seconds() if idle else to_datetime(clock.now()) + week)
+        cycled.cycle_key()
+        for session in (kept, cycled):
+            session.save()
+        assert lives(kept, clock, timedelta(days=1))
 
 
 def test_clearing_and_cycling_mind_the_expiry(clock: ManualClock) -> None:

@@ -24,16 +24,20 @@ def times(session: Session, manager: SessionManager) -> tuple[timedelta | None, 
     """
     value = _value(session)
     now = to_datetime(manager.canister.engine.clock.now())
-    absolute = manager.canister.config.absolute_lifetime
+    span = manager.canister.config.absolute_lifetime  # of a new session, such as the next new key's
+    end = now + span
+    record = session.state.record if session.state.token is not None else None
+    if record is not None and record.birth is not None:  # fixed when it began, by what was configured then
+        span = min(span, timedelta(microseconds=record.birth.absolute))
+        end = min(end, to_datetime(hard_end(record)))
     if isinstance(value, str):
         until = datetime.fromisoformat(value)
         until = timezone.make_aware(until) if timezone.is_naive(until) else until
-        record = session.state.record if session.state.token is not None else None
-        return None, min(until.astimezone(UTC), to_datetime(hard_end(record)) if record else now + absolute)
+        return None, min(until.astimezone(UTC), end)
     if not value:
         return None, None
     idle = timedelta(seconds=value)
-    return (min(idle, absolute), None) if idle > timedelta(0) else (None, now + idle)
+    return (min(idle, span), None) if idle > timedelta(0) else (None, now + idle)
 
 
 def cookie_age(store: SessionBase, session: Session) -> timedelta | None:
