@@ -284,6 +284,14 @@ def test_a_second_log_in_of_the_same_user_is_a_new_session_too(client: Client, a
     assert len(session_manager().users.sessions(ann.pk)) == 1
 
 
+@pytest.mark.parametrize("end", ["/log-in/bob", "/a/log-in/bob"])
+def test_the_age_of_the_cookie_ends_with_the_session(client: Client, ann: User, end: str) -> None:
+    User.objects.create_user("bob", password="secret")
+    client.get("/log-in/ann")
+    assert client.get("/expire/36000").cookies[NAME]["max-age"] == "36000"
+    assert client.get(end).cookies[NAME]["max-age"] == "", "until the browser is closed"
+
+
 def test_another_user_gets_nothing_of_the_first_ones(client: Client, ann: User) -> None:
     bob = User.objects.create_user("bob", password="secret")
     client.get("/log-in/ann")
@@ -294,10 +302,11 @@ def test_another_user_gets_nothing_of_the_first_ones(client: Client, ann: User) 
     assert shown(client) == {}
     # Also where the project has taken Django's key out by itself, so that Django sees no other user.
     client.get("/put/a/1")
+    client.get("/expire/36000")
     session = client.session
     del session["_auth_user_id"]
     session.save()
-    client.get("/log-in/ann")
+    assert client.get("/log-in/ann").cookies[NAME]["max-age"] == ""
     assert client.get("/whoami").content == b"ann"
     assert shown(client) == {}
 

@@ -179,16 +179,14 @@ class SessionStore(SessionBase):
         session.destroy()
         _check_waiting(session)
         session_manager().store(session)
-        self._session_key = None
-        self.modified = True
+        self._flushed(session)
 
     async def aflush(self) -> None:
         """Do what `flush` does."""
         session: Session = await self._aget_session()
         session.destroy()
         await session_manager().astore(session)
-        self._session_key = None
-        self.modified = True
+        self._flushed(session)
 
     def delete(self, session_key: str | None = None) -> None:
         """Destroy the session of a key, by default of this one's; this object stays as it is."""
@@ -232,8 +230,11 @@ class SessionStore(SessionBase):
         """
         session: Session = self._session
         given = {key: session[key] for key in session if str(key).startswith("_auth_user_")}
+        is_others = session.user not in (None, user)
         session.login(user, address=address, agent=agent)
         session.update(given)
+        if is_others:
+            self._note_age(session)
         self._cycled(session)
 
     # How.
@@ -244,8 +245,11 @@ class SessionStore(SessionBase):
 
     def _read(self, session: Session) -> Session:
         self.note_key(session)
-        session.state.max_age = expiry.cookie_age(self, session)
+        self._note_age(session)
         return session
+
+    def _note_age(self, session: Session) -> None:
+        session.state.max_age = expiry.cookie_age(self, session)
 
     @contextmanager
     def _saving(self, session: Session, must_create: bool) -> Generator[Session]:
@@ -261,6 +265,11 @@ class SessionStore(SessionBase):
             if session.state.pending.wanted and not before:
                 session.state.ask(wanted=False)  # what failed asks for nothing more
             self.note_key(session)
+
+    def _flushed(self, session: Session) -> None:
+        self._session_key = None
+        self._note_age(session)
+        self.modified = True
 
     def _cycle(self, session: Session) -> None:
         session.regenerate()
