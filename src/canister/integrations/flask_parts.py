@@ -17,7 +17,7 @@ from canister.sessions import CookieSettings, ManagerOptions, Session, SessionMa
 from canister.sessions.keys import VARIABLE
 from canister.sessions.outcome import refuse
 from canister.sessions.session import Keeper
-from canister.sessions.state import NO_CHANGES, Changes, State
+from canister.sessions.state import Changes, State
 
 EXTENSION = "canister"
 """Where an application keeps its session manager among its extensions."""
@@ -127,11 +127,13 @@ class FlaskSession(Session):
             return changes
         permanent = self._is_permanent()
         state.max_age = self.lifetime if permanent else self._max_age
-        if changes is NO_CHANGES or permanent == (state.base.get(_SLOT) == _TRUE):
+        if not changes.any or permanent == (state.base.get(_SLOT) == _TRUE):
             return changes
         asked = state.pending.carry or state.pending.logging_in
-        if state.token is None and not asked and changes == Changes({_SLOT: _TRUE}):
-            return NO_CHANGES  # a session that holds nothing else is none
+        if state.token is None and not asked and changes.writes == {_SLOT: _TRUE}:
+            rest = changes._replace(writes={})
+            if not rest.any:
+                return rest  # a session that holds nothing else is none
         state.ask(resend=True)
         return changes if changes.times is not None else changes._replace(times=self._times(permanent))
 

@@ -72,17 +72,14 @@ class PyramidSession(Session):
     def new_csrf_token(self) -> str:
         """Replace what the session's forms carry; return the new text."""
         self._use()
-        self.state.csrf = csrf.new_secret()
-        self.state.ask(facts={**self.state.pending.facts, csrf.CSRF: self.state.csrf})
-        return self.state.csrf.hex()
+        return self._keep_csrf(csrf.new_secret(None)).hex()
 
     def get_csrf_token(self) -> str:
         """Return what a form of this session carries, the same text each time.
 
         It is good until the session goes on under a new id, as at log-in.
         """
-        self._use()
-        return self.new_csrf_token() if self.state.csrf is None else self.state.csrf.hex()
+        return self._csrf_secret().hex()
 
 
 class SessionFactory:

@@ -10,7 +10,7 @@ from canister import edits
 from canister.config import Policy
 from canister.edits import Moment
 from canister.errors import SessionDestroyedError, SessionEndedError
-from canister.life import deadline
+from canister.life import deadline, is_live
 from canister.record import EMPTY, IDENTITY, KEY, Cell, Expiry, Record, Slot, merge
 from canister.sessions import counters
 from canister.sessions.renewal import GOOD
@@ -19,10 +19,18 @@ from canister.sessions.token import Draft
 from canister.store.base import Edit
 
 
-def save(policy: Policy, changes: Changes) -> Edit:
-    """Return the edit that writes into a session that is still live."""
+def save(policy: Policy, changes: Changes, *, asked: bool = True) -> Edit:
+    """Return the edit that writes into a session that is still live.
 
-    def edit(record: Record | None, moment: Moment) -> Record:
+    Args:
+        policy: the times a new session is born with.
+        changes: what to write.
+        asked: whether a request has asked for it: if the session is over it is told so.
+    """
+
+    def edit(record: Record | None, moment: Moment) -> Record | None:
+        if not asked and (record is None or not is_live(record, moment.now)):
+            return None
         live = _live(record, moment)
         shown = merge(live, Record(clear=moment.version)) if changes.clear else live
         cells = changes.cells(shown, moment)

@@ -38,7 +38,8 @@ class Chooser:
         doubts = [one.token for one in found if is_open(one) and isinstance(one.token, Token)]
         state = State()
         state.doubt = doubts[0] if doubts else None
-        state.stale = bool(found) and not any(map(is_open, found))
+        # A late answer would take away the cookie that the client was given since.
+        state.stale = bool(found) and not any(is_open(one) or one.lately for one in found)
         if doubts and self._refuse:
             state.refusal = CannotTellError(unknown(doubts[0]))
         return state
@@ -63,12 +64,16 @@ class Chooser:
                 logger.warning("%s; it is served as it is here", behind(token))
                 state.lacking = found.lacking
             state.behind = True
+        self.lock_idle(state, token, contents)
+        return state
+
+    def lock_idle(self, state: State, token: Token, contents: Contents) -> None:
+        """Lock a session that has been idle for too long."""
         if self._lock is not None and self._node.clock.now() >= idle_from(contents.record, self._lock):
             state.locked = True
             state.refusal = SessionLockedError(
                 f"session {token.handle} was idle too long; its user must prove to be there, then unlock() it"
             )
-        return state
 
 
 def unknown(token: Token) -> str:

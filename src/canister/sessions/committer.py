@@ -15,6 +15,7 @@ from canister.errors import (
     TooManySessionsError,
 )
 from canister.freshness import covers, newest
+from canister.life import is_live
 from canister.record import Record, Slot, Version
 from canister.sessions import stamp
 from canister.sessions.changes import Succession, save, touch
@@ -25,7 +26,7 @@ from canister.sessions.events import EventKind
 from canister.sessions.identity import Identity, identity_of
 from canister.sessions.keys import KeyRing
 from canister.sessions.outcome import Outcome
-from canister.sessions.renewal import Renewal, due_from, successor_of
+from canister.sessions.renewal import Renewal, SecretStatus, due_from, secret_status, successor_of
 from canister.sessions.session import Session
 from canister.sessions.state import Changes, State
 from canister.sessions.token import Token, draft
@@ -79,7 +80,7 @@ class Committer:
         if state.pending.logging_in and state.identity is not None:
             changes = self._logging_in(state, state.identity, changes)
         state.missing = None
-        state.written = self._write(session, changes)
+        state.written = self._write(session, changes) or state.written
         if user is not None:
             self._keep_cap(session, user)
         if state.missing is not None:
@@ -94,9 +95,11 @@ class Committer:
                 return True
         except InputError:
             return True
-        if state.token is not None and state.replaced and state.seen:
+        if state.token is None or state.locked:
+            return False
+        if state.replaced and state.seen:
             return True
-        if state.token is None or not state.read or state.passive:
+        if not state.read or state.passive:
             return False
         now = self._node.clock.now()
         return now >= state.contents.due or now >= due_from(state.token, self._renewal)
@@ -134,18 +137,22 @@ class Committer:
 
     def _update(self, session: Session, token: Token, changes: Changes) -> Version | None:
         state = session.state
-        if state.pending.resend and state.outcome is None:
-            state.cookie = self._keep(state, token)
-            state.ask(resend=False)
         now = self._node.clock.now()
+        if state.pending.resend and state.outcome is None:
+            if self._opens(token, now):
+                state.cookie = self._keep(state, token)
+            state.ask(resend=False)
+        if state.locked:
+            return None  # what is written counts as an access, and would open it
         due = now >= state.contents.due and not state.passive
+        asked = changes.any or state.pending.renew
         renewal = self._due_renewal(state, token, now)
         if renewal is not None:
             changes = changes._replace(late=(*changes.late, renewal.apply))
         if state.contents.replaced and state.seen and not state.replaced:
             changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
         if changes.any:
-            edit = save(self._node.policy, changes)
+            edit = save(self._node.policy, changes, asked=asked)
         elif state.read and due:
             edit = touch()
         else:
@@ -153,20 +160,32 @@ class Committer:
         # Recording an access is not waited for.
         known = {} if state.record is None else {token.session: state.record}
         version = self._commit(state, [(token.session, edit)], known, self._acks if changes.any else 1)
-        follower = renewal.token() if renewal is not None else None
+        follower = renewal.token() if renewal is not None and version is not None else None
         session.committed(follower or token, changes)
         if follower is not None:
             state.cookie = self._keep(state, follower)
             self._happened(EventKind.RENEWED, token.handle, state)
-        elif state.cookie is None and due and state.max_age is not None:
-            # A cookie that outlives the browser is kept as long as the session is used.
+        elif version is not None and state.cookie is None and due and state.max_age is not None:
+            # A cookie that outlives the browser is kept as long as the session is used. Where nothing was
+            # written the session may be over, and the client may have the cookie of another one by now.
             state.cookie = self._keep(state, token)
         if due and state.identity is not None:
             self._users.keep_cap(state.identity.user)
         return version
 
+    def _opens(self, token: Token, now: int) -> bool:
+        """Tell whether a token still opens its session: no other request has logged out or renewed it."""
+        record = self._node.store.load(token.session).record
+        return (
+            record is not None
+            and is_live(record, now)
+            and secret_status(record, token.slot, now) is SecretStatus.GOOD
+        )
+
     def _due_renewal(self, state: State, token: Token, now: int) -> Renewal | None:
         """Return the renewal that the commit makes; a replaced secret only has its new one sent again."""
+        if state.pending.renew:
+            _check_headers(state)
         if state.outcome is not None or state.record is None:
             return None  # the headers have left: no cookie can follow them
         if state.replaced:
@@ -262,6 +281,4 @@ class Committer:
 
 def _check_headers(state: State) -> None:
     if state.outcome is not None:
-        raise SessionError(
-            "the response headers have left: no cookie of a new session can follow; nothing was written"
-        )
+        raise SessionError("the response headers have left: no new cookie can follow; nothing was written")

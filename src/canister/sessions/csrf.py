@@ -8,15 +8,19 @@ import hmac
 import secrets
 
 from canister.record import META, Record, Slot
+from canister.sessions.token import Token
 
 CSRF = Slot(META + b"csrf")
 """Where the session keeps the secret."""
 SECRET_BYTES = 32
 
 
-def new_secret() -> bytes:
-    """Draw a secret."""
-    return secrets.token_bytes(SECRET_BYTES)
+def new_secret(token: Token | None) -> bytes:
+    """Return the first secret of the session that *token* opens, of a new session if it is None.
+
+    Derived, not drawn, where requests that are answered at once would each store another one.
+    """
+    return secrets.token_bytes(SECRET_BYTES) if token is None else token.key.csrf_secret(token.id)
 
 
 def secret_in(record: Record | None) -> bytes | None:

@@ -41,6 +41,7 @@ class Key:
         self._hash_key = blake2b(key=root, digest_size=32, person=b"canister.hash").digest()
         self._renewal_key = blake2b(key=root, digest_size=32, person=b"canister.renewal").digest()
         self._stamp_key = blake2b(key=root, digest_size=32, person=b"canister.stamp").digest()
+        self._csrf_key = blake2b(key=root, digest_size=32, person=b"canister.csrf").digest()
 
     def __repr__(self) -> str:
         return f"<Key {self.number.hex()}>"
@@ -56,6 +57,10 @@ class Key:
     def next_secret(self, id: bytes, secret: bytes) -> bytes:
         """Return the secret that follows *secret*, 32 bytes; only whoever has this key can tell it."""
         return blake2b(id + secret, key=self._renewal_key, digest_size=32).digest()
+
+    def csrf_secret(self, id: bytes) -> bytes:
+        """Return what the forms of the session *id* carry, 32 bytes."""
+        return blake2b(id, key=self._csrf_key, digest_size=32).digest()
 
     def hash_secret(self, id: bytes, secret: bytes) -> bytes:
         """Return what is stored in place of a session's secret."""

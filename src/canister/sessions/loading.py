@@ -154,7 +154,9 @@ class SessionLoader(ABC):
         if entered is None:
             return session
         token, record = entered
-        state = State(token, Contents(record))
+        contents = Contents(record)
+        state = State(token, contents)
+        self._chooser.lock_idle(state, token, contents)
         state.max_age = self.cookie.max_age
         state.ask(resend=True)
         return self.session_class(state, self)

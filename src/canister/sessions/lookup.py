@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from canister.clock import SECOND
 from canister.engine import Engine
 from canister.errors import CannotTellError
 from canister.freshness import Stamp, missing
 from canister.life import hard_end
-from canister.record import Record, origin_of, stamp_of
+from canister.record import Record, Version, origin_of, stamp_of
 from canister.sessions import stamp
 from canister.sessions.contents import Contents, Glance, contents_of
 from canister.sessions.glance import Glances
@@ -25,6 +26,8 @@ from canister.sessions.users import Users
 
 MOST_TOKENS = 4
 """How many tokens of one request are looked up: a browser holds more only under attack."""
+UNDER_WAY = 60 * SECOND
+"""For how long requests may be under way that were sent before a log-in, a log-out or a renewal."""
 
 
 class Verdict(Enum):
@@ -49,6 +52,7 @@ class Found(NamedTuple):
         secret: what the session says of the token's secret; None where it was not found or is over.
         known: what is known of the user who is logged in.
         glance: what was kept of this look; None where it may not be relied on.
+        lately: whether the token was good until so lately that its client may have the next one by now.
     """
 
     token: Token | Refusal
@@ -60,6 +64,7 @@ class Found(NamedTuple):
     secret: SecretStatus | None = None
     known: Record | None = None
     glance: Glance | None = None
+    lately: bool = False
 
 
 class Lookup:
@@ -163,7 +168,8 @@ class Lookup:
         if contents.end <= now:
             # Expired here, it may have been in use elsewhere since this node last heard from there.
             over = everyone or self._is_over(record) or not self._node.is_clustered
-            return Found(token, Verdict.GONE if over else Verdict.OPEN)
+            lately = record.destroy is not None and _is_lately(record.destroy.version, now)
+            return Found(token, Verdict.GONE if over else Verdict.OPEN, lately=lately)
         secret = secret_status(record, token.slot, now)
         if secret is SecretStatus.GOOD or secret is SecretStatus.REPLACED:
             known = self._users.record_of(record)
@@ -173,7 +179,8 @@ class Lookup:
                 contents.token = self._glances.tokens[token.text] = token
             return Found(token, Verdict.LIVE, contents, secret=secret, known=known)
         if secret is SecretStatus.RETIRED:
-            return Found(token, Verdict.GONE, secret=secret)
+            lately = _is_lately(record.cells[token.slot].version, now)
+            return Found(token, Verdict.GONE, secret=secret, lately=lately)
         # The hash came with the issue stamp: with the stamp heard, the secret was never good.
         return Found(token, Verdict.GONE if asked or self._has_heard(token) else Verdict.OPEN)
 
@@ -190,6 +197,10 @@ class Lookup:
 
     def _has_heard(self, token: Token) -> bool:
         return self._node.store.heard_of(origin_of(token.issued)) >= stamp_of(token.issued)
+
+
+def _is_lately(version: Version, now: int) -> bool:
+    return now - stamp_of(version) < UNDER_WAY
 
 
 def needs_peers(found: Found) -> bool:

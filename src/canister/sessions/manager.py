@@ -237,14 +237,16 @@ class SessionManager(SessionLoader):
         Args:
             session: the session.
             on_end: called once, in another thread, within a second of the session's end on any node.
-            keep_alive: whether the stream counts as an access for as long as it lasts.
+            keep_alive: whether the stream counts as an access for as long as it lasts; not where the session
+                is locked.
         """
-        token = session.state.token
+        token, keep_alive = session.state.token, keep_alive and not session.state.locked
         return None if token is None else self._watch.hold(token.session, on_end, keep_alive=keep_alive)
 
     def may_wait(self, session: Session) -> bool:
         """Tell whether a commit may have to wait for disk, members or servers."""
-        return self._is_durable or (session.state.seen and (self._acks != 1 or self._node.waits))
+        state = session.state
+        return self._is_durable or ((state.seen or state.read) and (self._acks != 1 or self._node.waits))
 
     def _at_rest(self, session: Session) -> Outcome | None:
         """Return what to tell the client of a session with nothing to store; None where it takes a look."""

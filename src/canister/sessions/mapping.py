@@ -9,7 +9,7 @@ from canister.codec import decode_value, encode_value, key_slot, slot_key
 from canister.errors import TooLargeError
 from canister.record import KEY, Slot
 from canister.sessions import counters
-from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, Late, State, Update
+from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, State, Update
 from canister.sessions.token import Token
 
 # The dict itself, past the methods that note an access.
@@ -80,9 +80,9 @@ class SessionData(dict[Any, Any]):
         self.replace({})
         if self.state.token is not None:
             self.state.ask(cleared=True)
-            self._drop_pending()
         else:
-            self._forsake()
+            self._begin_anew()
+        self._drop_pending()
 
     def replace(self, data: Mapping[Any, Any]) -> None:
         """Put *data* in place of all keys and values.
@@ -94,9 +94,13 @@ class SessionData(dict[Any, Any]):
         self._put(data)
 
     def adopt(self, final: Mapping[Any, Any] | None) -> None:
-        """Take over what the application left in the session's place, if it put another mapping there."""
+        """Take over what the application left in the session's place, if it put another mapping there.
+
+        Raises:
+            CanisterError: as every use of a session that is refused.
+        """
         if final is not self and isinstance(final, Mapping):
-            self._put(final)
+            self.replace(final)
 
     def update_key(self, key: object, function: Callable[[Any], Any], default: Any = None) -> Any:
         """Replace the value of *key* by what *function* makes of it; return the new value.
@@ -120,10 +124,10 @@ class SessionData(dict[Any, Any]):
         value = function(super().get(key, default))
         result = _encode(key, value, None)
         if update is not None and here == update.result:
-            update.functions.append(function)
-            update.result = result
+            update = Update(slot, update.default, update.base, (*update.functions, function), result)
+            self.state.ask(updates={**self.state.pending.updates, slot: update})
         elif here == stored and not self.state.pending.cleared:
-            update = Update(slot, default, stored, [function], result)
+            update = Update(slot, default, stored, (function,), result)
             self.state.ask(updates={**self.state.pending.updates, slot: update})
         super().__setitem__(key, value)
         return value
@@ -159,14 +163,13 @@ class SessionData(dict[Any, Any]):
         Raises:
             InputError: a key or a value cannot be stored; the message names the key and the type.
         """
-        state = self.state
+        state, pending = self.state, self.state.pending
         if not state.seen or state.refusal is not None or self.is_as_stored():
-            return NO_CHANGES
-        pending = state.pending
+            return NO_CHANGES if pending is NOTHING_PENDING else Changes({}, asked=pending)
         base: Mapping[Slot, bytes] = {} if pending.cleared else state.base
         fixed: Mapping[Any, object] = {} if pending.cleared else state.fixed
         writes: dict[Slot, bytes | None] = dict.fromkeys(base)  # whatever is not found below was removed
-        for key, value in super().items():
+        for key, value in list(super().items()):  # at once: another task may add some meanwhile
             slot = _slot(key)
             data = base[slot] if fixed.get(key, fixed) is value else _encode(key, value, most)
             if data != base.get(slot):
@@ -175,38 +178,57 @@ class SessionData(dict[Any, Any]):
                 writes.pop(slot, None)
         if pending is NOTHING_PENDING:
             return Changes(writes) if writes else NO_CHANGES
-        late: list[Late] = []
-        for update in pending.updates.values():
-            if writes.get(update.slot, base.get(update.slot)) == update.result:
-                writes.pop(update.slot, None)
-                late.append(update.apply)
-        late += [partial(counters.increment, key=key, by=by) for key, by in pending.increments.items()]
-        changes = Changes({**writes, **pending.facts}, tuple(late), pending.cleared, pending.times)
-        return changes if changes.any else NO_CHANGES
+        updates = tuple(
+            update
+            for update in pending.updates.values()
+            if writes.get(update.slot, base.get(update.slot)) == update.result
+        )
+        for update in updates:
+            writes.pop(update.slot, None)
+        late = tuple(partial(counters.increment, key=key, by=by) for key, by in pending.increments.items())
+        writes |= pending.facts
+        return Changes(writes, updates, late, pending.cleared, pending.times, pending, {})
 
     def committed(self, token: Token | None, changes: Changes) -> None:
-        """Note that *changes* are stored now: a later commit writes what differs from them."""
-        state, pending = self.state, self.state.pending
-        base = {} if pending.cleared else {**state.base}
+        """Note that *changes* are stored now: a later commit writes what differs from them.
+
+        What was asked for since they were worked out, by another task, is left to that commit as well.
+        """
+        state, done = self.state, changes.asked
+        left = state.pending.since(done, changes.made)
+        state.pending, state.glance = left, None
+        state.stale = state.read = False
+        if left.retired is not None:
+            return  # given up meanwhile: what the session holds is the next one's
+        base = {} if done.cleared else {**state.base}
         for slot, data in changes.writes.items():
             if data is None:
                 base.pop(slot, None)
             elif slot[0] == KEY[0]:
                 base[slot] = data
-        for slot, update in pending.updates.items():
-            if slot not in changes.writes:
-                base[slot] = update.result
-                super().__setitem__(slot_key(slot), decode_value(update.result))
+        base |= changes.made
+        for update in changes.updates:
+            self._show(update, changes.made[update.slot], left.updates.get(update.slot))
         state.base = base
-        if pending.increments:
-            added = {key: state.counts.get(key, 0) + by for key, by in pending.increments.items()}
+        if done.increments:
+            added = {key: state.counts.get(key, 0) + by for key, by in done.increments.items()}
             state.counts = {**state.counts, **added}
         if changes.any:
             state.fixed = {}
         state.token = token
         state.doubt = state.refusal = None
-        state.stale = state.read = False
-        state.pending, state.glance = NOTHING_PENDING, None
+
+    def _show(self, update: Update, made: bytes, left: Update | None) -> None:
+        """Show the value that an update has made of what was stored, if it is not the one shown before."""
+        key = slot_key(update.slot)
+        if left is not None:
+            super().__setitem__(key, decode_value(left.result))
+        elif (
+            made != update.result
+            and super().__contains__(key)
+            and _encode(key, super().__getitem__(key), None) == update.result
+        ):
+            super().__setitem__(key, decode_value(made))
 
     def _fill(self) -> None:
         """Take the keys from the record into an empty mapping, or be a session that is refused."""
@@ -244,7 +266,7 @@ class SessionData(dict[Any, Any]):
     def _check(self) -> None:
         refusal = self.state.refusal
         if refusal is not None:
-            raise type(refusal)(*refusal.args)
+            raise refusal.with_traceback(None)  # not grown at each use
 
     def _use(self) -> None:
         """Note an access that may change the session."""
@@ -266,16 +288,16 @@ class SessionData(dict[Any, Any]):
         state.ask(retired=state.pending.retired or state.token or state.doubt, cleared=False, facts={})
         state.token = state.doubt = state.csrf = None
 
-    def _forsake(self) -> None:
+    def _begin_anew(self) -> None:
         """Take nothing over from what was stored before."""
         self.state.ask(carry=False)
         self.state.base, self.state.fixed = {}, {}
-        self._drop_pending()
 
     def _drop_pending(self) -> None:
+        """Be as if nobody were logged in, and nothing counted."""
         state = self.state
         state.identity, state.counts = None, {}
-        state.ask(logging_in=False, wanted=False, updates={}, increments={}, times=None)
+        state.ask(logging_in=False, wanted=False, updates={}, increments={})
 
 
 def _slot(key: object) -> Slot:
@@ -305,7 +327,7 @@ def _counted(name: str) -> Callable[..., Any]:
     def call(self: SessionData, *args: Any, **kwargs: Any) -> Any:
         state = self.state
         if state.refusal is not None:
-            raise type(state.refusal)(*state.refusal.args)
+            raise state.refusal.with_traceback(None)
         state.seen = state.read = True
         return method(self, *args, **kwargs)
 

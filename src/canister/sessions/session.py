@@ -51,13 +51,17 @@ class Session(SessionData):
 
     @property
     def identity(self) -> Identity | None:
-        """Who is logged in, since when and by what; None if nobody is.
+        """Who is logged in, since when and by what; None if nobody is. It counts as an access.
+
+        It can be asked of a locked session, to which it is none.
 
         Raises:
-            CanisterError: it cannot be told which session the client has.
+            CanisterError: as every use of a session that is refused for another reason.
         """
-        self._check_known()
+        if not self.state.locked:
+            self._check()
         self.mark_accessed()
+        self.state.read = True
         return self.state.identity
 
     @property
@@ -145,7 +149,7 @@ class Session(SessionData):
             self.unlock()
             self.regenerate()
         self.state.read = True
-        self.state.identity = Identity(user, None, methods, address, agent)
+        self.state.identity = Identity(user, None, tuple(methods), address, agent)
         self.state.ask(logging_in=True)
 
     def logout(self) -> None:
@@ -156,7 +160,9 @@ class Session(SessionData):
         """End the session for good, as at log-out; keys set afterwards go into a new one."""
         self._check_known()
         self._retire()
-        self._forsake()
+        self._begin_anew()
+        self._drop_pending()
+        self.state.ask(times=None)
         self._put({})
 
     invalidate = destroy
@@ -176,7 +182,7 @@ class Session(SessionData):
             self._put({})
         self.mark_accessed()
         if self.state.pending.cleared:
-            self._forsake()
+            self._begin_anew()
         elif self.state.token is not None:
             self.state.ask(carry=True)
         self._retire()
@@ -266,11 +272,17 @@ class Session(SessionData):
 
         A new session is stored by it. The token is good until the session goes on under a new id.
         """
+        return csrf.mask(self._csrf_secret())
+
+    def _csrf_secret(self) -> bytes:
+        """Return what the session's forms carry; the commit stores it where it is the first."""
         self._use()
-        if self.state.csrf is None:
-            self.state.csrf = csrf.new_secret()
-            self.state.ask(facts={**self.state.pending.facts, csrf.CSRF: self.state.csrf})
-        return csrf.mask(self.state.csrf)
+        return self.state.csrf or self._keep_csrf(csrf.new_secret(self.state.token))
+
+    def _keep_csrf(self, secret: bytes) -> bytes:
+        self.state.csrf = secret
+        self.state.ask(facts={**self.state.pending.facts, csrf.CSRF: secret})
+        return secret
 
     def is_csrf_token(self, text: str) -> bool:
         """Tell whether *text* is a `csrf_token` of this session; compares in constant time.

@@ -1,7 +1,6 @@
 """What a request's session is, besides its keys: the book-keeping between load and commit."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -35,44 +34,12 @@ class SessionStatus(StrEnum):
     DESTROYED = "destroyed"
 
 
-class Changes(NamedTuple):
-    """What a commit has to write.
-
-    Attributes:
-        writes: encoded values by slot, None for removed ones.
-        late: what else to write, decided on what is stored.
-        clear: whether everything written before is hidden.
-        times: the session's own times, None to leave them.
-    """
-
-    writes: dict[Slot, bytes | None]
-    late: tuple[Late, ...] = ()
-    clear: bool = False
-    times: Times | None = None
-
-    @property
-    def any(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(self.writes or self.late or self.clear or self.times)
-
-    def cells(self, record: Record, moment: Moment) -> dict[Slot, bytes | None]:
-        """Return all that is written into the stored *record*."""
-        cells = dict(self.writes)
-        for late in self.late:
-            cells |= late(record, moment)
-        return cells
-
-
-NO_CHANGES = Changes({})
-
-
-@dataclass(slots=True)
-class Update:
-    """A key that a function of its value changes, however often it has to run.
+class Update(msgspec.Struct, frozen=True):
+    """A key that functions of its value change, however often they have to run.
 
     Attributes:
         slot: the key.
-        default: what the function is given where there is no value.
+        default: what the first function is given where there is no value.
         base: the encoded value as loaded.
         functions: what to apply, in order.
         result: the encoded value that came of it.
@@ -81,25 +48,28 @@ class Update:
     slot: Slot
     default: Any
     base: bytes | None
-    functions: list[Callable[[Any], Any]]
+    functions: tuple[Callable[[Any], Any], ...]
     result: bytes
 
-    def apply(self, record: Record, _moment: Moment) -> dict[Slot, bytes | None]:
-        """Return the value to store, made of the one that is stored now."""
-        cell = record.cells.get(self.slot)
-        stored = cell.value if cell is not None else None
-        if stored != self.base:
-            value = self.default if stored is None else decode_value(stored)
-            for function in self.functions:
-                value = function(value)
-            self.base, self.result = stored, encode_value(value, as_base=True)
-        return {self.slot: self.result}
+    def on(self, stored: bytes | None) -> bytes:
+        """Return the encoded value that comes of the one that is stored now."""
+        if stored == self.base:
+            return self.result
+        value = self.default if stored is None else decode_value(stored)
+        for function in self.functions:
+            value = function(value)
+        return encode_value(value, as_base=True)
+
+    def since(self, done: "Update", stored: bytes) -> "Update":
+        """Return what is left to do once *done*, which this one goes on from, is stored as *stored*."""
+        left = msgspec.structs.replace(self, base=None, functions=self.functions[len(done.functions) :])
+        return msgspec.structs.replace(left, base=stored, result=left.on(stored))
 
 
 class Pending(msgspec.Struct, frozen=True):
     """What the commit has to do beside storing keys: what a request has asked for so far.
 
-    Replaced when more is asked for; only an `Update` notes what its functions have made.
+    Never changes, it is replaced when more is asked for.
 
     Attributes:
         retired: the token whose session it destroys.
@@ -127,9 +97,84 @@ class Pending(msgspec.Struct, frozen=True):
     renew: bool = False
     resend: bool = False
 
+    def since(self, done: "Pending", made: Mapping[Slot, bytes]) -> "Pending":
+        """Return what other tasks have asked for while a commit did what was asked before.
+
+        Args:
+            done: what was asked for when the commit began.
+            made: the encoded values that it has stored of keys that functions change, by slot.
+        """
+        if self is done:
+            return NOTHING_PENDING
+        again = self.retired is not done.retired
+        added = {key: by - done.increments.get(key, 0) for key, by in self.increments.items()}
+        left = Pending(
+            retired=self.retired if again else None,
+            carry=self.carry and again,
+            cleared=self.cleared and not done.cleared,
+            logging_in=self.logging_in and not done.logging_in,
+            wanted=self.wanted and not done.wanted,
+            facts={slot: fact for slot, fact in self.facts.items() if done.facts.get(slot) != fact},
+            updates=dict(self._updates_since(done, made)),
+            increments={key: by for key, by in added.items() if by},
+            times=self.times if self.times is not done.times else None,
+            renew=self.renew and not done.renew,
+            resend=self.resend and not done.resend,
+        )
+        return NOTHING_PENDING if left == NOTHING_PENDING else left
+
+    def _updates_since(self, done: "Pending", made: Mapping[Slot, bytes]) -> Iterator[tuple[Slot, Update]]:
+        for slot, update in self.updates.items():
+            before = done.updates.get(slot)
+            if before is None:
+                yield slot, update
+            elif update is not before and slot in made:
+                yield slot, update.since(before, made[slot])
+
 
 NOTHING_PENDING = Pending()
 """What most requests ask for. Told by identity: whoever has asked and taken it back is looked at closely."""
+
+
+class Changes(NamedTuple):
+    """What a commit has to write.
+
+    Attributes:
+        writes: encoded values by slot, None for removed ones.
+        updates: keys that functions change.
+        late: what else to write, decided on what is stored.
+        clear: whether everything written before is hidden.
+        times: the session's own times, None to leave them.
+        asked: what the request had asked for when this was worked out.
+        made: the encoded values that came of the updates, by slot, once it is written.
+    """
+
+    writes: dict[Slot, bytes | None]
+    updates: tuple[Update, ...] = ()
+    late: tuple[Late, ...] = ()
+    clear: bool = False
+    times: Times | None = None
+    asked: Pending = NOTHING_PENDING
+    made: MutableMapping[Slot, bytes] = {}  # noqa: RUF012 - nothing is made where there are no updates
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.writes or self.updates or self.late or self.clear or self.times)
+
+    def cells(self, record: Record, moment: Moment) -> dict[Slot, bytes | None]:
+        """Return all that is written into the stored *record*."""
+        cells = dict(self.writes)
+        for update in self.updates:
+            cell = record.cells.get(update.slot)
+            value = update.on(None if cell is None else cell.value)
+            cells[update.slot] = self.made[update.slot] = value
+        for late in self.late:
+            cells |= late(record, moment)
+        return cells
+
+
+NO_CHANGES = Changes({})
 
 
 class State:

@@ -1,5 +1,6 @@
 """What a request writes of its session, and which cookie it sends."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from canister import Canister
 from canister.codec import key_slot
 from canister.errors import InvalidValueError
 from canister.record import decode_record
-from canister.sessions import CookieSettings, Outcome, SessionManager, SessionStatus
+from canister.sessions import CookieSettings, Outcome, Session, SessionManager, SessionStatus
 from canister.testing.clock import ManualClock
 
 
@@ -253,3 +254,19 @@ def test_a_persistent_cookie_that_is_sent_again_holds_the_renewed_token(
         late = manager.load([cookie])
         assert late["a"] == 2
         assert sent(manager.commit(late).set_cookie) == renewed != cookie
+
+
+@pytest.mark.parametrize("ask", [lambda s: s.user, lambda s: s.identity, lambda s: s.known_user()])
+def test_to_ask_who_is_logged_in_is_an_access(
+    manager: SessionManager, clock: ManualClock, ask: Callable[[Session], Any]
+) -> None:
+    """All that many an application wants of its session."""
+    session = manager.load([])
+    session.login("ann")
+    cookie = sent(manager.commit(session).set_cookie)
+    for _ in range(3):
+        clock.advance(15 * MINUTE)
+        session = manager.load([cookie])
+        ask(session)
+        manager.commit(session)
+    assert manager.load([cookie]).user == "ann"

@@ -53,7 +53,9 @@ def test_a_session_that_was_swept_during_the_request_is_not_created(
     assert list(canister.all_sessions()) == []
 
 
-def test_destroying_ends_the_session_and_the_cookie(manager: SessionManager, canister: Canister) -> None:
+def test_destroying_ends_the_session_and_the_cookie(
+    manager: SessionManager, canister: Canister, clock: ManualClock
+) -> None:
     cookie = create(manager, a=1)
     session = manager.load([cookie])
     handle = session.handle
@@ -62,6 +64,7 @@ def test_destroying_ends_the_session_and_the_cookie(manager: SessionManager, can
     assert manager.commit(session).set_cookie == END
     assert canister.record_status(handle).status == "destroyed"
     assert manager.load([cookie]).status is SessionStatus.NEW
+    clock.advance(2 * MINUTE)
     assert manager.commit(manager.load([cookie])).set_cookie == END
 
 

@@ -57,6 +57,18 @@ def test_a_destroyed_session_may_be_followed_by_an_empty_one(manager: SessionMan
     assert (found, found.handle is None) == ({}, False)
 
 
+# What an event loop must not do by itself.
+
+
+def test_a_commit_that_only_records_an_access_may_wait(canister: Canister) -> None:
+    """It does not have to be seen by the response: `mark_active`, and Quart's permanent sessions."""
+    manager = SessionManager(canister, secret_keys=KEY, acks=2)
+    session = manager.load([])
+    assert not manager.may_wait(session)
+    session.mark_active()
+    assert manager.may_wait(session)
+
+
 # The cookie's age.
 
 

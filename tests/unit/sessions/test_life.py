@@ -1,4 +1,4 @@
-"""Renewal, the locked state, times of one session, presets, and the commit after the headers."""
+"""Renewal, times of one session, presets, and the commit after the headers."""
 
 import asyncio
 import logging
@@ -16,7 +16,6 @@ from canister import (
     InputError,
     SessionDestroyedError,
     SessionError,
-    SessionLockedError,
 )
 from canister.clock import to_datetime
 from canister.config import load_config
@@ -44,13 +43,6 @@ def open_canister(directory: Path, clock: ManualClock, **settings: Any) -> Canis
 @pytest.fixture
 def renewing(directory: Path, clock: ManualClock) -> Iterator[SessionManager]:
     with open_canister(directory, clock, renewal_timeout="10m", renewal_window="2m") as canister:
-        yield SessionManager(canister, secret_keys=KEY)
-
-
-@pytest.fixture
-def locking(directory: Path, clock: ManualClock) -> Iterator[SessionManager]:
-    settings = {"session_timeout": "8h", "lock_timeout": "10m", "touch_interval": "30s"}
-    with open_canister(directory, clock, **settings) as canister:
         yield SessionManager(canister, secret_keys=KEY)
 
 
@@ -193,68 +185,6 @@ def test_only_the_key_tells_the_next_secret(manager: SessionManager) -> None:
     assert key.next_secret(b"i" * 16, b"s" * 32) != key.next_secret(b"j" * 16, b"s" * 32)
 
 
-# The locked state.
-
-
-def test_a_session_is_locked_after_idling(locking: SessionManager, clock: ManualClock) -> None:
-    session = locking.load([])
-    session["a"] = 1
-    session.login("ann")
-    cookie = sent(locking.commit(session))
-    clock.advance(10 * MINUTE)
-    assert locking.load([cookie])["a"] == 1
-    clock.advance(MINUTE)
-    session = locking.load([cookie])
-    assert session.is_locked
-    assert session.user == "ann", "whom to ask for proof"
-    for use_it in (lambda: session["a"], lambda: session.update(a=2), session.regenerate, session.clear):
-        with pytest.raises(SessionLockedError, match="idle too long"):
-            use_it()
-    assert locking.commit(session).set_cookie is None
-    assert locking.load([cookie]).is_locked, "a refused use is no access"
-
-
-def test_unlock_opens_it_under_a_new_secret(locking: SessionManager, clock: ManualClock) -> None:
-    cookie = create(locking)
-    clock.advance(11 * MINUTE)
-    session = locking.load([cookie])
-    session.unlock()
-    assert session["a"] == 1
-    renewed = sent(locking.commit(session))
-    found = locking.load([renewed])
-    assert not found.is_locked
-    assert found["a"] == 1
-
-
-def test_a_log_in_opens_a_locked_session_of_the_same_user_only(
-    locking: SessionManager, clock: ManualClock
-) -> None:
-    for user, kept in (("ann", {"a": 1}), ("bob", {})):
-        session = locking.load([])
-        session["a"] = 1
-        session.login("ann")
-        cookie = sent(locking.commit(session))
-        clock.advance(11 * MINUTE)
-        session = locking.load([cookie])
-        session.login(user)
-        found = locking.load([sent(locking.commit(session))])
-        assert (dict(found), found.user, found.is_locked) == (kept, user, False)
-
-
-def test_a_locked_session_can_be_destroyed(locking: SessionManager, clock: ManualClock) -> None:
-    cookie = create(locking)
-    clock.advance(11 * MINUTE)
-    locking.destroy(locking.load([cookie]))
-    assert locking.load([cookie]).handle is None
-
-
-def test_unlocking_an_open_session_changes_nothing(manager: SessionManager) -> None:
-    cookie = create(manager)
-    session = manager.load([cookie])
-    session.unlock()
-    assert manager.commit(session) == Outcome(None, False)
-
-
 # Times of one session.
 
 
@@ -365,6 +295,14 @@ def test_no_cookie_can_follow_the_headers(manager: SessionManager, canister: Can
     with pytest.raises(SessionError, match="headers have left"):
         session.commit()
     assert canister.num_local_sessions() == 0
+
+
+def test_no_renewed_cookie_can_follow_the_headers(manager: SessionManager) -> None:
+    session = manager.load([create(manager)])
+    manager.commit(session)
+    session.renew()
+    with pytest.raises(SessionError, match="headers have left"):
+        session.commit()
 
 
 def test_a_commit_never_creates_a_destroyed_session(manager: SessionManager) -> None:

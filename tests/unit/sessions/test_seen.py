@@ -416,10 +416,11 @@ def test_a_form_of_a_session_that_idled_out_while_a_member_is_away(
 
 
 def test_a_destroyed_session_is_ended_whatever_the_stamp_says(
-    client: Client, canister: Canister, peers: Peers
+    client: Client, canister: Canister, peers: Peers, clock: ManualClock
 ) -> None:
     written_elsewhere(canister, client, b=2)
     canister.destroy(client.good.handle)
+    clock.advance(2 * MINUTE)
     outcome = client.commit(client.load())
     assert (value_of(outcome.cookies[0]), value_of(outcome.cookies[1])) == ("", "")
     assert peers.asked == 0
@@ -482,3 +483,14 @@ def arrive_after(canister: Canister, monkeypatch: pytest.MonkeyPatch, batch: Any
         return stored
 
     monkeypatch.setattr(store, "load", load_and_merge)
+
+
+def test_what_was_stored_before_the_response_is_in_its_stamp(client: Client) -> None:
+    """By `session.commit()` in a handler, or Django's `save()`; the response has nothing left to store."""
+    session = client.load()
+    session["a"] = 2
+    session.commit()
+    written = session.state.written
+    client.commit(session)
+    assert written is not None
+    assert covers(client.stamp, (written,))

@@ -52,6 +52,27 @@ def test_update_key_runs_again_on_what_another_request_stored(manager: SessionMa
     assert not second.changes().any
 
 
+@pytest.mark.parametrize("then", [2, 1, None])
+def test_another_value_after_update_key_is_the_one_that_stays(
+    manager: SessionManager, then: int | None
+) -> None:
+    """Also the one of before, and none at all."""
+    cookie = create(manager, n=1)
+    session = manager.load([cookie])
+    session.update_key("n", lambda n: n + 1)
+    if then is None:
+        del session["n"]
+    else:
+        session["n"] = then
+    session["other"] = 0
+    left = {"other": 0} if then is None else {"n": then, "other": 0}
+    session.commit()
+    assert dict(session) == left == manager.load([cookie])
+    session["n"] = 2
+    manager.commit(session)
+    assert manager.load([cookie]) == {"n": 2, "other": 0}
+
+
 def test_plain_appends_of_two_tabs_to_one_list_keep_one(manager: SessionManager) -> None:
     """What update_key is for: one key has one value, and the last writer's stands."""
     cookie = create(manager, cart=[])

@@ -1,0 +1,182 @@
+"""Requests of one client that are answered at once, or out of their order."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.sessions.kit import KEY, MINUTE, create, sent
+
+from canister import Canister, SessionDestroyedError
+from canister.sessions import CookieSettings, Session, SessionManager
+from canister.testing.clock import ManualClock
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
+    settings = {"session_timeout": "8h", "renewal_timeout": "1h", "renewal_window": "10m"}
+    with Canister(tmp_path / "data", agent=False, clock=clock, **settings) as canister:
+        yield canister
+
+
+@pytest.fixture
+def keeping(canister: Canister) -> SessionManager:
+    """Return a manager whose cookies outlive the browser."""
+    return SessionManager(canister, secret_keys=KEY, cookie=CookieSettings(max_age=DAY))
+
+
+def log_in(manager: SessionManager, cookie: str) -> str:
+    session = manager.load([cookie])
+    session.login("ann")
+    return sent(manager.commit(session).set_cookie)
+
+
+def keep_for_a_day(session: Session) -> None:
+    session.set_cookie_age(DAY)
+
+
+@pytest.mark.parametrize("act", [lambda session: session.get("a"), keep_for_a_day])
+def test_a_late_answer_does_not_put_the_token_of_before_back(
+    keeping: SessionManager, manager: SessionManager, clock: ManualClock, act: Callable[[Session], Any]
+) -> None:
+    """It would be the cookie of a session that is over, in place of the one of the log-in."""
+    used = manager if act is keep_for_a_day else keeping
+    cookie = create(used, a=1)
+    clock.advance(30 * MINUTE)  # an access is to be recorded
+    late = used.load([cookie])
+    act(late)
+    log_in(used, cookie)
+    assert used.commit(late).set_cookie is None
+
+
+def test_a_late_request_does_not_take_the_next_cookie_away(
+    manager: SessionManager, clock: ManualClock
+) -> None:
+    """Whether it was sent before a log-in or before a renewal; later the browser is rid of it."""
+    before = create(manager, a=1)
+    cookie = log_in(manager, before)
+    clock.advance(61 * MINUTE)
+    for _ in range(2):  # renewed, and shown
+        session = manager.load([cookie])
+        session.get("a")
+        renewed = manager.commit(session).set_cookie
+        before, cookie = cookie, sent(renewed) if renewed else cookie
+        if renewed:
+            replaced = before
+    assert manager.commit(manager.load([replaced])).set_cookie is None
+    clock.advance(2 * MINUTE)
+    assert manager.commit(manager.load([replaced])).set_cookie == manager.cookie.end()
+
+
+def test_a_request_that_reads_does_not_fail_as_another_one_logs_out(
+    manager: SessionManager, clock: ManualClock
+) -> None:
+    """Neither a renewal that is due nor replaced secrets that are to be retired are worth an error."""
+    cookie = create(manager, a=1)
+    clock.advance(61 * MINUTE)
+    session = manager.load([cookie])
+    session.get("a")
+    renewed = sent(manager.commit(session).set_cookie)
+    for shown, wait in ((renewed, 0), (cookie, 0)):
+        late = manager.load([shown])
+        late.get("a")
+        clock.advance(wait * MINUTE)
+        if shown == renewed:
+            manager.destroy(manager.load([renewed]))
+        assert manager.commit(late).set_cookie is None
+
+
+def test_a_renewal_that_was_asked_for_is_refused_as_another_one_logs_out(manager: SessionManager) -> None:
+    cookie = create(manager, a=1)
+    late = manager.load([cookie])
+    late.renew()
+    manager.destroy(manager.load([cookie]))
+    with pytest.raises(SessionDestroyedError):
+        manager.commit(late)
+
+
+def test_two_pages_at_once_get_forms_that_are_both_good(manager: SessionManager) -> None:
+    cookie = create(manager, a=1)
+    pages = [manager.load([cookie]) for _ in range(2)]
+    forms = [page.csrf_token() for page in pages]
+    for page in pages:
+        manager.commit(page)
+    assert [manager.load([cookie]).is_csrf_token(form) for form in forms] == [True, True]
+
+
+class Slow:
+    """Lets something happen while a commit is under way."""
+
+    def __init__(self, canister: Canister, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._commit = canister.engine.commit
+        self.meanwhile: Callable[[], Any] = lambda: None
+        monkeypatch.setattr(canister.engine, "commit", self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        version = self._commit(*args, **kwargs)
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return version
+
+
+def ask_for_all(session: Session) -> str:
+    """Ask for whatever a session can be asked for; return a form's token."""
+    session["late"] = 1
+    session.increment("visits")
+    session.update_key("cart", lambda cart: [*cart, "tea"])
+    session.update_key("seats", lambda seats: seats + 1, default=1)
+    session.set_expiry(timedelta(hours=2))
+    return session.csrf_token()
+
+
+def test_what_another_task_asks_for_while_a_commit_waits_is_not_lost(
+    manager: SessionManager, canister: Canister, monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+) -> None:
+    """Two tasks of a WebSocket share its session."""
+    cookie = create(manager, cart=[])
+    session = manager.load([cookie])
+    session.increment("visits")
+    session.update_key("cart", lambda cart: [*cart, "milk"])
+    slow, forms = Slow(canister, monkeypatch), []
+    slow.meanwhile = lambda: forms.append(ask_for_all(session))
+    asyncio.run(manager.acommit(session))
+    asyncio.run(manager.acommit(session))
+    found = manager.load([cookie])
+    assert found == {"cart": ["milk", "tea"], "late": 1, "seats": 2} == session
+    assert (found.count("visits"), session.count("visits")) == (2, 2)
+    assert found.is_csrf_token(forms[0])
+    clock.advance(timedelta(hours=3))
+    assert manager.load([cookie]).handle is None, "it has the times that were asked for"
+
+
+def test_an_update_that_ran_again_is_shown_and_goes_on_from_there(
+    manager: SessionManager, canister: Canister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie = create(manager, n=1)
+    session, other = manager.load([cookie]), manager.load([cookie])
+    session.update_key("n", lambda n: n + 1)
+    other["n"] = 10
+    manager.commit(other)
+    slow = Slow(canister, monkeypatch)
+    slow.meanwhile = lambda: session.update_key("n", lambda n: n * 2)
+    manager.commit(session)
+    assert session["n"] == 22
+    manager.commit(session)
+    assert manager.load([cookie])["n"] == 22
+
+
+def test_a_log_out_while_a_commit_waits_stays(
+    manager: SessionManager, canister: Canister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie = create(manager, a=1)
+    session = manager.load([cookie])
+    session["a"] = 2
+    slow = Slow(canister, monkeypatch)
+    slow.meanwhile = session.logout
+    manager.commit(session)
+    assert manager.commit(session).set_cookie == manager.cookie.end()
+    assert manager.load([cookie]).handle is None
