@@ -247,6 +247,22 @@ def test_writers_do_not_wait_for_the_disk(store: SqliteStore, monkeypatch: pytes
     assert pending_frames(store.files.database) == 0
 
 
+def test_a_checkpoint_waits_without_a_connection(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like every writer it has its turn first: a fork keeps all from writing, then waits for connections."""
+    monkeypatch.setattr(wal, "_LARGE_LOG", 0)
+    lent: list[int] = []
+    run_in_turn = store._turn.run
+
+    def running(act: Callable[[], Any]) -> Any:
+        lent.append(len(store._pool._handles) - len(store._pool._idle))
+        return run_in_turn(act)
+
+    monkeypatch.setattr(store._turn, "run", running)
+    put(store, b"s", k=b"1")
+    store.checkpoint()
+    assert lent == [0, 0]
+
+
 def test_writers_queue(store: SqliteStore, directory: Path) -> None:
     """Writers of all processes take turns by a kernel lock, so that none of them starves."""
 

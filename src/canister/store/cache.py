@@ -159,8 +159,16 @@ class SessionCache:
             self._absent = {}
         self._absent[session] = count
 
+    def begin(self) -> None:
+        """Note that a transaction begins; its writer is the only one.
+
+        What the one before has marked may be from before others have written: where it was interrupted before
+        it had settled, its counts stay odd.
+        """
+        self._marked, self.fresh = {}, []
+
     def mark(self, bucket: int) -> int:
-        """Note that the transaction under way writes to a bucket; its writer is the only one.
+        """Note that the transaction under way writes to a bucket.
 
         Returns:
             The count of the bucket once the transaction is over.
@@ -180,7 +188,6 @@ class SessionCache:
                 self._recent.add(written.bucket, written.recent)
         for bucket, count in self._marked.items():
             self.counts[bucket] = count
-        self._marked.clear()
         for written in fresh:
             self.keep(written.session, written.kept)
 

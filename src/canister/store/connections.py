@@ -4,6 +4,7 @@ import contextlib
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ class Handle:
     ``write`` is ``execute`` for statements that return no rows: they share a cursor.
     """
 
-    __slots__ = ("connection", "execute", "stamp", "write")
+    __slots__ = ("__weakref__", "connection", "execute", "stamp", "write")
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
@@ -95,7 +96,7 @@ class Pool:
     """Connections to one database, lent to one thread at a time.
 
     Taking and giving back are single list operations and need no lock. Before a fork the pool waits
-    until all are back and closes them.
+    until all are back and closes them. One that an interrupted thread has lost closes by itself.
     """
 
     def __init__(self, path: Path, *, full: bool) -> None:
@@ -103,8 +104,9 @@ class Pool:
         self._full = full
         self._file = _number(path)
         self._idle: list[Handle] = []
-        self._gate = threading.Condition()
-        self._opened = 0
+        self._lock = threading.RLock()
+        self._gate = threading.Condition(self._lock)
+        self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._paused = False
         self._broken = False
         self._closed = False
@@ -128,7 +130,7 @@ class Pool:
         """Give a connection back."""
         self._idle.append(handle)
         if self._paused or self._closed:
-            with self._gate:
+            with self._lock:
                 self._close_idle()
                 self._end_use()
                 self._gate.notify_all()
@@ -146,7 +148,7 @@ class Pool:
 
     def close(self) -> None:
         """Close all connections, lent ones as they come back."""
-        with self._gate:
+        with self._lock:
             if not self._closed:
                 self._closed = True
                 self._close_idle()
@@ -155,25 +157,26 @@ class Pool:
     def before_fork(self) -> None:
         """Wait until no connection is in use, and close them all."""
         deadline = time.monotonic() + _FORK_PATIENCE
-        with self._gate:
+        with self._lock:
             self._paused = True
             self._close_idle()
-            while self._opened and time.monotonic() < deadline:
+            while self._handles and time.monotonic() < deadline:
                 self._gate.wait(0.05)
                 self._close_idle()
-            self._broken = self._opened > 0
+            self._broken = bool(self._handles)
 
     def after_fork(self, *, child: bool) -> None:
         """Let threads take connections again."""
         if child:
-            self._gate = threading.Condition()
-        with self._gate:
+            self._lock = threading.RLock()
+            self._gate = threading.Condition(self._lock)
+        with self._lock:
             self._paused = False
             self._broken = self._broken and child
             self._gate.notify_all()
 
     def _open(self) -> Handle:
-        with self._gate:
+        with self._lock:
             self._gate.wait_for(lambda: not self._paused)
             if self._closed:
                 raise StoreError(f"the store at {self._path} is closed")
@@ -191,19 +194,20 @@ class Pool:
                 handle = connect(self._path, full=self._full)
             except apsw.Error as error:
                 raise explain(error, self._path) from error
-            self._opened += 1
+            self._handles.add(handle)
             return handle
 
     def _end_use(self) -> None:
-        if self._closed and not self._opened and not self._ended:
+        if self._closed and not self._handles and not self._ended:
             self._ended = True
             end_use(self._path)
 
     def _close_idle(self) -> None:
         with contextlib.suppress(IndexError):  # a thread may take the last one just now
             while True:
-                self._idle.pop().connection.close()
-                self._opened -= 1
+                handle = self._idle.pop()
+                handle.connection.close()
+                self._handles.discard(handle)
 
 
 def _number(path: Path) -> tuple[int, int] | None:

@@ -2,8 +2,7 @@
 
 import os
 import struct
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -59,27 +58,39 @@ class DataDir:
             ConfigError: the directory belongs to another cluster.
         """
         self._make()
-        with self._locked():
-            if not self.database.exists():
-                self._create(config)
-            self._check_header()
-            try:
-                self.use.begin()
-                node = self._incarnate(config, draw)
-                if self.use.is_first:  # a backup may have been put back, and a power cut have taken commits
-                    self.counts.unlink(missing_ok=True)
-                make_room(self.counts, FILE_BYTES)
-                self.use.share()
-            except apsw.Error as error:
-                self.use.end()
-                raise explain(error, self.database) from error
-            except OSError as error:
-                self.use.end()
-                raise StoreError(f"{error.filename or self.path} cannot be used: {error.strerror}") from error
-            except BaseException:
-                self.use.end()
-                raise
-            return node
+        turn = WriteTurn(self.write_lock, self.turn_lock)
+
+        def begin() -> NodeId:
+            turn.begin(alone=True)
+            return self._begin(config, draw)
+
+        try:
+            return turn.run(begin)
+        finally:
+            turn.close()
+
+    def _begin(self, config: Config, draw: Callable[[], NodeId]) -> NodeId:
+        """Begin to use the directory; nobody else begins, or writes."""
+        if not self.database.exists():
+            self._create(config)
+        self._check_header()
+        try:
+            self.use.begin()
+            node = self._incarnate(config, draw)
+            if self.use.is_first:  # a backup may have been put back, and a power cut have taken commits
+                self.counts.unlink(missing_ok=True)
+            make_room(self.counts, FILE_BYTES)
+            self.use.share()
+        except apsw.Error as error:
+            self.use.end()
+            raise explain(error, self.database) from error
+        except OSError as error:
+            self.use.end()
+            raise StoreError(f"{error.filename or self.path} cannot be used: {error.strerror}") from error
+        except BaseException:
+            self.use.end()
+            raise
+        return node
 
     def _make(self) -> None:
         try:
@@ -90,16 +101,6 @@ class DataDir:
             raise StoreError(
                 f"the data directory {self.path} is not writable; check its owner and permissions"
             )
-
-    @contextmanager
-    def _locked(self) -> Generator[None, None, None]:
-        turn = WriteTurn(self.write_lock, self.turn_lock)
-        try:
-            with turn:
-                turn.begin(alone=True)
-                yield
-        finally:
-            turn.close()
 
     def _create(self, config: Config) -> None:
         """Build the database beside its place and move it there, so that it is never seen half made."""

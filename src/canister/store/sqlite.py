@@ -130,25 +130,26 @@ class SqliteStore:
         return kept.stored
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
-        clock_off = self._clock_off.get()
-        with self._turn:
-            handle = self._pool.take()
-            try:
-                # Worked out while the writer before still writes. Nobody draws a stamp meanwhile.
-                now, last = self._clock.now(), self._notes.drawn()
-                rows, version = self._work_out(handle, now, last, edits, clock_off)
-                if version is None:
-                    return None
-                self._notes.note_drawn(stamp_of(version))
-                self._turn.begin(alone=False)
-                if rows.holds():
-                    self._run(handle, rows.write)
-                    return version
-                return self._run(handle, partial(self._anew, handle, now, last, edits, clock_off))
-            except apsw.Error as error:
-                raise explain(error, self.files.database) from error
-            finally:
-                self._pool.give(handle)
+        return self._turn.run(partial(self._commit, edits, self._clock_off.get()))
+
+    def _commit(self, edits: Sequence[tuple[bytes, Edit]], clock_off: bool) -> Version | None:
+        handle = self._pool.take()
+        try:
+            # Worked out while the writer before still writes. Nobody draws a stamp meanwhile.
+            now, last = self._clock.now(), self._notes.drawn()
+            rows, version = self._work_out(handle, now, last, edits, clock_off)
+            if version is None:
+                return None
+            self._notes.note_drawn(stamp_of(version))
+            self._turn.begin(alone=False)
+            if rows.holds():
+                self._run(handle, rows.write)
+                return version
+            return self._run(handle, partial(self._anew, handle, now, last, edits, clock_off))
+        except apsw.Error as error:
+            raise explain(error, self.files.database) from error
+        finally:
+            self._pool.give(handle)
 
     def _work_out(
         self, handle: Handle, now: int, last: int, edits: Sequence[tuple[bytes, Edit]], clock_off: bool
@@ -317,8 +318,7 @@ class SqliteStore:
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database; the agent's work, never a request's."""
-        with self._pool.lend() as handle:
-            checkpoint(self.files.database, handle, self._turn)
+        checkpoint(self.files.database, self._pool, self._turn)
 
     def _read_members(self) -> list[Member]:
         with self._pool.lend() as handle:
@@ -345,22 +345,31 @@ class SqliteStore:
 
     def _write(self, act: Callable[[Handle], T]) -> T:
         """Run *act* as one transaction, in this writer's turn; return what it returns."""
-        with self._turn, self._pool.lend() as handle:
-            self._turn.begin(alone=True)
-            return self._run(handle, lambda: act(handle))
+
+        def write() -> T:
+            with self._pool.lend() as handle:
+                self._turn.begin(alone=True)
+                return self._run(handle, lambda: act(handle))
+
+        return self._turn.run(write)
 
     def _run(self, handle: Handle, act: Callable[[], T]) -> T:
-        handle.write("BEGIN IMMEDIATE")
+        """Run *act* as one transaction; its turn has come.
+
+        The exception of a signal handler may come after any call.
+        """
         handle.stamp = 0
+        self._cache.begin()
         try:
+            handle.write("BEGIN IMMEDIATE")
             done = act()
             handle.write("COMMIT")
             if handle.stamp:
                 self._notes.note_committed(handle.stamp)
         except BaseException:
+            self._cache.fresh = []
             if handle.connection.in_transaction:
                 handle.write("ROLLBACK")
-            self._cache.fresh = []
             raise
         finally:
             self._cache.settle()

@@ -3,10 +3,14 @@
 import fcntl
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from canister.errors import StoreError
 from canister.forks import watch_forks
+
+T = TypeVar("T")
 
 _TRIES = 20
 """How often a writer looks whether its turn has come before it sleeps: about as long as a commit takes."""
@@ -19,7 +23,7 @@ class WriteTurn:
     and then sleeps in the kernel's queue: to be woken takes longer than most turns last, and while those that
     wait are on their way nobody writes.
 
-    Whoever enters is *next*: nobody else comes before it, so it can work out what to write while the writer
+    Whoever runs is *next*: nobody else comes before it, so it can work out what to write while the writer
     before it still writes. `begin` waits for that one to end. Both locks are the kernel's: it frees them when
     their holder is killed.
 
@@ -32,21 +36,24 @@ class WriteTurn:
         self._paths = (next_lock, turn_lock)
         self._mutex = threading.Lock()
         self._files: tuple[int, int] | None = None
-        self._is_next = False
-        self._writes = False
         watch_forks(self)
 
-    def __enter__(self) -> None:
-        self._mutex.acquire()
-        try:
-            files = self._files or self._open()
-            self._is_next = True  # before it is: whatever interrupts the wait, the lock is let go
-            _await_lock(files[0])
-        except BaseException as error:
-            self.__exit__()
-            if isinstance(error, OSError):
-                raise StoreError(f"{self._paths[0]} cannot be locked: {error.strerror}") from error
-            raise
+    def run(self, act: Callable[[], T]) -> T:
+        """Let *act* run while nobody can come before it; return what it returns. It has to `begin` to write.
+
+        An exception of a signal handler may come after any call. All locks are free afterwards all the same:
+        nothing is noted that could be wrong, and what frees a lock is the next thing that is called.
+        """
+        with self._mutex:
+            following, turn = self._files or self._open()
+            try:
+                _await_lock(following, self._paths[0])
+                return act()
+            finally:
+                try:
+                    fcntl.flock(turn, fcntl.LOCK_UN)
+                finally:
+                    fcntl.flock(following, fcntl.LOCK_UN)
 
     def begin(self, *, alone: bool) -> None:
         """Wait until the writer before has ended; it is this one's turn then.
@@ -54,27 +61,11 @@ class WriteTurn:
         Args:
             alone: whether nobody may be next until it is over, since nothing was worked out before.
         """
-        assert self._files is not None, "it has to be entered first"
+        assert self._files is not None, "only what is run can begin"
         following, turn = self._files
-        try:
-            self._writes = True
-            _await_lock(turn)
-            if not alone:
-                fcntl.flock(following, fcntl.LOCK_UN)
-                self._is_next = False
-        except OSError as error:
-            raise StoreError(f"{self._paths[1]} cannot be locked: {error.strerror}") from error
-
-    def __exit__(self, *_: object) -> None:
-        if self._files is not None:
-            following, turn = self._files
-            if self._writes:
-                self._writes = False
-                fcntl.flock(turn, fcntl.LOCK_UN)
-            if self._is_next:
-                self._is_next = False
-                fcntl.flock(following, fcntl.LOCK_UN)
-        self._mutex.release()
+        _await_lock(turn, self._paths[1])
+        if not alone:
+            fcntl.flock(following, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Wait for the writer whose turn it is, and release the files."""
@@ -95,27 +86,40 @@ class WriteTurn:
             self._mutex.release()
 
     def _open(self) -> tuple[int, int]:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        following = os.open(self._paths[0], flags, 0o600)
+        following = _open(self._paths[0])
         try:
-            self._files = following, os.open(self._paths[1], flags, 0o600)
+            self._files = following, _open(self._paths[1])
         except BaseException:
             os.close(following)
             raise
         return self._files
 
     def _close_files(self) -> None:
-        for handle in self._files or ():
+        files, self._files = self._files, None
+        for handle in files or ():
             os.close(handle)
-        self._files = None
 
 
-def _await_lock(handle: int) -> None:
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.sched_yield()
-        else:
-            return
-    fcntl.flock(handle, fcntl.LOCK_EX)
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _await_lock(handle: int, path: Path) -> None:
+    try:
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.sched_yield()
+            else:
+                return
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path} cannot be locked: {error.strerror}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 
 from canister.errors import StoreError
-from canister.store.connections import Handle, pending_frames
+from canister.store.connections import Pool, pending_frames
 from canister.store.peeking import sync
 from canister.store.turn import WriteTurn
 
@@ -25,21 +25,24 @@ def checkpoint_due(database: Path) -> bool:
     return pending_frames(database) >= _CHECKPOINT_AT
 
 
-def checkpoint(database: Path, handle: Handle, turn: WriteTurn) -> None:
+def checkpoint(database: Path, pool: Pool, turn: WriteTurn) -> None:
     """Move the write-ahead log into the database.
 
     Under writers without a pause it would never be empty, and so never begin anew: once it has grown
     large they wait for the last pages, those written while the others were moved. SQLite then syncs the
     database, so all that can be on the disk before is: they wait for a few pages, not for thousands.
     """
-    if _move_log(handle) > _LARGE_LOG:
+
+    def finish() -> None:
+        turn.begin(alone=True)
+        _move_log(pool)
+
+    if _move_log(pool) > _LARGE_LOG:
         for _ in range(_PASSES):
             with _syncing(database):
                 sync(database)
-            _move_log(handle)
-        with turn:
-            turn.begin(alone=True)
-            _move_log(handle)
+            _move_log(pool)
+        turn.run(finish)
 
 
 def sync_log(database: Path) -> None:
@@ -62,7 +65,9 @@ def _syncing(path: Path) -> Generator[None, None, None]:
         raise StoreError(f"{path} cannot be synced: {error.strerror}") from error
 
 
-def _move_log(handle: Handle) -> int:
+def _move_log(pool: Pool) -> int:
     """Move what is committed into the database; return how many pages the write-ahead log has."""
-    in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    # Lent for this only: a writer has its turn before it has a connection, and a fork waits for both.
+    with pool.lend() as handle:
+        in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     return in_log
