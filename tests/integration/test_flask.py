@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask, Response, flash, get_flashed_messages, jsonify, request, session, stream_with_context
@@ -12,6 +12,7 @@ from tests.integration.local import last_write, store_away
 from werkzeug.exceptions import ServiceUnavailable
 
 from canister import Canister, CannotTellError, ConfigError, InvalidValueError, SessionError
+from canister.clock import to_datetime
 from canister.integrations.flask import CanisterSessions
 from canister.record import NodeId, make_version
 from canister.sessions import CookieSettings
@@ -271,6 +272,31 @@ def test_a_session_that_holds_nothing_but_permanence_is_not_stored(canister: Can
     assert cookies_of(client.get("/plain")) == []
     assert last_write(canister) == 0
     assert cookies_of(client.post("/put", json={"a": 1}))[0].endswith("; Max-Age=2592000")
+
+
+def test_a_new_permanent_session_takes_no_end_over_from_the_one_before(
+    canister: Canister, clock: ManualClock
+) -> None:
+    app = make_app(canister)
+
+    @app.post("/kiosk")
+    def kiosk() -> str:
+        session["a"] = 1
+        cast("Any", session).set_expiry(until=to_datetime(clock.now()) + timedelta(minutes=5))
+        return "ok"
+
+    @app.post("/switch/<how>")
+    def switch(how: str) -> str:
+        getattr(session, how)()
+        session.update(b=2, _permanent=True)
+        return "ok"
+
+    for how, left in (("logout", {"b": 2, "_permanent": True}), ("regenerate", {})):
+        client = client_of(app)
+        client.post("/kiosk")
+        client.post(f"/switch/{how}")
+        clock.advance(timedelta(minutes=6))
+        assert client.get("/").json == left
 
 
 def test_each_request_refreshes_a_permanent_session_once_per_touch_interval(

@@ -141,7 +141,9 @@ class FlaskSession(Session):
         return bool(_dict.get(self, _PERMANENT))  # past our methods: it is no access
 
     def _times(self, permanent: bool) -> Times:
-        record = self.state.record
+        state = self.state
+        # Of a session that was destroyed nothing is left, its end neither.
+        record = state.record if state.token is not None or state.pending.carry else None
         until = record.expiry.until if record is not None and record.expiry is not None else None
         if not permanent:
             return Times(None, until)
