@@ -192,6 +192,50 @@ def test_what_is_declared_not_modified_is_not_saved(canister: Canister) -> None:
     assert client.get("/").json == {"a": 2, "b": 3}
 
 
+def test_counters_and_updates_are_taken_back_as_well(canister: Canister) -> None:
+    app = make_app(canister)
+
+    @app.post("/take-back/<int:more>")
+    def take_back(more: int) -> list[Any]:
+        current: Any = session
+        current.increment("clicks")
+        current.update_key("a", lambda value: value + 1, 0)
+        session["b"] = 1
+        session.modified = False
+        assert not session.modified
+        if more:
+            current.increment("clicks")
+        return [session.modified, current.count("clicks")]
+
+    @app.get("/clicks")
+    def clicks() -> list[Any]:
+        return [cast("Any", session).count("clicks"), dict(session)]
+
+    client = client_of(app)
+    client.post("/put", json={"a": 1})
+    before = last_write(canister)
+    assert client.post("/take-back/0").json == [False, 1]
+    assert client.get("/clicks").json == [0, {"a": 1}]
+    assert last_write(canister) == before
+    assert client.post("/take-back/1").json == [True, 2]
+    assert client.get("/clicks").json == [2, {"a": 2, "b": 1}]
+
+
+def test_a_log_in_is_not_taken_back(canister: Canister) -> None:
+    app = make_app(canister)
+
+    @app.post("/log-in")
+    def log_in() -> list[Any]:
+        current: Any = session
+        current.login("ann")
+        session.modified = False
+        return [session.modified, current.user]
+
+    client = client_of(app)
+    assert client.post("/log-in").json == [True, "ann"]
+    assert canister.num_local_sessions() == 1
+
+
 # Permanent sessions.
 
 

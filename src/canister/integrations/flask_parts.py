@@ -50,7 +50,7 @@ class FlaskSession(Session):
         self.lifetime = timedelta(0)
         self.saved = False
         self._max_age = self.state.max_age
-        self._unwanted: Changes | None = None
+        self._unwanted: tuple[object, ...] | None = None
 
     @property
     def permanent(self) -> bool:
@@ -81,15 +81,16 @@ class FlaskSession(Session):
         """Whether there is anything to save; nested values count.
 
         Setting it is never needed to have something saved. False: what was changed so far is not to be
-        saved, unless there are more changes.
+        saved, unless there are more changes; a log-in, a log-out and a new id stand.
         """
-        changes = self.changes()
-        return self.state.pending.retired is not None or (changes.any and changes != self._unwanted)
+        changes, pending = self.changes(), self.state.pending
+        stands = pending.retired is not None or pending.logging_in
+        return stands or (changes.any and self._wishes(changes) != self._unwanted)
 
     @modified.setter
     def modified(self, value: bool) -> None:
         self._use()
-        self._unwanted = None if value else self.changes()
+        self._unwanted = None if value else self._wishes(self.changes())
 
     def settle(self, config: Mapping[str, Any]) -> None:
         """Do what Flask does before it saves.
@@ -100,7 +101,7 @@ class FlaskSession(Session):
         """
         state = self.state
         if self._unwanted is not None and not self.modified:
-            state.ask(facts={}, times=None, cleared=False)
+            state.ask(facts={}, updates={}, increments={}, times=None, cleared=False)
             self._refill()
         if state.token is not None and self._is_permanent():
             if config["SESSION_REFRESH_EACH_REQUEST"]:
@@ -136,6 +137,11 @@ class FlaskSession(Session):
                 return rest  # a session that holds nothing else is none
         state.ask(resend=True)
         return changes if changes.times is not None else changes._replace(times=self._times(permanent))
+
+    def _wishes(self, changes: Changes) -> tuple[object, ...]:
+        """Return what tells *changes* from others; the functions in them are made anew each time."""
+        counted = dict(self.state.pending.increments)
+        return changes.writes, changes.updates, counted, changes.clear, changes.times
 
     def _is_permanent(self) -> bool:
         return bool(_dict.get(self, _PERMANENT))  # past our methods: it is no access
