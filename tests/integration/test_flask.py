@@ -318,6 +318,23 @@ def test_a_session_that_holds_nothing_but_permanence_is_not_stored(canister: Can
     assert cookies_of(client.post("/put", json={"a": 1}))[0].endswith("; Max-Age=2592000")
 
 
+def test_the_application_may_say_how_long_the_cookie_is_kept(canister: Canister) -> None:
+    app = make_app(canister, PERMANENT_SESSION_LIFETIME=timedelta(days=5))
+
+    @app.post("/keep/<int:days>")
+    def keep(days: int) -> str:
+        session["a"] = days
+        cast("Any", session).set_cookie_age(timedelta(days=days) if days else None)
+        return "ok"
+
+    client = client_of(app)
+    assert cookies_of(client.post("/keep/14"))[0].endswith("; Max-Age=1209600")
+    assert cookies_of(client.post("/keep/0")) == [], "as without permanence"
+    client.post("/permanent/1")
+    assert "Max-Age" not in cookies_of(client.post("/keep/0"))[0]
+    assert cookies_of(client.post("/keep/5")) == [], "as with permanence"
+
+
 def test_a_new_permanent_session_takes_no_end_over_from_the_one_before(
     canister: Canister, clock: ManualClock
 ) -> None:

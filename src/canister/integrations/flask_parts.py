@@ -43,12 +43,13 @@ class FlaskSession(Session):
         saved: whether the framework has asked for it to be saved.
     """
 
-    __slots__ = ("_max_age", "_unwanted", "lifetime", "saved")
+    __slots__ = ("_ages", "_max_age", "_unwanted", "lifetime", "saved")
 
     def __init__(self, state: State | None = None, keeper: Keeper | None = None) -> None:
         super().__init__(state, keeper)
         self.lifetime = timedelta(0)
         self.saved = False
+        self._ages = False  # whether the application has said how long the cookie is kept
         self._max_age = self.state.max_age
         self._unwanted: tuple[object, ...] | None = None
 
@@ -92,6 +93,12 @@ class FlaskSession(Session):
         self._use()
         self._unwanted = None if value else self._wishes(self.changes())
 
+    def set_cookie_age(self, age: timedelta | None) -> None:
+        """Do what `Session.set_cookie_age` says; in this request it goes before what `permanent` means."""
+        self._follow_permanent()
+        super().set_cookie_age(age)
+        self._ages = True
+
     def settle(self, config: Mapping[str, Any]) -> None:
         """Do what Flask does before it saves.
 
@@ -126,8 +133,7 @@ class FlaskSession(Session):
         state = self.state
         if state.refusal is not None:
             return changes
-        permanent = self._is_permanent()
-        state.max_age = self.lifetime if permanent else self._max_age
+        permanent = self._follow_permanent()
         if not changes.any or permanent == (state.base.get(_SLOT) == _TRUE):
             return changes
         asked = state.pending.carry or state.pending.logging_in
@@ -142,6 +148,13 @@ class FlaskSession(Session):
         """Return what tells *changes* from others; the functions in them are made anew each time."""
         counted = dict(self.state.pending.increments)
         return changes.writes, changes.updates, counted, changes.clear, changes.times
+
+    def _follow_permanent(self) -> bool:
+        """Have the cookie kept as `permanent` means; return that."""
+        permanent = self._is_permanent()
+        if not self._ages:
+            self.state.max_age = self.lifetime if permanent else self._max_age
+        return permanent
 
     def _is_permanent(self) -> bool:
         return bool(_dict.get(self, _PERMANENT))  # past our methods: it is no access
