@@ -43,7 +43,7 @@ class SessionData(dict[Any, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy is data, not a second session.
-        self._check()
+        self._use()
         return (dict, (dict(super().items()),))
 
     # What counts as a use of it.
