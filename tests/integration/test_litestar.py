@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from litestar import Litestar, Request, Response, WebSocket, get, post, websocket
+from litestar import Litestar, MediaType, Request, Response, WebSocket, get, post, websocket
 from litestar.connection import ASGIConnection
 from litestar.exceptions import WebSocketDisconnect
 from litestar.response import Stream
@@ -75,6 +75,11 @@ async def show_id(request: AnyRequest) -> list[str | None]:
     return [request.get_session_id(), session_of(request).handle]
 
 
+@get("/peek")
+async def peek(request: AnyRequest) -> Any:
+    return session_of(request).peek("a")
+
+
 @post("/put")
 async def put(request: AnyRequest) -> str:
     request.session.update(await request.json())
@@ -99,7 +104,7 @@ async def log_out(request: AnyRequest) -> str:
     return "ok"
 
 
-HANDLERS = [untouched, skipped, show, show_in_thread, show_id, put, append, log_in, log_out]
+HANDLERS = [untouched, skipped, show, peek, show_in_thread, show_id, put, append, log_in, log_out]
 
 
 def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
@@ -135,6 +140,61 @@ def test_nested_edits_are_saved(canister: Canister) -> None:
     for _ in range(3):
         client.post("/append")
     assert client.get("/").json() == {"list": [0, 1, 2]}
+
+
+@get("/whole")
+async def whole(request: AnyRequest) -> dict[str, Any]:
+    return request.session
+
+
+@get("/nested", media_type=MediaType.MESSAGEPACK)
+async def nested(request: AnyRequest) -> dict[str, Any]:
+    return {"nested": [request.session]}
+
+
+@pytest.mark.parametrize("path", ["/whole", "/nested"])
+def test_what_is_encoded_past_the_sessions_methods_is_read_all_the_same(
+    canister: Canister, clock: ManualClock, path: str
+) -> None:
+    client = client_of(canister, whole, nested)
+    client.post("/put", json={"a": 1})
+    for _ in range(4):
+        response = client.get(path)
+        assert b"a" in response.content
+        assert response.headers["vary"] == "Cookie"
+        clock.advance(timedelta(minutes=8))
+    assert client.get("/whole").json() == {"a": 1}, "it was used all the time"
+    before = last_write(canister)
+    clock.advance(timedelta(minutes=8))
+    assert client.get("/peek").json() == 1
+    assert last_write(canister) == before, "that is no access"
+
+
+def test_what_the_application_puts_into_the_scope_is_seen_around_the_sessions(canister: Canister) -> None:
+    seen: list[Any] = []
+
+    @get("/user")
+    async def log_in(request: AnyRequest) -> str:
+        request.scope["user"] = "ann"
+        return "ok"
+
+    def around(app: Any) -> Any:
+        async def middleware(scope: Any, receive: Any, send: Any) -> None:
+            async def sending(message: Any) -> None:
+                seen.append(scope.get("user"))
+                await send(message)
+
+            await app(scope, receive, sending)
+            seen.append(dict(scope["session"]))
+
+        return middleware
+
+    config = CanisterSessionConfig(canister, secret_keys=KEY)
+    app = Litestar([log_in, put], middleware=[around, config.middleware], logging_config=None)
+    client = TestClient(app, base_url=BASE, session_config=config)
+    client.post("/put", json={"a": 1})
+    assert client.get("/user").text == "ok"
+    assert seen[-3:] == ["ann", "ann", {"a": 1}]
 
 
 def test_the_session_id_is_the_handle_and_no_secret(canister: Canister) -> None:

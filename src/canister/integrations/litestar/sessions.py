@@ -57,22 +57,53 @@ class CanisterSessionBackend(BaseSessionBackend["CanisterSessionConfig"]):
 
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection of an application."""
+        outside, inside = cast("asgi.Scope", scope), _Scope(cast("asgi.Scope", scope))
 
         async def translated(scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
             session: Session = scope["session"]
+            inside.asked = False
             state = ScopeState.from_scope(cast("Scope", scope))
             state.session_id = session.handle
             state.exception_handlers = _with_refusals(state.exception_handlers)
             await app(cast("Scope", scope), cast("Receive", receive), cast("Send", send))
 
-        await asgi.serve(
-            self.config.manager,
-            translated,
-            cast("asgi.Scope", scope),
-            cast("asgi.Receive", receive),
-            cast("asgi.Send", send),
-            _final,
-        )
+        def final(scope: asgi.Scope, session: Session) -> Mapping[str, Any] | None:
+            outside.update(inside)
+            if inside.asked and not session.state.seen:
+                session.mark_accessed()  # whoever used no method of it has returned the session itself
+                session.mark_active()
+            return _final(scope, session)
+
+        receiving, sending = cast("asgi.Receive", receive), cast("asgi.Send", send)
+        try:
+            await asgi.serve(self.config.manager, translated, inside, receiving, sending, final)
+        finally:
+            outside.update(inside)
+
+
+class _Scope(dict[str, Any]):
+    """The scope that the application gets: it notes whether the session was asked for.
+
+    The C code by which Litestar encodes what a handler returns looks past the methods of a session that
+    note an access.
+
+    Args:
+        scope: what is around the session middleware has.
+
+    Attributes:
+        asked: whether it was.
+    """
+
+    __slots__ = ("asked",)
+
+    def __init__(self, scope: asgi.Scope) -> None:
+        super().__init__(scope)
+        self.asked = False
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "session":
+            self.asked = True
+        return super().__getitem__(key)
 
 
 class CanisterSessionMiddleware(SessionMiddleware[CanisterSessionBackend]):
