@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,24 @@ def test_an_error_page_made_inside_goes_out_and_nothing_is_committed_twice(canis
     assert "set-cookie" not in response.headers
     assert commits == ["failed"]
     assert list(canister.all_sessions()) == []
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_around_the_application_the_cookie_goes_with_the_page_of_an_unhandled_error_too(
+    canister: Canister, *, around: bool
+) -> None:
+    async def fail(request: Request) -> Response:
+        request.session.login("ann")
+        await request.session.acommit()
+        raise ZeroDivisionError
+
+    routes = [Route("/fail", fail), *ROUTES]
+    sessions = partial(SessionMiddleware, canister=canister, secret_keys=KEY)
+    app: Any = Starlette(routes=routes, middleware=[] if around else [Middleware(sessions)])
+    app = sessions(app) if around else app
+    client = TestClient(app, base_url="https://testserver", raise_server_exceptions=False)
+    assert client.get("/fail").status_code == 500
+    assert (NAME in client.cookies) is around, "docs/howto/sessions.md"
 
 
 def test_an_expired_session_gets_a_fresh_one(canister: Canister, clock: ManualClock) -> None:
