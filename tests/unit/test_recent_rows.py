@@ -10,7 +10,7 @@ import pytest
 from canister.config import Config
 from canister.store.base import BUCKETS, Mark, bucket_of
 from canister.store.cache import SessionCache
-from canister.store.recent import RecentRow, RecentRows, recent_bytes, recent_row
+from canister.store.recent import RecentRow, RecentRows, draw_key, recent_bytes
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import put, values
 
@@ -23,20 +23,26 @@ RING = 2000
 @pytest.fixture
 def memory() -> memoryview:
     """Return the memory of a small ring."""
-    return memoryview(bytearray(recent_bytes(RING)))
+    return new_memory()
 
 
-def row_of(count: int, session: bytes, record: bytes = b"record") -> bytes:
+def new_memory() -> memoryview:
+    memory = memoryview(bytearray(recent_bytes(RING)))
+    draw_key(memory)
+    return memory
+
+
+def row_of(rows: RecentRows, count: int, session: bytes, record: bytes = b"record") -> bytes:
     """Return a row as it is left."""
-    row = recent_row(count, session, record, MARK, 3)
+    row = rows.make(count, session, record, MARK, 3)
     assert row is not None
     return row
 
 
 def test_a_row_is_found_at_its_count(memory: memoryview) -> None:
     """Any process finds it, at this count of its bucket and under this id only."""
-    RecentRows(memory).add(BUCKET, row_of(4, SESSION))
-    rows = RecentRows(memory)
+    writer, rows = RecentRows(memory), RecentRows(memory)
+    writer.add(BUCKET, row_of(writer, 4, SESSION))
     assert rows.find(BUCKET, 4, SESSION) == RecentRow(b"record", MARK, 3)
     assert rows.find(BUCKET, 6, SESSION) is None
     assert rows.find(BUCKET, 4, b"t") is None
@@ -51,7 +57,7 @@ def test_the_oldest_rows_go(memory: memoryview) -> None:
     """The latest ones are found, however large they are, and no more than there is room for."""
     rows = RecentRows(memory)
     for number in range(1000):
-        rows.add(number, row_of(2, b"%d" % number, os.urandom(number % 300)))
+        rows.add(number, row_of(rows, 2, b"%d" % number, os.urandom(number % 300)))
         found = [rows.find(before, 2, b"%d" % before) is not None for before in range(number + 1)]
         assert all(found[-3:])
     assert sum(found) < RING / 44
@@ -60,9 +66,9 @@ def test_the_oldest_rows_go(memory: memoryview) -> None:
 def test_a_row_that_is_being_written_is_not_found(memory: memoryview) -> None:
     """A part of a row, over what was there before, is not taken for one, whichever part it is."""
     rows = RecentRows(memory)
-    rows.add(BUCKET, row_of(2, SESSION, b"before"))
-    row = row_of(4, SESSION, b"after!")
-    begin = bytes(memory).index(row_of(2, SESSION, b"before"))
+    rows.add(BUCKET, row_of(rows, 2, SESSION, b"before"))
+    row = row_of(rows, 4, SESSION, b"after!")
+    begin = bytes(memory).index(row_of(rows, 2, SESSION, b"before"))
     for size in range(len(row)):
         torn = memoryview(bytearray(memory))
         torn[begin : begin + size] = row[:size]
@@ -71,9 +77,19 @@ def test_a_row_that_is_being_written_is_not_found(memory: memoryview) -> None:
             assert found is None or (size == 0 and count == 2)
 
 
-def test_a_large_row_is_not_left() -> None:
+def test_what_only_looks_like_a_row_is_not_found(memory: memoryview) -> None:
+    """A client forges no row, whatever it stores where the index still points."""
+    rows = RecentRows(memory)
+    rows.add(BUCKET, row_of(rows, 2, SESSION))
+    forged = row_of(RecentRows(new_memory()), 2, SESSION, b"forged")
+    begin = bytes(memory).index(row_of(rows, 2, SESSION))
+    memory[begin : begin + len(forged)] = forged
+    assert rows.find(BUCKET, 2, SESSION) is None
+
+
+def test_a_large_row_is_not_left(memory: memoryview) -> None:
     """One session of a megabyte does not push out the thousands that others are about to read."""
-    assert recent_row(2, SESSION, bytes(100_000), MARK, 3) is None
+    assert RecentRows(memory).make(2, SESSION, bytes(100_000), MARK, 3) is None
 
 
 @pytest.fixture

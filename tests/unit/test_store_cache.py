@@ -11,6 +11,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from msgspec import structs
 from tests.records import slot
 
 from canister import edits
@@ -21,10 +22,9 @@ from canister.errors import ClockError, DiskFullError, StoreError
 from canister.record import Record, Version
 from canister.store import shared
 from canister.store.base import Member, Stored, bucket_of
-from canister.store.cache import FILE_BYTES, Kept, SessionCache
+from canister.store.cache import Kept, SessionCache, make_counts
 from canister.store.connections import Cursor
 from canister.store.notes import Notes
-from canister.store.shared import make_room
 from canister.store.sqlite import SqliteStore
 from canister.store.transaction import Row
 from canister.testing.clock import ManualClock
@@ -224,6 +224,23 @@ def test_a_write_reads_nothing_that_is_kept(one: SqliteStore) -> None:
     assert not looks
 
 
+def test_a_write_in_the_place_of_another_session(one: SqliteStore) -> None:
+    """Whatever memory says of its place, a session is never written over another one."""
+    put(one, SESSION, k=b"1")
+    put(one, b"other", k=b"1")
+    kept, other = (
+        one._cache.find(s, bucket_of(s), one._cache.counts[bucket_of(s)]) for s in (SESSION, b"other")
+    )
+    assert kept is not None
+    assert other is not None
+    one._cache.keep(SESSION, structs.replace(kept, place=other.place))
+    with pytest.raises(StoreError, match="is not in its place"):
+        put(one, SESSION, k=b"2")
+    assert values(one, b"other") == values(one, SESSION) == {"k": b"1"}
+    put(one, SESSION, k=b"2")
+    assert values(one, SESSION) == {"k": b"2"}
+
+
 def test_writes_of_two_processes_are_merged(one: SqliteStore, two: SqliteStore) -> None:
     """What a write is merged with is what is stored, not what this process has seen last."""
     for number in range(3):
@@ -291,7 +308,7 @@ def test_absence_is_kept_until_somebody_writes(
 
 def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
     """Whoever asks for many unknown ids fills no memory, and drives no session out of it."""
-    make_room(tmp_path / "counts", FILE_BYTES)
+    make_counts(tmp_path / "counts")
     cache = SessionCache(tmp_path / "counts", most=10_000)
     record = Record()
     kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 1000, 0)
@@ -330,7 +347,7 @@ def test_over_a_fork(one: SqliteStore) -> None:
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """Of many sessions the ones used last are kept, however many there are."""
-    make_room(tmp_path / "counts", FILE_BYTES)
+    make_counts(tmp_path / "counts")
     cache = SessionCache(tmp_path / "counts", most=100_000)
     record = Record()
     kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 1000, 0)
@@ -353,7 +370,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(shared.os, "pwrite", no_room)
     with pytest.raises(DiskFullError, match="free some space"):
-        make_room(tmp_path / "counts", FILE_BYTES)
+        make_counts(tmp_path / "counts")
 
 
 def at_begin(store: SqliteStore, act: Callable[[], object]) -> None:

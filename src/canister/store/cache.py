@@ -17,8 +17,8 @@ import msgspec
 
 from canister.record import decode_record
 from canister.store.base import BUCKETS, Mark, Stored
-from canister.store.recent import RecentRows, recent_bytes, recent_row
-from canister.store.shared import shared_memory
+from canister.store.recent import RecentRows, draw_key, recent_bytes
+from canister.store.shared import make_room, shared_memory
 from canister.store.transaction import Row
 
 T = TypeVar("T")
@@ -73,6 +73,17 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     bucket: int
     kept: Kept
     recent: bytes | None
+
+
+def make_counts(path: Path) -> None:
+    """Make the file of counts anew; nobody uses it.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    path.unlink(missing_ok=True)
+    make_room(path, FILE_BYTES)
+    draw_key(memoryview(shared_memory(path, FILE_BYTES))[_COUNTS_BYTES:])
 
 
 class SessionCache:
@@ -130,7 +141,7 @@ class SessionCache:
         if self._recent is None or row.held is not None or not self._recent.are_wanted():
             return None
         assert row.digest is not None, "a row that is written has one"
-        return recent_row(at, session, encoded, Mark(row.digest, row.retain), place)
+        return self._recent.make(at, session, encoded, Mark(row.digest, row.retain), place)
 
     def keep(self, session: bytes, kept: Kept) -> None:
         """Keep a session; its count was read before the session was.

@@ -17,12 +17,11 @@ from canister.errors import (
     StoreError,
 )
 from canister.record import NodeId
-from canister.store.cache import FILE_BYTES
+from canister.store.cache import make_counts
 from canister.store.connections import connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
 from canister.store.notes import Notes
 from canister.store.peeking import peek
-from canister.store.shared import make_room
 from canister.store.turn import WriteTurn
 
 FORMAT = 3
@@ -78,8 +77,7 @@ class DataDir:
             self.use.begin()
             node = self._incarnate(config, draw)
             if self.use.is_first:  # a backup may have been put back, and a power cut have taken commits
-                self.counts.unlink(missing_ok=True)
-            make_room(self.counts, FILE_BYTES)
+                make_counts(self.counts)
             self.use.share()
         except apsw.Error as error:
             self.use.end()

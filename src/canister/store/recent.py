@@ -3,12 +3,14 @@
 What another process has just written would have to be read from the database, and SQLite drops all the pages
 it has kept whenever that happens. So a writer leaves what it has committed here too: in a ring, with an index
 that says where the last row of each bucket begins. Nobody waits for anybody: a row names the count
-at which it is what is stored (`canister.store.cache`), and has a checksum, so that a row that is just being
-overwritten, or over which a writer was killed, is known by whoever reads it.
+at which it is what is stored (`canister.store.cache`), and has a keyed digest, so that a row that is just
+being overwritten, or over which a writer was killed, is known by whoever reads it. So is what only looks like
+a row: the index may point into the middle of what a client has stored.
 """
 
+import secrets
 import struct
-import zlib
+from hashlib import blake2b
 
 import msgspec
 
@@ -18,15 +20,22 @@ _LARGEST = 64 * 1024
 """Bytes of a row that is left here: a few large ones must not push out all others."""
 _FIELDS = struct.Struct("=IHI16sqq")
 """Count, bytes of the id, bytes of the record, digest, retention and place; id and record follow."""
-_SUM_BYTES = 4
+_DIGEST_BYTES = 8
+_KEY_BYTES = 16
+_HEAD_BYTES = _DIGEST_BYTES + _FIELDS.size
 _NEXT, _WANTED = BUCKETS, BUCKETS + 1
 """Which entries of the index say where there is room, and whether rows are wanted."""
 _INDEX_BYTES = 4 * (BUCKETS + 2)
 
 
 def recent_bytes(ring: int) -> int:
-    """Return how much memory a ring of so many bytes takes with its index."""
-    return _INDEX_BYTES + ring
+    """Return how much memory a ring of so many bytes takes with its key and its index."""
+    return _KEY_BYTES + _INDEX_BYTES + ring
+
+
+def draw_key(memory: memoryview) -> None:
+    """Give memory for rows its key, before anybody uses it."""
+    memory[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
 
 
 class RecentRow(msgspec.Struct, frozen=True, gc=False):
@@ -37,25 +46,17 @@ class RecentRow(msgspec.Struct, frozen=True, gc=False):
     place: int
 
 
-def recent_row(count: int, session: bytes, record: bytes, mark: Mark, place: int) -> bytes | None:
-    """Return a row as it is left, stored while its bucket has *count*; None if it is too large."""
-    fields = _FIELDS.pack(count, len(session), len(record), mark.digest, mark.retain, place)
-    body = fields + session + record
-    if len(body) > _LARGEST:
-        return None
-    return zlib.crc32(body).to_bytes(_SUM_BYTES, "little") + body
-
-
 class RecentRows:
     """The rows written last.
 
     Args:
-        memory: where they are, as many bytes as `recent_bytes` says; zeros at first.
+        memory: where they are, as many bytes as `recent_bytes` says; zeros at first, but for the key.
     """
 
     def __init__(self, memory: memoryview) -> None:
-        self._index = memory[:_INDEX_BYTES].cast("I")
-        self._ring = memory[_INDEX_BYTES:]
+        self._keyed = blake2b(digest_size=_DIGEST_BYTES, key=memory[:_KEY_BYTES])
+        self._index = memory[_KEY_BYTES : _KEY_BYTES + _INDEX_BYTES].cast("I")
+        self._ring = memory[_KEY_BYTES + _INDEX_BYTES :]
 
     def want(self) -> None:
         """Ask for rows: until somebody does, as where one process is all there is, writers leave none."""
@@ -65,8 +66,14 @@ class RecentRows:
         """Tell whether any process has asked for rows."""
         return self._index[_WANTED] == 1
 
+    def make(self, count: int, session: bytes, record: bytes, mark: Mark, place: int) -> bytes | None:
+        """Return a row as it is left, stored while its bucket has *count*; None if it is too large."""
+        fields = _FIELDS.pack(count, len(session), len(record), mark.digest, mark.retain, place)
+        body = fields + session + record
+        return self._digest(body) + body if len(body) <= _LARGEST else None
+
     def add(self, bucket: int, row: bytes) -> None:
-        """Leave a row that `recent_row` has made and that is stored; only the writer may."""
+        """Leave a row that was made here and is stored; only the writer may."""
         begin = self._index[_NEXT]
         if begin + len(row) > len(self._ring):
             begin = 0
@@ -76,17 +83,19 @@ class RecentRows:
 
     def find(self, bucket: int, count: int, session: bytes) -> RecentRow | None:
         """Return a session's row as stored while its bucket has this count, None if it is not here."""
-        begin = self._index[bucket] + _SUM_BYTES
-        head = self._ring[begin : begin + _FIELDS.size].tobytes()
-        if len(head) < _FIELDS.size:
+        begin = self._index[bucket]
+        head = self._ring[begin : begin + _HEAD_BYTES].tobytes()
+        if len(head) < _HEAD_BYTES:
             return None
-        at, id_bytes, record_bytes, digest, retain, place = _FIELDS.unpack(head)
+        at, id_bytes, record_bytes, digest, retain, place = _FIELDS.unpack_from(head, _DIGEST_BYTES)
         if at != count or id_bytes != len(session):
             return None
-        rest = self._ring[begin + _FIELDS.size : begin + _FIELDS.size + id_bytes + record_bytes].tobytes()
-        checksum = self._ring[begin - _SUM_BYTES : begin].tobytes()
-        if not rest.startswith(session) or zlib.crc32(rest, zlib.crc32(head)) != int.from_bytes(
-            checksum, "little"
-        ):
+        rest = self._ring[begin + _HEAD_BYTES : begin + _HEAD_BYTES + id_bytes + record_bytes].tobytes()
+        if not rest.startswith(session) or self._digest(head[_DIGEST_BYTES:] + rest) != head[:_DIGEST_BYTES]:
             return None
         return RecentRow(rest[id_bytes:], Mark(digest, retain), place)
+
+    def _digest(self, body: bytes) -> bytes:
+        keyed = self._keyed.copy()
+        keyed.update(body)
+        return keyed.digest()

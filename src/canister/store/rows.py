@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 import msgspec
 
+from canister.errors import StoreError
 from canister.record import NodeId, decode_record, digest_of, encode_record, merge, user_of
 from canister.store.base import BUCKETS, Change, Listed, LogEntry, bucket_of
 from canister.store.cache import Kept, SessionCache, Written, after
@@ -37,8 +38,8 @@ _AT_ONCE = 256
 """Rows inserted by one statement: what it costs to begin one is then shared."""
 _INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?)" * (_AT_ONCE - 1)
 _IS_HERE = "SELECT id FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
-_CHANGE = "UPDATE sessions SET record = ? WHERE place = ?"
-_REPLACE = "UPDATE sessions SET record = ?, retain = ?, user = ?, held = ? WHERE place = ?"
+_CHANGE = "UPDATE sessions SET record = ? WHERE place = ? AND id = ?"
+_REPLACE = "UPDATE sessions SET record = ?, retain = ?, user = ?, held = ? WHERE place = ? AND id = ?"
 _DELETE = "DELETE FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
@@ -129,9 +130,9 @@ class SqliteRows:
             sql, values = _INSERT, (place, session, encoded, retain, user, held)
         elif (retain, held, user) == (before.retain, before.held, user_of(before.record)):
             # Where all indexes stay as they are, a write changes two pages in place of four.
-            sql, values = _CHANGE, (encoded, place)
+            sql, values = _CHANGE, (encoded, place, session)
         else:
-            sql, values = _REPLACE, (encoded, retain, user, held, place)
+            sql, values = _REPLACE, (encoded, retain, user, held, place, session)
         kept = Kept(after(seen.at), row.stored, row, len(encoded) + len(held or b""), place)
         recent = self._cache.row_for_others(kept.at, session, row, encoded, place) if self._keeps else None
         self._writes[session] = _Write(sql, values, Written(session, seen.bucket, kept, recent))
@@ -157,6 +158,8 @@ class SqliteRows:
                 place = _insert_one(handle, write.values)
             else:
                 handle.write(write.sql, write.values)
+                if not handle.connection.changes():
+                    raise StoreError("a session is not in its place; nothing was written, try again")
             if self._keeps and at == kept.at and place == kept.place:
                 self._cache.fresh.append(written)
         if self._entry is not None:
