@@ -4,6 +4,7 @@ Run as ``python -m tests.unit.store_programs NAME DIRECTORY [ARGUMENT...]``; wha
 is printed as JSON.
 """
 
+import gc
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 from canister import forks
 from canister.config import Config
@@ -157,6 +160,85 @@ def fork_stuck(directory: str) -> None:
     store.close()
 
 
+def fork_together(directory: str) -> None:
+    """Fork from two threads at the same time, while a third one opens the directory again and again."""
+    store = open_store(directory)
+    done = threading.Event()
+
+    def child() -> None:
+        connections = [found for found in gc.get_objects() if isinstance(found, apsw.Connection)]
+        assert not connections, "the parent had some open"
+        signal.alarm(10)
+        put(store, b"child", k=b"1")
+
+    def work() -> list[int]:
+        return [in_child(child) for _ in range(30)]
+
+    def reopen() -> None:
+        while not done.is_set():
+            open_store(directory).close()
+
+    with ThreadPoolExecutor(3) as executor:
+        opening = executor.submit(reopen)
+        forking = [executor.submit(work) for _ in range(2)]
+        try:
+            assert [code for future in forking for code in future.result(50)] == [0] * 60
+        finally:
+            done.set()
+        opening.result()
+    store.close()
+
+
+def fork_interrupted(directory: str) -> None:
+    """Fork while a connection is in use, and be interrupted meanwhile: the child gets an error."""
+    store = open_store(directory)
+    put(store, b"s", k=b"1")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def child() -> None:
+        with suppress(ForkError):
+            put(store, b"s", k=b"2")
+            raise AssertionError("the child used the parent's files")
+
+    signal.signal(signal.SIGALRM, interrupt)
+    with store.snapshot():
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert in_child(child) == 0
+    put(store, b"s", k=b"3")
+    store.close()
+
+
+def fork_failing(directory: str) -> list[str]:
+    """Return who is told of a fork where one of those who are told fails."""
+    told: list[str] = []
+
+    class Owner:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            forks.watch_forks(self)
+
+        def before_fork(self) -> None:
+            self.tell("rest")
+
+        def after_fork(self, *, child: bool) -> None:
+            self.tell("wake")
+
+        def tell(self, what: str) -> None:
+            told.append(f"{what} {self.name}")
+            if self.name == "b":
+                raise RuntimeError
+
+    def child() -> None:
+        assert told[3:] == ["wake a", "wake b", "wake c"]
+
+    owners = [Owner(name) for name in "abc"]
+    assert in_child(child) == 0
+    del owners
+    return told
+
+
 def fork_order(directory: str) -> list[str]:
     """Return in which order those who asked to be told of a fork are told."""
     told: list[str] = []
@@ -201,6 +283,9 @@ def die(directory: str) -> None:
 if __name__ == "__main__":
     programs: dict[str, Callable[..., Any]] = {
         program.__name__: program
-        for program in (write, read, fork, fork_locks, fork_busy, fork_stuck, fork_order, locked, die)
+        for program in (
+            *(write, read, fork, fork_locks, fork_busy, fork_stuck, fork_together, fork_interrupted),
+            *(fork_failing, fork_order, locked, die),
+        )
     }
     print(json.dumps(programs[sys.argv[1]](*sys.argv[2:])))

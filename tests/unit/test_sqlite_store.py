@@ -125,6 +125,25 @@ def test_fork_while_the_store_is_in_use(directory: Path) -> None:
 
 
 @pytest.mark.integration
+def test_forks_of_two_threads(directory: Path) -> None:
+    """Threads that fork at the same time wait for each other; so does one that opens a store."""
+    run("fork_together", directory)
+
+
+@pytest.mark.integration
+def test_fork_that_is_interrupted(directory: Path) -> None:
+    """Where a signal handler ends the wait, the child gets a clear error as well; the parent goes on."""
+    run("fork_interrupted", directory)
+    assert run("read", directory, "s") == ["3"]
+
+
+@pytest.mark.integration
+def test_fork_where_one_fails(directory: Path) -> None:
+    """Whoever else has to rest or to wake is told all the same."""
+    assert run("fork_failing", directory) == ["rest c", "rest b", "rest a", "wake a", "wake b", "wake c"]
+
+
+@pytest.mark.integration
 def test_fork_order(directory: Path) -> None:
     """The last comer rests first and wakes last, so that nobody waits for one who rests already."""
     order = [f"rest {name}" for name in "hgfedcba"] + [f"parent {name}" for name in "abcdefgh"]

@@ -36,6 +36,7 @@ class WriteTurn:
         self._paths = (next_lock, turn_lock)
         self._mutex = threading.Lock()
         self._files: tuple[int, int] | None = None
+        self._rests = False
         watch_forks(self)
 
     def run(self, act: Callable[[], T]) -> T:
@@ -76,13 +77,16 @@ class WriteTurn:
         """Keep others from writing until the fork is done."""
         # A lock taken on a handle the child inherits would be the child's as well.
         self._mutex.acquire()
+        self._rests = True
         self._close_files()
 
     def after_fork(self, *, child: bool) -> None:
         """Let others write again."""
+        rests, self._rests = self._rests, False
         if child:
+            self._close_files()
             self._mutex = threading.Lock()
-        else:
+        elif rests:  # no signal handler has raised while it waited
             self._mutex.release()
 
     def _open(self) -> tuple[int, int]:
