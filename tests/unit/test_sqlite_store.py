@@ -272,9 +272,9 @@ def test_a_checkpoint_waits_without_a_connection(store: SqliteStore, monkeypatch
     lent: list[int] = []
     run_in_turn = store._turn.run
 
-    def running(act: Callable[[], Any]) -> Any:
+    def running(act: Callable[..., Any], *args: Any) -> Any:
         lent.append(len(store._pool._handles) - len(store._pool._idle))
-        return run_in_turn(act)
+        return run_in_turn(act, *args)
 
     monkeypatch.setattr(store._turn, "run", running)
     put(store, b"s", k=b"1")
@@ -292,6 +292,24 @@ def test_writers_queue(store: SqliteStore, directory: Path) -> None:
     store.commit([(b"s", look)])
     with directory.joinpath("write.lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(
+    "use", [lambda store: put(store, b"t", k=b"1"), lambda store: store.set_doubts(1), SqliteStore.close]
+)
+def test_a_write_in_the_middle_of_a_write(store: SqliteStore, use: Callable[[SqliteStore], object]) -> None:
+    """A function that a write calls, or a signal handler amid it, is told so; it may read."""
+    put(store, b"s", k=b"1")
+
+    def edit(record: Record | None, moment: Moment) -> None:
+        assert values(store, b"s") == {"k": b"1"}
+        assert store.load(b"not kept in memory").record is None
+        with pytest.raises(StoreError, match="in the middle of a write"):
+            use(store)
+
+    store.commit([(b"s", edit)])
+    put(store, b"s", k=b"2")
+    assert values(store, b"s") == {"k": b"2"}
 
 
 def limit(store: SqliteStore, pages: int) -> None:

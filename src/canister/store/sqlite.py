@@ -130,7 +130,7 @@ class SqliteStore:
         return kept.stored
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
-        return self._turn.run(partial(self._commit, edits, self._clock_off.get()))
+        return self._turn.run(self._commit, edits, self._clock_off.get())
 
     def _commit(self, edits: Sequence[tuple[bytes, Edit]], clock_off: bool) -> Version | None:
         handle = self._pool.take()
@@ -198,8 +198,8 @@ class SqliteStore:
         return int(found[0])
 
     def close(self) -> None:
-        self._pool.close()
         self._turn.close()  # waits for the last writer
+        self._pool.close()
         self._notes.close()
         self._cache.close()
         self.files.use.end()

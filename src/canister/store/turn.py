@@ -5,15 +5,20 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from canister.errors import StoreError
 from canister.forks import watch_forks
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _TRIES = 20
 """How often a writer looks whether its turn has come before it sleeps: about as long as a commit takes."""
+_AGAIN = (
+    "this thread is in the middle of a write to this store: neither a signal handler nor a function that a "
+    "write calls, such as one given to update_key, can write or close the store; do it before or after"
+)
 
 
 class WriteTurn:
@@ -36,25 +41,39 @@ class WriteTurn:
         self._paths = (next_lock, turn_lock)
         self._mutex = threading.Lock()
         self._files: tuple[int, int] | None = None
+        self._owner = 0
+        self._may_be_next = False
         self._rests = False
         watch_forks(self)
 
-    def run(self, act: Callable[[], T]) -> T:
+    def run(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
         """Let *act* run while nobody can come before it; return what it returns. It has to `begin` to write.
 
         An exception of a signal handler may come after any call. All locks are free afterwards all the same:
-        nothing is noted that could be wrong, and what frees a lock is the next thing that is called.
+        what frees one is the next thing that is called, and to free one that is free harms nobody.
+
+        Raises:
+            StoreError: a lock cannot be had, or this thread is in the middle of a write already.
         """
+        this = threading.get_ident()
+        if self._owner == this:
+            raise StoreError(_AGAIN)
         with self._mutex:
-            following, turn = self._files or self._open()
             try:
-                _await_lock(following, self._paths[0])
-                return act()
-            finally:
+                self._owner = this
+                following, turn = self._files or self._open()
                 try:
-                    fcntl.flock(turn, fcntl.LOCK_UN)
+                    self._may_be_next = True
+                    _await_lock(following, self._paths[0])
+                    return act(*args)
                 finally:
-                    fcntl.flock(following, fcntl.LOCK_UN)
+                    try:
+                        fcntl.flock(turn, fcntl.LOCK_UN)
+                    finally:
+                        if self._may_be_next:
+                            fcntl.flock(following, fcntl.LOCK_UN)
+            finally:
+                self._owner = 0
 
     def begin(self, *, alone: bool) -> None:
         """Wait until the writer before has ended; it is this one's turn then.
@@ -67,26 +86,36 @@ class WriteTurn:
         _await_lock(turn, self._paths[1])
         if not alone:
             fcntl.flock(following, fcntl.LOCK_UN)
+            self._may_be_next = False
 
     def close(self) -> None:
-        """Wait for the writer whose turn it is, and release the files."""
+        """Wait for the writer whose turn it is, and release the files.
+
+        Raises:
+            StoreError: this thread is that writer.
+        """
+        if self._owner == threading.get_ident():
+            raise StoreError(_AGAIN)
         with self._mutex:
             self._close_files()
 
     def before_fork(self) -> None:
         """Keep others from writing until the fork is done."""
         # A lock taken on a handle the child inherits would be the child's as well.
-        self._mutex.acquire()
-        self._rests = True
-        self._close_files()
+        this = threading.get_ident()
+        if self._owner != this:  # else it forks in the middle of a write, which the child cannot go on with
+            self._mutex.acquire()
+            self._owner, self._rests = this, True
+            self._close_files()
 
     def after_fork(self, *, child: bool) -> None:
         """Let others write again."""
         rests, self._rests = self._rests, False
         if child:
             self._close_files()
-            self._mutex = threading.Lock()
+            self._mutex, self._owner = threading.Lock(), 0
         elif rests:  # no signal handler has raised while it waited
+            self._owner = 0
             self._mutex.release()
 
     def _open(self) -> tuple[int, int]:
