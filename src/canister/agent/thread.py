@@ -13,7 +13,7 @@ from random import Random
 from canister.agent.agent import Agent
 from canister.clock import Clock
 from canister.config import Config
-from canister.errors import CanisterError
+from canister.errors import CanisterError, StoreError
 from canister.forks import watch_forks
 from canister.store.sqlite import SqliteStore
 
@@ -44,6 +44,7 @@ class AgentThread:
 
         Raises:
             ListenError: this process would be the agent, but cannot listen on its address.
+            StoreError: the agent's lock cannot be opened.
         """
         self._thread.start()
         self._settled.wait()
@@ -90,19 +91,18 @@ class AgentThread:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._lock = _try_lock(self._store.files.agent_lock)
-            if self._lock is None:
-                self._settled.set()
-                self._stopping.wait(_RETRY)
-                continue
             try:
-                self._be_agent()
+                self._lock = _try_lock(self._store.files.agent_lock)
+                if self._lock is not None:
+                    self._be_agent()
             except Exception as error:  # noqa: BLE001 - whatever it was, the node needs an agent again
                 self._failed(error)
             finally:
-                os.close(self._lock)
-                self._lock = None
+                if self._lock is not None:
+                    os.close(self._lock)
+                    self._lock = None
                 self._settled.set()
+            self._stopping.wait(_RETRY)
 
     def _failed(self, error: Exception) -> None:
         cause: BaseException = getattr(error, "exceptions", (error,))[0]  # of a task group
@@ -114,7 +114,6 @@ class AgentThread:
             self._stopping.wait(3 * _RETRY)
         else:
             logger.error("the agent failed and starts again", exc_info=error)
-        self._stopping.wait(_RETRY)
 
     def _be_agent(self) -> None:
         with (
@@ -150,15 +149,17 @@ def _replace_by_nothing(descriptors: list[int]) -> None:
 
 
 def _try_lock(path: Path) -> int | None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(handle)
+            raise
     except BlockingIOError:
-        os.close(handle)
         return None
-    except BaseException:
-        os.close(handle)
-        raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
     return handle
 
 

@@ -1,0 +1,55 @@
+"""Who stands as a candidate for the agent goes on standing, whatever keeps it from the lock for a moment."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from canister.agent import thread
+from canister.agent.thread import AgentThread
+from canister.clock import SystemClock
+from canister.config import Config
+from canister.errors import StoreError
+from canister.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    """Return the store of a node."""
+    with closing(SqliteStore(tmp_path, Config())) as store:
+        yield store
+
+
+def test_a_moment_without_descriptors(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The candidate tries again, and is the agent once the one that was is gone."""
+    monkeypatch.setattr(thread, "_RETRY", 0.001)
+    lock = thread._try_lock
+    other = lock(store.files.agent_lock)
+    assert other is not None
+    failed, leads = threading.Event(), threading.Event()
+
+    def try_lock(path: Path) -> int | None:
+        if not candidate._settled.is_set() or failed.is_set():
+            return lock(path)
+        failed.set()
+        os.close(other)
+        raise StoreError("too many open files")
+
+    monkeypatch.setattr(thread, "_try_lock", try_lock)
+    monkeypatch.setattr(AgentThread, "_be_agent", lambda self: leads.set() or self._stopping.wait())
+    candidate = AgentThread(store, Config(), SystemClock())
+    candidate.start()
+    assert leads.wait(10)
+    assert failed.is_set()
+    candidate.stop()
+
+
+def test_a_lock_that_cannot_be_opened(store: SqliteStore) -> None:
+    """To start fails, and says why."""
+    store.files.agent_lock.mkdir()
+    candidate = AgentThread(store, Config(), SystemClock())
+    with pytest.raises(StoreError, match=r"agent\.lock cannot be locked: Is a directory"):
+        candidate.start()
