@@ -176,9 +176,13 @@ def test_directory_copied_over_itself(tmp_path: Path) -> None:
 def test_a_node_that_renounced_its_history_begins_another_one(tmp_path: Path) -> None:
     """R5: peers showed that the directory was put back, which nothing in it does; not while it is used."""
     node = used(tmp_path)
-    with closing(SqliteStore(tmp_path, NORMAL)) as one, closing(SqliteStore(tmp_path, NORMAL)) as other:
+    with closing(SqliteStore(tmp_path, NORMAL)) as one:
         one.renounce(1)
-        assert other.node == node
+        put(one, b"s", k=b"not sent yet")
+        for _ in range(2):
+            with closing(SqliteStore(tmp_path, NORMAL)) as other, other.snapshot() as view:
+                assert other.node == node
+                assert view.log(0)[-1].changes
     assert node_of(tmp_path) != node
 
 

@@ -85,8 +85,10 @@ def incarnate(
     now = _witnesses(database, config)
     if use.is_first or "use" not in known:
         now["use"] = use.identity()
+    if not use.is_first and "node" in known and "file" not in known:
+        del now["file"]  # given up, but in use: to begin another history is for the next who is first
     same_boot = known.get("boot") == now["boot"]
-    if known.get("file") == now["file"] and same_boot and known["durability"] == "normal":
+    if known.get("file") == now.get("file") and same_boot and known["durability"] == "normal":
         now["durability"] = "normal"  # commits of this boot may be unsynced, whoever opens next
     node = known.get("node")
     last = _last_stamp(handle)
@@ -109,7 +111,7 @@ def incarnate(
 
 
 def break_history(handle: Handle) -> None:
-    """Make the next who opens the directory take it for another history."""
+    """Make the next who opens the directory while nobody uses it take it for another history."""
     handle.execute("DELETE FROM meta WHERE key = 'file'")
 
 
@@ -132,7 +134,7 @@ def _file_of(database: Path) -> str:
 
 def _goes_on(known: dict[str, Any], now: dict[str, str]) -> bool:
     """Tell whether by its witnesses the database is still the one that its node id began."""
-    if known.get("file") != now["file"]:
+    if known.get("file") != now.get("file"):
         return False
     # A directory that others use has been looked at by the first of them.
     if "use" in known and known["use"] != now.get("use", known["use"]):
