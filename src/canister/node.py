@@ -257,6 +257,6 @@ class Node:
         return reply.fetched()
 
     def _release(self) -> None:
-        if self._waker is not None:
-            self._waker.close()
         self.store.close()
+        if self._waker is not None:  # after the store: who has committed still wakes the agent
+            self._waker.close()

@@ -355,6 +355,15 @@ def test_close_while_in_use(store: SqliteStore, directory: Path) -> None:
         store.load(b"s")
 
 
+def test_a_late_writer(store: SqliteStore) -> None:
+    """Who writes after the end is told so, and opens nothing again."""
+    put(store, b"s", k=b"1")
+    store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        store.merge([], {})
+    assert store._turn._files is None
+
+
 def fill(store: SqliteStore) -> None:
     for number in range(100):
         put(store, b"filler-%d" % number, k=b"x" * 4000)

@@ -1,5 +1,6 @@
 """Waking the agent after a commit: a shared byte, and one datagram where the agent is asleep."""
 
+import contextlib
 import socket
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from canister.forks import watch_forks
 from canister.store.shared import make_room, shared_memory
 
 _ASLEEP, _AWAKE = 0, 1
+_CLOSED = memoryview(bytes([_AWAKE]))
+"""What a flag is once it is closed: nobody is roused."""
 
 
 class WakeFlag:
@@ -22,7 +25,7 @@ class WakeFlag:
 
     def __init__(self, path: Path) -> None:
         make_room(path, 1)
-        self._state = shared_memory(path, 1)
+        self._state = memoryview(shared_memory(path, 1))
 
     def sleep(self) -> None:
         """Ask to be woken."""
@@ -36,8 +39,8 @@ class WakeFlag:
         return True
 
     def close(self) -> None:
-        """Release the file."""
-        self._state.close()
+        """Release the file, as soon as the last one who looks at it is through."""
+        self._state = _CLOSED
 
 
 class Waker:
@@ -55,15 +58,12 @@ class Waker:
         watch_forks(self)
 
     def wake(self) -> None:
-        """Tell the agent that the log has grown."""
-        if not self._flag.rouse():
-            return
-        try:
-            with socket_path(self._path) as name:
+        """Tell the agent that the log has grown; what was committed stands, whether that succeeds or not."""
+        # No agent: the next one reads the log when it starts. A full queue: it is about to. No descriptor is
+        # left for the way to the socket: it looks at the log from time to time by itself.
+        if self._flag.rouse():
+            with contextlib.suppress(OSError), socket_path(self._path) as name:
                 self._socket.sendto(b"", name)
-        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
-            # No agent: the next one reads the log when it starts. A full queue: it is about to.
-            return
 
     def close(self) -> None:
         """Release the socket and the flag."""

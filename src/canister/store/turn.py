@@ -44,6 +44,7 @@ class WriteTurn:
         self._owner = 0
         self._may_be_next = False
         self._rests = False
+        self._closed = False
         watch_forks(self)
 
     def run(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -53,7 +54,7 @@ class WriteTurn:
         what frees one is the next thing that is called, and to free one that is free harms nobody.
 
         Raises:
-            StoreError: a lock cannot be had, or this thread is in the middle of a write already.
+            StoreError: it is closed, a lock cannot be had, or this thread is amid a write already.
         """
         this = threading.get_ident()
         if self._owner == this:
@@ -97,6 +98,7 @@ class WriteTurn:
         if self._owner == threading.get_ident():
             raise StoreError(_AGAIN)
         with self._mutex:
+            self._closed = True
             self._close_files()
 
     def before_fork(self) -> None:
@@ -119,6 +121,8 @@ class WriteTurn:
             self._mutex.release()
 
     def _open(self) -> tuple[int, int]:
+        if self._closed:
+            raise StoreError(f"the store in {self._paths[0].parent} is closed")
         following = _open(self._paths[0])
         try:
             self._files = following, _open(self._paths[1])
