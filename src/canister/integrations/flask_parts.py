@@ -142,7 +142,7 @@ class FlaskSession(Session):
             if not rest.any:
                 return rest  # a session that holds nothing else is none
         state.ask(resend=True)
-        return changes if changes.times is not None else changes._replace(times=self._times(permanent))
+        return changes._replace(times=changes.times or self._times(permanent), asked=state.pending)
 
     def _wishes(self, changes: Changes) -> tuple[object, ...]:
         """Return what tells *changes* from others; the functions in them are made anew each time."""
