@@ -5,6 +5,9 @@ from urllib.parse import quote
 
 from canister.errors import ConfigError
 
+MAX_ADDRESS = 100
+"""Characters of a member's address."""
+
 
 def parse_address(address: str) -> tuple[str, int]:
     """Return the host and port of ``"host:port"`` or ``"[host]:port"``.
@@ -26,17 +29,30 @@ def is_loopback(address: str) -> bool:
 
 
 def check_dialable(address: str) -> None:
-    """Refuse a wildcard such as ``0.0.0.0:7400``, which nobody can call.
+    """Refuse what nobody can call: a wildcard such as ``0.0.0.0:7400``, and what is no host's name.
 
     Raises:
         ConfigError: says so.
     """
-    ip = parse_ip(parse_address(address)[0])
+    host, _ = parse_address(address)
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ConfigError(f"the host in {address!r} is no name that can be looked up: {error}") from error
+    if len(address) > MAX_ADDRESS:
+        raise ConfigError(f"an address has at most {MAX_ADDRESS} characters, {address!r} has {len(address)}")
+    ip = parse_ip(host)
     if ip is not None and ip.is_unspecified:
         raise ConfigError(
             f"{address} is a wildcard, which nobody can call; name the address that the other members are "
             "to dial, for this node itself as advertise='host:port'"
         )
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without user, password and query, for logs and messages; any other text as it is."""
+    scheme, slashes, rest = url.partition("://")
+    return f"{scheme}{slashes}{rest.partition('?')[0].rpartition('@')[2]}" if slashes else url
 
 
 def parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -9,12 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from canister.addresses import check_dialable, is_loopback, parse_address
+from canister.addresses import check_dialable, is_loopback, parse_address, without_secrets
 from canister.clock import micros
 from canister.errors import ConfigError
 from canister.presets import preset_named
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LONGEST = timedelta(days=400)
+"""No setting is longer: what is made of it has to fit a record."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 
 
@@ -118,11 +120,14 @@ class Config:
         """Tell whether links are mutual TLS."""
         return self.tls_ca is not None
 
+    def __repr__(self) -> str:
+        return f"<Config {self.summary()}>"
+
     def summary(self) -> str:
         """Return all settings on one line, for the log at start."""
         shown = {field.name: _show(getattr(self, field.name)) for field in fields(self)}
         shown["seeds"] = ",".join(self.seeds)
-        shown["migrate_to"] = re.sub("//.*@", "//", shown["migrate_to"])  # user and password
+        shown["migrate_to"] = without_secrets(shown["migrate_to"])
         return " ".join(f"{name}={value}" for name, value in shown.items())
 
 
@@ -283,8 +288,10 @@ def _check_durations(config: Config) -> None:
             raise ConfigError(f"{name} must not be negative, it is {_show(getattr(config, name))}")
     if config.touch_interval is not None and config.touch_interval < timedelta(0):
         raise ConfigError(f"touch_interval must not be negative, it is {_show(config.touch_interval)}")
-    if config.absolute_lifetime > timedelta(days=400):
-        raise ConfigError(f"absolute_lifetime is at most 400d, not {_show(config.absolute_lifetime)}")
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, timedelta) and value > _LONGEST:
+            raise ConfigError(f"{field.name} is at most 400d, not {_show(value)}")
     if config.session_timeout > config.absolute_lifetime:
         raise ConfigError(
             f"session_timeout ({_show(config.session_timeout)}) is longer than "
@@ -318,6 +325,11 @@ def _check_cluster(config: Config) -> None:
             raise ConfigError(
                 f"{setting} given without listen; set listen='host:port' so that peers can call back"
             )
+    if config.listen is not None and config.grace_period < config.max_clock_drift:
+        raise ConfigError(
+            f"grace_period ({_show(config.grace_period)}) is shorter than max_clock_drift "
+            f"({_show(config.max_clock_drift)}): a session in use on one node could be over on another"
+        )
     if config.listen is not None:
         parse_address(config.listen)
         check_address(config, config.listen)

@@ -36,7 +36,7 @@ def test_sweep_drops_tombstones_past_their_time(tmp_path: Path) -> None:
 
 
 def test_sweep_of_a_member_waits_until_all_have_compared(tmp_path: Path) -> None:
-    with pair(tmp_path, digest_interval="60s", **SHORT) as (a, b):
+    with pair(tmp_path, digest_interval="60s", max_clock_drift="0s", **SHORT) as (a, b):
         a.put("i", "k", "v")
         eventually(lambda: b.node.store.load(b"si").record is not None)
         eventually(lambda: a.record_status("i").status == "unknown")

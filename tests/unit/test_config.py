@@ -124,6 +124,18 @@ BAD = [
     ({"max_clock_drift": timedelta(seconds=-1)}, "max_clock_drift must not be negative, it is -1s"),
     ({"touch_interval": timedelta(seconds=-3)}, "touch_interval must not be negative, it is -3s"),
     ({"absolute_lifetime": "401d"}, "absolute_lifetime is at most 400d, not 34646400s"),
+    ({"grace_period": "401d"}, "grace_period is at most 400d"),
+    ({"max_clock_drift": "999999d"}, "max_clock_drift is at most 400d"),
+    ({"touch_interval": timedelta.max}, "touch_interval is at most 400d"),
+    (
+        {"listen": "127.0.0.1:1", "grace_period": "59s"},
+        r"\(59s\) is shorter than max_clock_drift",
+    ),
+    ({"listen": "127.0.0.1:1", "seeds": ["a..b:1"], "plain_tcp": True}, "no name that can be looked up"),
+    (
+        {"listen": "127.0.0.1:1", "advertise": f"{'a.' * 50}b:1", "plain_tcp": True},
+        "an address has at most 100 characters",
+    ),
     ({"session_timeout": "31d"}, r"session_timeout \(2678400s\) is longer than absolute_lifetime"),
     ({"session_timeout": "9" * 20 + "w"}, "session_timeout is too long: '9+w'"),
     ({"durability": "maybe"}, "durability is 'normal' or 'full', not 'maybe'"),
@@ -325,3 +337,12 @@ def test_policy_with_a_touch_interval(interval: str) -> None:
     policy = Policy.of(load(touch_interval=interval))
     want = 0 if interval == "0s" else 5 * MINUTE
     assert (policy.interval, policy.interval_for(40 * MINUTE)) == (want, want)
+
+
+def test_no_password_is_shown() -> None:
+    """Neither in the log at start nor where a debugger shows the settings."""
+    url = "redis+sentinel://app:PW1@h1,h2/shop?sentinel_username=s&sentinel_password=PW2"
+    config = load(migrate_to=url)
+    for shown in (config.summary(), repr(config)):
+        assert "PW" not in shown
+        assert "migrate_to=redis+sentinel://h1,h2/shop" in shown

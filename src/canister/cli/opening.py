@@ -6,6 +6,7 @@ from typing import Any
 
 import apsw
 
+from canister.addresses import without_secrets
 from canister.canister import Canister
 from canister.errors import StoreError
 from canister.store.connections import explain
@@ -24,6 +25,10 @@ def open_existing(options: Namespace, *, serves: bool = False) -> Canister:
     Raises:
         StoreError: it is not a data directory, or cannot be used.
     """
+    if "://" in options.datadir:
+        raise StoreError(
+            f"{without_secrets(options.datadir)} is no data directory: this command is for nodes of the mesh"
+        )
     path = Path(options.datadir)
     database = DataDir(path).database
     if not database.exists():

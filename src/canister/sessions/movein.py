@@ -104,10 +104,18 @@ class MoveIn:
         for system in self._systems:
             for value in shown(system.cookie_name):
                 old = system.find(value)
-                entered = self._enter(old) if old is not None else None
+                entered = self._try(old) if old is not None else None
                 if entered is not None:
                     return entered
         return None
+
+    def _try(self, old: OldSession) -> tuple[Token, Record] | None:
+        """Do what `_enter` does; a session that cannot be stored stays behind, as one that is over does."""
+        try:
+            return self._enter(old)
+        except InputError as error:
+            logger.warning("an old session cannot move in: %s", error)
+            return None
 
     def _enter(self, old: OldSession) -> tuple[Token, Record] | None:
         key, shown = self._ring.oldest, old.credential.encode()

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from canister.clock import SECOND, to_datetime
-from canister.codec import decode_id, is_session_id, user_record_id
+from canister.codec import decode_id, is_encoded_id, is_session_id, user_record_id
 from canister.engine import Changes, Engine
 from canister.errors import CanisterError
 from canister.forks import watch_forks
@@ -173,7 +173,7 @@ class Watch:
         self._thread = threading.Thread()
         self._leases: dict[bytes, set[Lease]] = {}
         self._told: deque[str] = deque(maxlen=_REMEMBERED)
-        self._untold: deque[Change] = deque(maxlen=_REMEMBERED)
+        self._untold: deque[Change] = deque()
         self._stamp = 0
 
     def _run(self) -> None:
@@ -186,13 +186,15 @@ class Watch:
                 if not self._node.closing.is_set() and str(error) != complained:
                     complained = str(error)
                     logger.warning("what happens to sessions cannot be seen, trying again: %s", error)
+            except Exception:  # without the thread no stream would end, and nothing be told any more
+                logger.exception("what happens to sessions cannot be seen, trying again")
 
     def _check(self, lease: Lease, now: int) -> None:
         record = self._node.store.load(lease.session).record
         if record is None or not is_live(record, now) or self._users.has_revoked(record):
             lease.over = True
             self.release(lease)
-            lease.on_end()
+            self._end(lease)
             return
         used = accessed(record)
         if lease.keep_alive and is_touch_due(record, now):
@@ -204,8 +206,14 @@ class Watch:
         if lease.keep_alive:
             lease.next = min(lease.next, used + max(1, interval_of(record)))
 
+    def _end(self, lease: Lease) -> None:
+        try:
+            lease.on_end()
+        except Exception:
+            logger.exception("what was to be done at the end of a session has failed")
+
     def _tell(self, change: Change) -> None:
-        if not is_session_id(change.session):
+        if not (is_session_id(change.session) and is_encoded_id(change.session)):
             return
         handle = str(decode_id(change.session))
         if change.expired:

@@ -307,3 +307,19 @@ def test_odd_cookies_and_others_of_the_same_name_hide_nothing(manager: SessionMa
 def test_ending_all_sessions_of_a_user_reaches_those_that_have_not_moved_in(manager: SessionManager) -> None:
     manager.users.end_all("ann")
     assert manager.open(OLD).handle is None
+
+
+@pytest.mark.parametrize("user", ["", False, 1.0, {"sub": "ann"}])
+def test_a_session_of_a_user_that_cannot_be_stored_stays_behind(
+    manager: SessionManager, book: Book, caplog: pytest.LogCaptureFixture, user: Any
+) -> None:
+    """It is no reason to answer its browser with an error for as long as the old cookie lasts."""
+    book.user = user
+    session = manager.open(OLD)
+    assert (dict(session), session.user) == ({}, None)
+    assert "cannot move in" in caplog.text
+
+
+def test_a_session_that_is_too_large_stays_behind(manager: SessionManager, book: Book) -> None:
+    book.sessions["credential-1"] = {f"key {n}": "x" * 200_000 for n in range(8)}
+    assert manager.open(OLD) == {}

@@ -13,6 +13,7 @@ from canister.engine import Changes
 from canister.errors import StoreError
 from canister.sessions import Event, EventKind, SessionManager
 from canister.sessions.watch import Watch
+from canister.store.base import Change, Mark
 from canister.testing.clock import ManualClock
 
 
@@ -251,3 +252,52 @@ def test_one_session_that_cannot_be_read_holds_up_no_other(
     watch.look()
     assert ended == [handles[1], handles[0]]
     assert [event.handle for event in events] == [handles[1], handles[0]]
+
+
+def test_every_end_is_told_however_much_else_is_written(
+    manager: SessionManager, elsewhere: SessionManager, watch: Watch
+) -> None:
+    told: list[str | None] = []
+    watch.start = lambda: None  # type: ignore[method-assign]
+    ended = [create(manager) for _ in range(3)]
+    watch.look()
+    manager.events.subscribe(lambda event: told.append(event.handle))
+    for session in ended:
+        elsewhere.destroy(elsewhere.load([session.state.token.text]))
+    for number in range(1500):
+        elsewhere.canister.put(f"other {number % 7}", "n", number)
+    watch.look()
+    assert told == [session.handle for session in ended]
+
+
+def test_the_end_of_one_stream_may_fail(
+    manager: SessionManager, elsewhere: SessionManager, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an application does at one end keeps no other one from being seen."""
+    first, second = create(manager), create(manager)
+    watch.start = lambda: None  # type: ignore[method-assign]
+    ended: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("of the application")
+
+    watch.hold(first.state.token.session, fail)
+    hold(watch, second, ended)
+    watch.look()
+    for session in (first, second):
+        elsewhere.destroy(elsewhere.load([session.state.token.text]))
+    watch.look()
+    assert ended == [second.handle]
+    assert "of the application" in caplog.text
+
+
+def test_what_is_no_session_is_told_to_nobody(
+    manager: SessionManager, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may write to the channel of a server."""
+    told: list[Event] = []
+    manager.events.subscribe(told.append)
+    change = Change(b"s\xff", None, Mark(b"", 0), None)
+    monkeypatch.setattr(manager.canister.node, "changes_since", lambda _: Changes([change], 1, missed=False))
+    watch.look()
+    assert told == []
