@@ -19,17 +19,15 @@ Stamp = tuple[Version, ...]
 """What a reader has seen of a session."""
 
 
-class Answer(NamedTuple):
-    """What one peer said about a session: what it had heard, and whom it knows."""
-
-    node: NodeId
-    heard: dict[NodeId, int]
-
-
 class Fetched(NamedTuple):
-    """The outcome of asking all linked peers about a session."""
+    """The outcome of asking all linked peers about a session.
 
-    answers: list[Answer]
+    Attributes:
+        answers: what each peer that answered had heard, by node; of itself too, unless it has forgotten some.
+        everyone: whether all members have answered.
+    """
+
+    answers: list[dict[NodeId, int]]
     everyone: bool
 
     def covers(self, missing: Iterable[Version]) -> bool:
@@ -38,7 +36,7 @@ class Fetched(NamedTuple):
 
     def _covers(self, version: Version) -> bool:
         node, stamp = origin_of(version), stamp_of(version)
-        return any(a.node == node or a.heard.get(node, 0) >= stamp for a in self.answers)
+        return any(heard.get(node, 0) >= stamp for heard in self.answers)
 
 
 def stamp_for(record: Record) -> Stamp:

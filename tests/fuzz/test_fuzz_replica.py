@@ -588,3 +588,32 @@ def test_a_listing_asked_for_too_early_is_whole() -> None:
     assert victim.replica.read(1)
     assert [message.round for message in victim.runtime.sent if isinstance(message, m.Root)] == [1]
     victim.check()
+
+
+def test_holders_that_are_no_members_are_not_kept(victim: Victim) -> None:
+    """A peer may name any number of them."""
+    for number in range(50):
+        victim.hears(m.Held(5, victim.store.node, f"nobody-{number}:1"))
+    victim.hears(m.Held(5, victim.store.node, "n1:1"))
+    assert victim.replica.acks._held == {"n1:1": 5}
+
+
+def test_a_node_that_has_another_ones_address_is_refused(victim: Victim) -> None:
+    """It ran before the one that has it now, and its data is not what its peers believe to know of it."""
+    former = NodeId(b"former..")
+    stated = Member("n1:1", make_version(0, former), False, make_version(0, former), former)
+    hello = m.Hello(1, 1, "canister", stated, b"12345678", victim.clock.now(), [])
+    assert "the address of another node by now" in str(victim.replica.refusal(hello))
+
+
+def test_what_cannot_be_read_is_not_vouched_for(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits that have been taken in are sent, or none of them counts as taken in."""
+    victim.put("s9")
+    sent = len(victim.runtime.sent)
+    with monkeypatch.context() as broken:
+        broken.setattr(victim.store, "heard", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            victim.replica.poll()
+    victim.replica.poll()
+    live = [message for message in victim.runtime.sent[sent:] if isinstance(message, m.Live)]
+    assert any(session == encode_id("s9") for commit in live[0].commits for session, _ in commit)

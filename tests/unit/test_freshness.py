@@ -9,7 +9,6 @@ from tests.records import A, B, C, at, birth, cells, touch
 from canister.errors import InputError
 from canister.freshness import (
     MOST_ENTRIES,
-    Answer,
     Fetched,
     decode_stamp,
     encode_stamp,
@@ -57,14 +56,14 @@ def test_missing() -> None:
     [
         pytest.param(Fetched([], everyone=False), False, id="nobody"),
         pytest.param(Fetched([], everyone=True), True, id="all members, though none knew"),
-        pytest.param(Fetched([Answer(A, {})], everyone=False), False, id="only one origin"),
-        pytest.param(Fetched([Answer(A, {}), Answer(B, {})], everyone=False), True, id="both origins"),
-        pytest.param(Fetched([Answer(A, {B: 9})], everyone=False), True, id="origin and one who heard"),
-        pytest.param(Fetched([Answer(A, {B: 8})], everyone=False), False, id="one who heard too little"),
-        pytest.param(Fetched([Answer(C, {A: 5, B: 9})], everyone=False), True, id="a third who heard all"),
+        pytest.param(Fetched([{A: 7}], everyone=False), False, id="only one origin"),
+        pytest.param(Fetched([{A: 7}, {B: 9}], everyone=False), True, id="both origins"),
+        pytest.param(Fetched([{A: 7, B: 9}], everyone=False), True, id="origin and one who heard"),
+        pytest.param(Fetched([{A: 7, B: 8}], everyone=False), False, id="one who heard too little"),
         pytest.param(
-            Fetched([Answer(C, {A: 5}), Answer(D, {B: 9})], everyone=False), True, id="each heard by someone"
+            Fetched([{A: 7}, {B: 0}], everyone=False), False, id="an origin that has forgotten some"
         ),
+        pytest.param(Fetched([{A: 5, B: 9}], everyone=False), True, id="a third who heard all"),
     ],
 )
 def test_covers(fetched: Fetched, covered: bool) -> None:

@@ -9,7 +9,8 @@ import msgspec
 
 from canister.agent.sockets import socket_path
 from canister.errors import AgentError
-from canister.freshness import Answer, Fetched
+from canister.freshness import Fetched
+from canister.record import NodeId
 from canister.replication.healing import HealReport
 from canister.store.base import Needed
 
@@ -126,7 +127,7 @@ class Status(msgspec.Struct, frozen=True):
 class FetchReply(msgspec.Struct, frozen=True):
     """Which peers answered with what they had heard, and whether all members did."""
 
-    answers: list[Answer]
+    answers: list[dict[NodeId, int]]
     everyone: bool
 
     def fetched(self) -> Fetched:

@@ -222,6 +222,9 @@ class Mesh:
             async with asyncio.timeout(_HANDSHAKE) as attempt:
                 self._attempts[address] = attempt
                 reader, writer = await _connect(*parse_address(address))
+        except UnicodeError:  # of a peer's list; the settings are checked
+            self._tell(address, "cannot be reached: its host is no name that can be looked up")
+            return
         except (OSError, TimeoutError) as error:
             if not self._is_linked(address):
                 self._tell(address, f"cannot be reached: {getattr(error, 'strerror', None) or 'no answer'}")

@@ -94,6 +94,8 @@ class Acks:
     def on_held(self, link: Link, message: Held) -> None:
         """A member holds commits durably: this node's, or those of a peer that it has no link to."""
         if message.node == self._store.node:
+            if message.holder not in self._membership:
+                return  # only members count, and a peer may name any number of others
             self._held[message.holder] = max(message.stamp, self._held.get(message.holder, 0))
             self._settle()
         elif message.holder == link.address:

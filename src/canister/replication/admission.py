@@ -71,6 +71,8 @@ class Admission:
             return f"belongs to cluster {hello.cluster!r}, this node to {self._cluster!r}"
         if hello.member.node == self._store.node or hello.member.address == self._membership.address:
             return "is this node itself, or another one with its address or a copy of its data"
+        if self._membership.belongs_to_another(hello.member):
+            return f"{hello.member.address} is the address of another node by now: each node needs its own"
         if hello.member.removed or self._membership.is_removed(hello.member):
             return f"{hello.member.address} was removed from the cluster; it may return with empty data only"
         if self._membership.me.removed:
@@ -88,7 +90,8 @@ class Admission:
         known, named = self._membership.all(), list(members)
         if named == known:
             return False  # nearly always so, and every comparison brings a list
-        if len({member.address for member in [*known, *named]}) > MOST_MEMBERS:
+        gone = {member.address for member in [*known, *named] if member.removed}
+        if len({member.address for member in [*known, *named]} - gone) > MOST_MEMBERS:
             raise ProtocolError(f"with those it names the cluster has more than {MOST_MEMBERS} members")
         return self._membership.merge(named)
 

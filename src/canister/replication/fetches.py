@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
-from canister.freshness import Answer, Fetched
+from canister.freshness import Fetched
 from canister.record import NodeId
-from canister.replication.link import LinkId
+from canister.replication.link import Link, LinkId
 from canister.replication.membership import Membership
 from canister.replication.messages import Fetch
 
@@ -13,7 +13,7 @@ class _Fetch:
     def __init__(self, session: bytes, waiting: set[LinkId], done: Callable[[Fetched], None]) -> None:
         self.session = session
         self.waiting = waiting
-        self.answers: list[Answer] = []
+        self.answers: dict[NodeId, dict[NodeId, int]] = {}
         self.done = done
 
 
@@ -51,12 +51,12 @@ class Fetches:
         fetch = self._open.get(number)
         return fetch.session if fetch else None
 
-    def answered(self, link: LinkId, number: int, answer: Answer) -> None:
-        """A peer answered; its rows are already merged."""
+    def answered(self, link: Link, number: int, heard: dict[NodeId, int]) -> None:
+        """A peer answered, and has told what it had heard; its rows are already merged."""
         fetch = self._open.get(number)
-        if fetch is not None and link in fetch.waiting:
-            fetch.waiting.discard(link)
-            fetch.answers.append(answer)
+        if fetch is not None and link.number in fetch.waiting:
+            fetch.waiting.discard(link.number)
+            fetch.answers[link.node] = heard
             self._settle(number)
 
     def lost(self, link: LinkId) -> None:
@@ -77,7 +77,6 @@ class Fetches:
         if fetch.waiting:
             return
         del self._open[number]
-        answered: set[NodeId] = {answer.node for answer in fetch.answers}
         others = self._membership.others()
-        everyone = self._membership.has_met_cluster and all(member.node in answered for member in others)
-        fetch.done(Fetched(fetch.answers, everyone))
+        everyone = self._membership.has_met_cluster and all(member.node in fetch.answers for member in others)
+        fetch.done(Fetched(list(fetch.answers.values()), everyone))

@@ -1,8 +1,12 @@
-"""Who belongs to the cluster: a replicated set of addresses with tombstones."""
+"""Who belongs to the cluster: a replicated set of addresses with tombstones.
+
+There is room for `MOST_MEMBERS`; the tombstones that are kept are the newest, on every node the same.
+"""
 
 from collections.abc import Iterable
 
 from canister.record import NodeId, Version
+from canister.replication.messages import MOST_MEMBERS
 from canister.store.base import Member
 
 
@@ -15,8 +19,16 @@ class Membership:
         self._others: list[Member] = []
         self._has_seeds = any(seed != me.address for seed in seeds)
         self.address = me.address
+        self._node = me.node
+        known = self._members.get(me.address)
+        if known is not None and self._is_anothers(known):
+            del self._members[me.address]
         self._state(me)
         self._sort()
+
+    def __contains__(self, address: str) -> bool:
+        """Tell whether an address is in the list, as a member or as one that was removed."""
+        return address in self._members
 
     @property
     def me(self) -> Member:
@@ -38,10 +50,11 @@ class Membership:
 
     def merge(self, members: Iterable[Member]) -> bool:
         """Take in another node's list; return whether anything changed."""
+        before = self._all
         changes = [self._state(member) for member in members]
         if any(changes):
             self._sort()
-        return any(changes)
+        return self._all != before
 
     def remove(self, address: str) -> bool:
         """Put a tombstone in place of a member; return whether there was one."""
@@ -55,13 +68,30 @@ class Membership:
         known = self._members.get(member.address)
         return known is not None and known.removed and known.joined >= member.joined
 
+    def belongs_to_another(self, member: Member) -> bool:
+        """Tell whether the address of a member, as it states itself, is another node's by now."""
+        known = self._members.get(member.address)
+        return known is not None and known.node != member.node and known.order() > member.order()
+
+    def _is_anothers(self, member: Member) -> bool:
+        """Tell whether a statement about this node's address is of a node that had it, or has it as well.
+
+        Whoever spoke under the other one's id would vouch for what the other one writes.
+        """
+        return member.address == self.address and member.node != self._node and not member.removed
+
     def _sort(self) -> None:
+        removed = [member for member in self._members.values() if member.removed]
+        spare = len(self._members) - MOST_MEMBERS
+        for member in sorted(removed, key=Member.order)[: max(0, spare)]:
+            if member.address != self.address:
+                del self._members[member.address]
         self._all = sorted(self._members.values(), key=lambda member: member.address)
         self._others = [m for m in self._all if not m.removed and m.address != self.address]
 
     def _state(self, member: Member) -> bool:
         known = self._members.get(member.address)
-        if known is not None and known.order() >= member.order():
+        if self._is_anothers(member) or (known is not None and known.order() >= member.order()):
             return False
         self._members[member.address] = member
         return True

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from canister.addresses import MAX_ADDRESS
 from canister.codec import is_encoded_id
 from canister.errors import ProtocolError
 from canister.record import LATEST, NodeId, Record, check_record, decode_record
@@ -20,8 +21,8 @@ MAX_HELLO = 64 * 1024
 """Greatest size of the first frame, before anything is known of who is calling."""
 MOST_MEMBERS = 300
 """Members and tombstones in a list, ten times a large cluster: a hello that names them all still fits."""
-_MAX_ADDRESS, _MAX_NAME = 100, 24
-"""Characters of a member's address, bytes of its versions and node id."""
+_MAX_NAME = 24
+"""Bytes of a member's versions and node id."""
 _MOST = 65_536
 """Things in a frame: more than the senders put there, and few enough to decode in little memory."""
 
@@ -31,7 +32,7 @@ Row = tuple[Annotated[bytes, Meta(min_length=2)], Annotated[bytes, Meta(min_leng
 # What is refused while it is decoded, so that a frame cannot grow many times its size in memory.
 _Instant = Annotated[int, Meta(ge=0, lt=LATEST)]
 _Node = Annotated[NodeId, Meta(max_length=16)]
-_Address = Annotated[str, Meta(max_length=_MAX_ADDRESS)]
+_Address = Annotated[str, Meta(max_length=MAX_ADDRESS)]
 _Heard = Annotated[dict[_Node, _Instant], Meta(max_length=_MOST)]
 _Rows = Annotated[list[Row], Meta(max_length=_MOST)]
 _Numbers = Annotated[list[int], Meta(max_length=1024)]
@@ -265,7 +266,7 @@ def _check_members(members: list[Member]) -> None:
     names = [name for member in members for name in (member.joined, member.version, member.node)]
     if (
         not "".join(addresses).isprintable()
-        or max(map(len, addresses), default=0) > _MAX_ADDRESS
+        or max(map(len, addresses), default=0) > MAX_ADDRESS
         or max(map(len, names), default=0) > _MAX_NAME
     ):
         raise ProtocolError("a member's address or version has no form that a node gives it")

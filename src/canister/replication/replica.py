@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from canister.clock import SECOND, Clock, micros
 from canister.config import Config
 from canister.errors import ProtocolError
-from canister.freshness import Answer
 from canister.life import NEVER
 from canister.replication.acks import Acks, Holders
 from canister.replication.admission import Admission
@@ -333,7 +332,7 @@ class Replica:
             self._trust.merge(link, [decode_row((session, message.record))])
         self._vouch(link)
         self._coverage.tell()
-        self.fetches.answered(link.number, message.number, Answer(link.node, message.heard))
+        self.fetches.answered(link, message.number, message.heard)
 
     # What is due.
 

@@ -12,7 +12,7 @@ from tests.unit.sessions.kit import KEY, MINUTE
 from canister import Canister, edits
 from canister.codec import encode_value, key_slot
 from canister.errors import CannotTellError
-from canister.freshness import Answer, Fetched, Stamp, covers, encode_stamp
+from canister.freshness import Fetched, Stamp, covers, encode_stamp
 from canister.record import NodeId, Record, Version, make_version
 from canister.sessions import Outcome, Session, SessionManager, SessionStatus
 from canister.sessions.limits import RATE
@@ -199,7 +199,7 @@ def test_a_node_alone_neither_sends_nor_reads_a_stamp(tmp_path: Path, clock: Man
 
 def test_what_the_client_has_seen_is_fetched_once(client: Client, canister: Canister, peers: Peers) -> None:
     version, peers.record = written_elsewhere(canister, client, b=2)
-    peers.answer = Fetched([Answer(PEER, {})], everyone=False)
+    peers.answer = Fetched([{PEER: 2**60}], everyone=False)
     for _ in range(20):
         data, _ = client.read()
         assert data == {"a": 1, "b": 2}
@@ -211,12 +211,12 @@ def test_what_was_fetched_and_dropped_is_fetched_again(
     client: Client, canister: Canister, peers: Peers
 ) -> None:
     _, peers.record = written_elsewhere(canister, client, b=2)
-    peers.answer = Fetched([Answer(PEER, {})], everyone=True)
+    peers.answer = Fetched([{PEER: 2**60}], everyone=True)
     client.read()
     peers.record = canister.node.store.load(client.good.session).record
     canister.node.store.forget(client.good.session)
     knows_the_issue_only = {canister.node.store.node: 2**60}
-    peers.answer = Fetched([Answer(STRANGER, knows_the_issue_only)], everyone=False)
+    peers.answer = Fetched([knows_the_issue_only], everyone=False)
     assert client.load().is_behind
     assert peers.asked == 2
 
@@ -343,7 +343,7 @@ def test_a_stamp_of_a_node_nobody_knows_costs_one_look_up_and_is_replaced(
     client: Client, peers: Peers, clock: ManualClock
 ) -> None:
     before = client.stamp
-    peers.answer = Fetched([Answer(PEER, {})], everyone=True)
+    peers.answer = Fetched([{PEER: 2**60}], everyone=True)
     client.shows(make_version(clock.now(), STRANGER), *before)
     for _ in range(5):
         assert client.commit(client.load()).set_cookie is None
@@ -391,7 +391,7 @@ def test_a_session_idle_here_that_the_client_used_elsewhere_is_not_ended(
     session = client.load()
     assert session.cannot_tell
     assert client.commit(session) == Outcome(None, False)
-    peers.record, peers.answer = record, Fetched([Answer(PEER, {})], everyone=True)
+    peers.record, peers.answer = record, Fetched([{PEER: 2**60}], everyone=True)
     assert client.read()[0] == {"a": 1, "b": 2}
     assert client.token == token
 
