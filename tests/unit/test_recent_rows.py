@@ -167,8 +167,14 @@ def test_a_writer_killed_when_it_has_left_a_row(
     assert values(three, SESSION) == {"k": bytes(70_000)}
 
 
-def test_a_backup_that_was_put_back(opener: Callable[[], SqliteStore], tmp_path: Path) -> None:
-    """What was left in memory before is not served in place of what the database holds now."""
+@pytest.mark.parametrize("still_used", [False, True])
+def test_a_backup_that_was_put_back(
+    opener: Callable[[], SqliteStore], tmp_path: Path, still_used: bool
+) -> None:
+    """What was left in memory before is not served in place of what the database holds now.
+
+    Not even where somebody uses the directory still: a child that a process has forked and left.
+    """
     database, backup = tmp_path / "node" / "canister.db", tmp_path / "backup"
     one = opener()
     put(one, SESSION, k=b"before")
@@ -177,6 +183,8 @@ def test_a_backup_that_was_put_back(opener: Callable[[], SqliteStore], tmp_path:
     one, two = opener(), opener()
     share(one, two)
     put(one, SESSION, k=b"lost")
+    if still_used:
+        opener()
     one.close()
     two.close()
     shutil.copy(backup, database)

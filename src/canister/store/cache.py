@@ -86,6 +86,17 @@ def make_counts(path: Path) -> None:
     draw_key(memoryview(shared_memory(path, FILE_BYTES))[_COUNTS_BYTES:])
 
 
+def outdate(path: Path) -> None:
+    """Let nothing that any process keeps, or has left for others, pass for what is stored; nobody writes.
+
+    Raises:
+        StoreError: the file of counts cannot be opened.
+    """
+    counts = memoryview(shared_memory(path, FILE_BYTES))[:_COUNTS_BYTES].cast("I")
+    for bucket, count in enumerate(counts):
+        counts[bucket] = after(count)
+
+
 class SessionCache:
     """What one process keeps. Safe to share between threads and over forks.
 

@@ -17,7 +17,7 @@ from canister.errors import (
     StoreError,
 )
 from canister.record import NodeId
-from canister.store.cache import make_counts
+from canister.store.cache import make_counts, outdate
 from canister.store.connections import connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
 from canister.store.notes import Notes
@@ -75,9 +75,13 @@ class DataDir:
         self._check_header()
         try:
             self.use.begin()
-            node = self._incarnate(config, draw)
+            notes = Notes(self.write_lock)
+            before = notes.node()
+            node = self._incarnate(config, draw, notes)
             if self.use.is_first:  # a backup may have been put back, and a power cut have taken commits
                 make_counts(self.counts)
+            elif node != before:  # so it was, and a child that some process has left uses the directory still
+                outdate(self.counts)
             self.use.share()
         except apsw.Error as error:
             self.use.end()
@@ -168,7 +172,7 @@ class DataDir:
         (pages,) = struct.unpack_from(">I", header, _PAGES_AT)
         return bool(self.database.stat().st_size >= pages * (65536 if size == 1 else size))
 
-    def _incarnate(self, config: Config, draw: Callable[[], NodeId]) -> NodeId:
+    def _incarnate(self, config: Config, draw: Callable[[], NodeId], notes: Notes) -> NodeId:
         handle = connect(self.database, full=True)
         try:
             # Closing must not write: the database may be refused.
@@ -182,6 +186,6 @@ class DataDir:
                     f"{self.path} belongs to cluster {cluster!r}, not {config.cluster!r}; "
                     "set cluster to that name or choose another directory"
                 )
-            return incarnate(handle, self.database, config, draw, self.use, Notes(self.write_lock))
+            return incarnate(handle, self.database, config, draw, self.use, notes)
         finally:
             handle.connection.close()
