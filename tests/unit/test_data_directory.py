@@ -223,6 +223,23 @@ def test_database_replaced_while_it_is_in_use(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("name", ["writes.map", "write.lock", "turn.lock"])
+def test_shared_file_removed_while_it_is_in_use(tmp_path: Path, name: str) -> None:
+    """Nobody joins those who still use the file that was there; once all have ended it is made anew."""
+    store = SqliteStore(tmp_path, NORMAL)
+    put(store, b"s", k=b"1")
+    tmp_path.joinpath(name).unlink()
+    for _ in range(2):
+        with pytest.raises(StoreError, match=rf"{name} in .* was removed .* stop all processes of this node"):
+            SqliteStore(tmp_path, NORMAL)
+    put(store, b"s", k=b"2")
+    store.close()
+    again = SqliteStore(tmp_path, NORMAL)
+    assert values(again, b"s") == {"k": b"2"}
+    SqliteStore(tmp_path, NORMAL).close()
+    again.close()
+
+
 def test_power_cut_in_normal(tmp_path: Path, reboot: Callable[[], None]) -> None:
     """R5: after a restart of the machine the last commits may be lost, so a new history begins."""
     node = used(tmp_path)

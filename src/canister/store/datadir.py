@@ -22,6 +22,7 @@ from canister.store.connections import connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
 from canister.store.notes import Notes
 from canister.store.peeking import peek
+from canister.store.shared import make_room
 from canister.store.turn import WriteTurn
 
 FORMAT = 3
@@ -75,11 +76,14 @@ class DataDir:
         self._check_header()
         try:
             self.use.begin()
+            if not self.use.is_first:
+                self._check_shared()
             notes = Notes(self.write_lock)
             before = notes.node()
             node = self._incarnate(config, draw, notes)
             if self.use.is_first:  # a backup may have been put back, and a power cut have taken commits
                 make_counts(self.counts)
+                make_room(self.turn_lock, 1)  # known by it from one that is made by whoever looks for it
             elif node != before:  # so it was, and a child that some process has left uses the directory still
                 outdate(self.counts)
             self.use.share()
@@ -158,6 +162,15 @@ class DataDir:
             raise CorruptDatabaseError(
                 f"{self.database} is shorter than its header says: truncated; it was left untouched; "
                 "move the data directory away and start again: the sessions come back from the other members"
+            )
+
+    def _check_shared(self) -> None:
+        """Refuse to go on without what all share who use the directory; an empty file has just been made."""
+        shared = (self.counts, self.write_lock, self.turn_lock)
+        if gone := [file.name for file in shared if not file.exists() or not file.stat().st_size]:
+            raise StoreError(
+                f"{' and '.join(gone)} in {self.path} was removed while it was in use; stop all processes of "
+                "this node, then start them again"
             )
 
     def _header(self) -> bytes:
