@@ -3,11 +3,17 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from canister import Canister
+from canister.config import Config
+from canister.record import NodeId
+from canister.store import datadir, history
 from canister.store.connections import pending_frames
+from canister.store.sqlite import SqliteStore
+from canister.testing.contract import put
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -31,6 +37,25 @@ def test_a_second_handle_does_not_cost_the_first_its_locks(tmp_path: Path) -> No
             pending_frames(second.node.store.files.database)
             assert locked_files(tmp_path) == held
         assert locked_files(tmp_path) == held
+
+
+def test_the_last_handle_is_closed_while_another_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is just being opened keeps its locks: others would take it for nobody."""
+    first = SqliteStore(tmp_path, Config())
+    put(first, b"s", k=b"1")
+    assert first.checkpoint_due() is False  # looks at the log
+    held: list[set[str]] = []
+
+    def incarnate_late(*args: Any) -> NodeId:
+        first.close()
+        held.append(locked_files(tmp_path))
+        return history.incarnate(*args)
+
+    monkeypatch.setattr(datadir, "incarnate", incarnate_late)
+    SqliteStore(tmp_path, Config()).close()
+    assert held == [{"canister.db", "canister.db-shm"}]
 
 
 def test_descriptors_are_kept_no_longer_than_needed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from canister.store.cache import make_counts, outdate
 from canister.store.connections import connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
 from canister.store.notes import Notes
-from canister.store.peeking import peek
+from canister.store.peeking import in_use, peek
 from canister.store.shared import make_room
 from canister.store.turn import WriteTurn
 
@@ -80,7 +80,8 @@ class DataDir:
                 self._check_shared()
             notes = Notes(self.write_lock)
             before = notes.node()
-            node = self._incarnate(config, draw, notes)
+            with in_use(self.database):
+                node = self._incarnate(config, draw, notes)
             if self.use.is_first:  # a backup may have been put back, and a power cut have taken commits
                 make_counts(self.counts)
                 make_room(self.turn_lock, 1)  # known by it from one that is made by whoever looks for it

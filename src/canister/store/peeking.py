@@ -8,6 +8,8 @@ its files that were opened here are kept until the last of them is gone.
 import os
 import threading
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 _lock = threading.Lock()
@@ -38,6 +40,16 @@ def end_use(database: Path) -> None:
             del _users[database]
             for descriptor in _kept.pop(database, {}).values():
                 os.close(descriptor)
+
+
+@contextmanager
+def in_use(database: Path) -> Generator[None, None, None]:
+    """Connections to *database* may be open in this process inside the block."""
+    begin_use(database)
+    try:
+        yield
+    finally:
+        end_use(database)
 
 
 def peek(database: Path, suffix: str, size: int) -> bytes:
