@@ -28,6 +28,9 @@ MOST_LINKS = 64
 """How many connections to one server a process has; further calls wait for one of them."""
 
 _PASSING = (ConnectionError, TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError)
+_MISPLACED = (ReadOnlyError, ClusterDownError)  # MasterDownError is one of these
+"""What a server replies behind whose name another one may be by now."""
+
 _PASSING_TEXTS = ("BUSY ", "NOREPLICAS ")
 """What a server says that cannot serve just now."""
 
@@ -72,7 +75,11 @@ class Pool:
                 if isinstance(error, RedisError):
                     self.close()  # the others were made to the same server before it went
                 raise
-            self._idle.append(link)
+            if any(isinstance(reply, _MISPLACED) for reply in replies):
+                link.close()
+                self.close()
+            else:
+                self._idle.append(link)
         return replies
 
     def open(self, deadline: Deadline) -> Link:
