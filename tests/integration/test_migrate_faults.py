@@ -3,7 +3,7 @@
 import copy
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from canister.codec import encode_id
 from canister.freshness import missing, stamp_for
 from canister.migration import leases
 from canister.record import SERVERS, Record
+from canister.store.base import Page
+from canister.store.redis import RedisStore
 
 pytestmark = pytest.mark.integration
 
@@ -127,3 +129,34 @@ def test_a_cluster_is_moved_to_and_from(tmp_path: Path, monkeypatch: pytest.Monk
                 move.take("switch", "copy", "finish")
             with move.plain(move.target) as new:
                 assert [new.get(f"s{number}", "k") for number in range(300)] == list(range(300))
+
+
+def test_a_restart_of_the_servers_amid_a_step_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the copy nor the comparison takes a part of the sessions for all."""
+    monkeypatch.setattr(leases, "LEASE", 0.6)
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    with running_redis(tmp_path / "redis", *durable) as server:
+        move = Move(tmp_path / "data", server.url, to_servers=False)
+        with move.plain(move.source) as old:
+            for number in range(1500):
+                old.put(f"s{number}", "k", number)
+        move.take("begin")
+        with move.both():
+            move.take("switch")
+        pages = RedisStore.pages
+
+        def restarting(self: RedisStore, position: bytes = b"") -> Iterator[Page]:
+            for number, page in enumerate(pages(self, position)):
+                yield page
+                if number == 5:
+                    server.stop()
+                    server.start()
+
+        monkeypatch.setattr(RedisStore, "pages", restarting)
+        move.take("copy")
+        told = run("migrate", move.source, move.target, "finish", "--json").json
+        assert told["sessions"] == 1500
+        with move.plain(move.target) as new:
+            assert new.num_local_sessions() == 1500

@@ -9,18 +9,21 @@ import pytest
 from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, acknowledges, running_redis
 
-from canister import Canister
+from canister import Canister, StoreUnavailableError
 from canister.store.redis import wire
 
 pytestmark = pytest.mark.integration
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+"""Options of a server that has everything again after a restart."""
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
     """Return a master and its replica."""
     with running_redis(tmp_path / "a") as master:
-        options = ("--replicaof", "127.0.0.1", str(master.port))
-        with running_redis(tmp_path / "b", *options) as replica:
+        of = ("--replicaof", "127.0.0.1", str(master.port))
+        with running_redis(tmp_path / "b", *of) as replica:
             eventually(lambda: acknowledges(master), 10, "the replica is linked")
             yield master, replica
 
@@ -46,3 +49,51 @@ def test_a_planned_fail_over_behind_one_name(
         assert node.get("s", "k") == 2
         with second.client() as new:
             assert new.exists(*new.keys("*{*"))
+
+
+def restart(server: RedisServer) -> None:
+    server.stop()
+    server.start()
+
+
+def test_a_listing_outlasts_a_restart(tmp_path: Path) -> None:
+    """Another process makes nothing of the cursor of the one before: everything is listed anew."""
+    with running_redis(tmp_path, *DURABLE) as server, Canister(server.url) as node:
+        for number in range(1000):
+            node.put(f"s{number}", "k", 1)
+        sessions = node.all_sessions()
+        seen = {next(sessions) for _ in range(300)}
+        restart(server)
+        seen.update(sessions)
+        assert len(seen) == 1000
+
+
+@pytest.mark.parametrize("demoted", [False, True])
+def test_no_position_is_gone_on_from_on_another_server(
+    pair: tuple[RedisServer, RedisServer], demoted: bool
+) -> None:
+    """Neither on one that was started since, nor on one whose data were another one's meanwhile."""
+    first, second = pair
+    with Canister(first.url) as node:
+        for number in range(500):
+            node.put(f"s{number}", "k", 1)
+        store: Any = node.engine.store
+        pages = store.pages()
+        position = [next(pages) for _ in range(3)][-1].position
+        assert sum(len(page.sessions) for page in store.pages(position)) < 300
+        if demoted:
+            eventually(lambda: acknowledges(first), 10, "the replica is linked")
+            with first.client() as old, second.client() as new:
+                new.replicaof("NO", "ONE")
+                old.replicaof("127.0.0.1", second.port)
+                with pytest.raises(StoreUnavailableError, match="is a replica now"):
+                    list(store.pages(position))
+                eventually(lambda: acknowledges(second), 10, "the replica is linked")
+                old.replicaof("NO", "ONE")
+        else:
+            restart(first)
+            for number in range(500):
+                node.put(f"s{number}", "k", 1)
+        rest = list(store.pages(position))
+        assert rest[0].anew
+        assert len({session for page in rest for session, _ in page.sessions}) == 500

@@ -80,6 +80,9 @@ def verify(old: Side, new: Side, settled: int) -> Iterator[float | Verified]:
     differing: list[bytes] = []
     late: list[bytes] = []
     for page in old.store.pages():
+        if page.anew:
+            of_both = of_new = count = 0
+            differing.clear()
         carried = _carry(old, new, page.sessions)
         late += [session for session, record in carried if newest(record) > settled]
         found = new.store.load_all([session for session, _ in page.sessions])

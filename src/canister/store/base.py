@@ -59,11 +59,15 @@ class Stored(msgspec.Struct):
 
 
 class Page(NamedTuple):
-    """Some sessions of a scan; *position* is where it goes on, *share* how far it is, from 0 to 1."""
+    """Some sessions of a scan; *position* is where it goes on, *share* how far it is, from 0 to 1.
+
+    *anew* tells that from here on the scan is made once more: what came before may not have been all.
+    """
 
     position: bytes
     share: float
     sessions: list[tuple[bytes, Record]]
+    anew: bool = False
 
 
 class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):

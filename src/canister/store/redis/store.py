@@ -40,15 +40,15 @@ from canister.store.redis.layout import (
     read_present,
     read_time,
 )
-from canister.store.redis.links import Pool
 from canister.store.redis.listening import Listener
 from canister.store.redis.servers import Server, open_servers
 from canister.store.redis.url import Topology, parse_url, show
+from canister.store.redis.walking import info, walk
 from canister.store.redis.wire import Replies
 from canister.store.transaction import check_size
 
 _PAGE = 100
-"""How many keys a scan asks for at once; their sessions are held in memory together."""
+"""How many sessions are asked for at once; they are held in memory together."""
 
 _UNDER_WAY = 60_000_000
 """Microseconds for which a session that is listed as a user's may not be written yet."""
@@ -125,21 +125,19 @@ class RedisStore:
         return self._run(edits, {} if known is None else known, acks, self._max_session)
 
     def scan(self) -> Iterator[tuple[bytes, Record]]:
-        """Yield every session; one may come twice while a server's table grows or shrinks."""
+        """Yield every session.
+
+        One may come twice while a server's table grows or shrinks; all do if a server is another one.
+        """
         return (found for page in self.pages() for found in page.sessions)
 
     def pages(self, position: bytes = b"") -> Iterator[Page]:
         """Do what `scan` does, page by page; goes on after the page of *position*."""
         self._check_open()
-        pools = {show(pool.address).encode(): pool for pool in masters_of(self._servers, self._deadline())}
-        place, _, passed = position.partition(b" ")
-        if place not in pools:  # nothing is known of how far it was
-            place, passed = b"", b""
-        for number, name in enumerate(sorted(pools)):
-            if name < place or (name == place and passed == b"0"):
-                continue
-            for cursor, share, found in self._walk(pools[name], passed if name == place else b"0"):
-                yield Page(name + b" " + cursor, (number + share) / len(pools), found)
+        for at, share, keys, anew in walk(self._servers, self._layout.pattern, self._patience, position):
+            page = self._fetch_all([self._layout.session(key) for key in keys], self._deadline())
+            found = [(session, held.record) for session, held in page if held.record is not None]
+            yield Page(at, share, found, anew)
 
     def load_all(self, sessions: Iterable[bytes]) -> dict[bytes, Record]:
         """Return those of *sessions* that are there, in one round trip a page to each master."""
@@ -327,19 +325,6 @@ class RedisStore:
         members = 1 + len(replicas)
         return members if acks == "all" else members // 2 + 1
 
-    def _walk(self, pool: Pool, cursor: bytes) -> Iterator[tuple[bytes, float, list[tuple[bytes, Record]]]]:
-        """Yield the rest of a server's sessions: where to go on, which share is passed, and some of them."""
-        (size,) = run_on(pool, [(b"DBSIZE",)], self._deadline())
-        while True:
-            asked = (b"SCAN", cursor, b"MATCH", self._layout.pattern, b"COUNT", _PAGE)
-            ((cursor, keys),) = run_on(pool, [asked], self._deadline())
-            sessions = [self._layout.session(key) for key in dict.fromkeys(keys)]
-            page = self._fetch_all(sessions, self._deadline())
-            found = [(session, held.record) for session, held in page if held.record is not None]
-            yield cursor, _passed(int(cursor), size), found
-            if cursor == b"0":
-                return
-
     def _check_servers(self) -> None:
         """Refuse servers that would drop sessions, or that are not what the URL says; set the clock."""
         deadline = self._deadline()
@@ -347,14 +332,14 @@ class RedisStore:
             asked: list[Command] = [(b"INFO", b"memory"), (b"INFO", b"cluster"), (b"TIME",)]
             memory, cluster, time, _ = run_on(pool, [*asked, self._layout.try_to_speak()], deadline)
             self._set_clock([time])
-            policy = _info(memory, "maxmemory_policy")
+            policy = info(memory, "maxmemory_policy")
             if policy != "noeviction" and not self._url.allow_eviction:
                 raise ConfigError(
                     f"Redis at {show(pool.address)} has the maxmemory-policy {policy or '(unknown)'}: it may "
                     "drop sessions and tombstones that are in use; set it to noeviction, or add "
                     "?allow_eviction=yes to the URL"
                 )
-            if _info(cluster, "cluster_enabled") == "1" and self._url.topology is not Topology.CLUSTER:
+            if info(cluster, "cluster_enabled") == "1" and self._url.topology is not Topology.CLUSTER:
                 raise ConfigError(
                     f"Redis at {show(pool.address)} is a node of a cluster; the URL is then redis+cluster://"
                 )
@@ -375,14 +360,3 @@ def _shown(record: Record | None, now: int) -> Record | None:
     """Return what an edit is given. A tombstone past its time is gone, dropped or not."""
     over = record is not None and record.destroy is not None and retention(record) <= now
     return None if over else record
-
-
-def _passed(cursor: int, size: int) -> float:
-    """Return which share of *size* keys a scan has passed: its cursor counts from the highest bit down."""
-    bits = max(size.bit_length(), cursor.bit_length(), 1)
-    return int(f"{cursor:0{bits}b}"[::-1], 2) / 2**bits if cursor else 1.0
-
-
-def _info(reply: bytes, name: str) -> str | None:
-    lines = (line.partition(":") for line in reply.decode().splitlines())
-    return next((value for found, _, value in lines if found == name), None)
