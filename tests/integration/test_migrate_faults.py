@@ -135,6 +135,7 @@ def test_a_restart_of_the_servers_amid_a_step_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the copy nor the comparison takes a part of the sessions for all."""
+    monkeypatch.setenv("CANISTER_CLUSTER", "")
     monkeypatch.setattr(leases, "LEASE", 0.6)
     durable = ("--appendonly", "yes", "--appendfsync", "always")
     with running_redis(tmp_path / "redis", *durable) as server:

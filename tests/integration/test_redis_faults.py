@@ -1,19 +1,22 @@
 """Servers that fail in the middle of a call, or change places, and what a call then does."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, acknowledges, running_redis
 
 from canister import Canister, StoreUnavailableError
+from canister.sessions import SessionManager
 from canister.store.redis import wire
 
 pytestmark = pytest.mark.integration
 
+KEY = "key-0123456789-abcdefghijklmnopqrs"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 """Options of a server that has everything again after a restart."""
 
@@ -97,3 +100,62 @@ def test_no_position_is_gone_on_from_on_another_server(
         rest = list(store.pages(position))
         assert rest[0].anew
         assert len({session for page in rest for session, _ in page.sessions}) == 500
+
+
+@pytest.fixture
+def lose_reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Return what has the reply to the next write lost, and something done before it is sent again."""
+    exchange = wire.Link.exchange
+    pending = list[Callable[[], object]]()
+
+    def losing(self: wire.Link, commands: Any, deadline: Any) -> Any:
+        if not pending or commands[0][0] != b"EVALSHA":
+            return exchange(self, commands, deadline)
+        exchange(self, commands[:1], deadline)
+        pending.pop()()
+        raise redis.exceptions.ConnectionError("lost")
+
+    monkeypatch.setattr(wire.Link, "exchange", losing)
+    return pending.append
+
+
+def test_a_write_whose_reply_was_lost_is_not_done_again_over_others(
+    tmp_path: Path, lose_reply: Callable[[Callable[[], object]], None]
+) -> None:
+    """It was seen and built upon; what is told of it is what it did."""
+    with running_redis(tmp_path) as server, Canister(server.url) as here, Canister(server.url) as there:
+        here.put("s", "k", 1)
+        there.put("s", "x", 1)  # the server knows the script
+        lose_reply(lambda: there.put("s", "other", 1))
+        assert here.remove("s", "k")
+        assert here.get_data("s") == {"x": 1, "other": 1}
+        one, other = (SessionManager(node, secret_keys=KEY) for node in (here, there))
+        session = one.open([])
+        session["k"] = 1
+        cookies = [(one.commit(session).set_cookie or "").partition(";")[0]]
+        session, rival = one.open(cookies), other.open(cookies)
+        session.increment("n")
+        rival["other"] = 1
+        lose_reply(lambda: other.commit(rival))
+        one.commit(session)
+        assert one.open(cookies).count("n") == 1
+        assert one.open(cookies)["other"] == 1
+
+
+def test_a_write_whose_reply_was_lost_is_waited_for(
+    pair: tuple[RedisServer, RedisServer], lose_reply: Callable[[Callable[[], object]], None]
+) -> None:
+    """Though others have written since: what a server waits for is what this connection has written."""
+    first, _ = pair
+
+    def written_by_another() -> None:
+        there.put("s", "other", 1)
+        client.pexpire(key, 1000)
+
+    with Canister(first.url) as here, Canister(first.url) as there, first.client() as client:
+        here.put("s", "k", 1)
+        (key,) = client.keys()
+        lose_reply(written_by_another)
+        here.put("s", "k", 2, acks=2)
+        assert client.pttl(key) > 1000  # its life was renewed, and so something was written
+        assert here.get_data("s") == {"k": 2, "other": 1}

@@ -82,7 +82,8 @@ return reply
 """Writes sessions if each still has the revision that was seen, and says what it ends; returns the server's
 time, and what there is if not. It speaks first: a user who may not makes it fail with nothing written, and
 nobody hears of it before it is done. A commit whose reply was lost finds its own revision: it only renews
-the life, so that waiting for replicas after it means something.
+the life, so that waiting for replicas after it means something. Where others have written since, it finds
+theirs; that it was written itself is then seen by the versions of what there is.
 """
 
 SHA = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
@@ -178,6 +179,11 @@ class Layout:
 def held_as_loaded(record: Record | None) -> Held:
     """Return a session that somebody has loaded before; its newest version is its revision."""
     return ABSENT if record is None else Held(record, max(versions(record), default=b""))
+
+
+def as_it_is(write: Write, held: Held) -> Write:
+    """Return a write to the same session that changes nothing of what is held, but renews its life."""
+    return Write(write.session, held, held.record or EMPTY, Version(held.revision), write.now)
 
 
 def read_hash(reply: Any) -> Held:

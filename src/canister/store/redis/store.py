@@ -24,6 +24,7 @@ from canister.record import (
     newest,
     stamp_of,
     user_of,
+    versions,
 )
 from canister.store.base import Edit, Known, Needed, Page, Stored
 from canister.store.redis.asking import masters_of, run, run_each, run_on, servers_of
@@ -34,6 +35,7 @@ from canister.store.redis.layout import (
     Held,
     Layout,
     Write,
+    as_it_is,
     held_as_loaded,
     is_written,
     read_hash,
@@ -280,8 +282,14 @@ class RedisStore:
             key = self._layout.key(group[0].session)
             needed = self._needed(acks, key, deadline)
             reply, *confirmed = self._write(group, key, needed - 1, deadline)
-            if not is_written(reply):
-                return written | dict(zip((w.session for w in group), read_present(reply), strict=True))
+            while not is_written(reply):
+                present = dict(zip((w.session for w in group), read_present(reply), strict=True))
+                if not any(_bears(held, draft.version) for held in present.values()):
+                    return written | present
+                # An attempt whose reply was lost has written, and others since: what is left is to wait for
+                # replicas, which needs a write on this connection.
+                group = [as_it_is(write, present[write.session]) for write in group]
+                reply, *confirmed = self._write(group, key, needed - 1, deadline)
             written |= {write.session: write.held for write in group}
             if confirmed and confirmed[0] < needed - 1:
                 address = show(self._servers.pool_of(key, deadline).address)
@@ -354,6 +362,11 @@ class RedisStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"the store on {self} is closed")
+
+
+def _bears(held: Held, version: Version) -> bool:
+    """Tell whether what a session holds is partly the work of the commit of that version."""
+    return held.record is not None and version in versions(held.record)
 
 
 def _shown(record: Record | None, now: int) -> Record | None:
