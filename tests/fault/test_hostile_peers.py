@@ -186,6 +186,18 @@ def test_frames_that_lie_about_their_length(cluster: Cluster, peers: list[Peer])
     linked_all_the_time(nodes)
 
 
+def test_frames_that_drip(cluster: Cluster, peers: list[Peer]) -> None:
+    """A byte now and then is no sign of life: who sends them is given up as if there were none."""
+    nodes = cluster.start(2)
+    for number in range(10):
+        peers.append(Peer(nodes[0], number + 1))
+        peers[-1].connection.sendall(struct.pack(">I", MAX_FRAME) + b"\x93\x03" + b"x" * 10_000)
+        peers[-1]._run(lambda peer=peers[-1]: (peer.connection.sendall(b"x"), time.sleep(0.05)))
+    eventually(lambda: len(nodes[0].logged("silent for")) == 10, 6)
+    takes_part(nodes, "after")
+    linked_all_the_time(nodes)
+
+
 FRAMES = {
     "not a message": [frame(b"\xc1"), frame(b"\x92\x02\xa2\x00\x80"), frame(b"\x91" * 100_000)],
     "is out of place": [frame(encode_message(hello(1)))],

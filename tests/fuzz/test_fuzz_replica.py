@@ -469,6 +469,22 @@ def test_a_peer_that_never_answers_is_given_up(victim: Victim) -> None:
     assert victim.clock.now() > begun + 30 * SECOND
 
 
+def test_an_answer_that_takes_long_is_waited_for(victim: Victim) -> None:
+    """As long as parts of it come; the link is not silent meanwhile, and is afterwards."""
+    for _ in range(100):
+        victim.clock.advance(SECOND)
+        victim.replica.heard(1)
+        victim.replica.tick()
+        assert not victim.replica.is_silent(1)
+    assert list(victim.replica.links) == [1]
+    victim.clock.advance(3 * SECOND)
+    assert victim.replica.is_silent(1)
+    victim.clock.advance(4 * SECOND)
+    victim.replica.tick()
+    assert "silent for 7.0 s" in victim.runtime.dropped[1]
+    victim.replica.heard(1)  # what came before it was closed
+
+
 def test_commits_without_their_sessions_are_bounded(victim: Victim) -> None:
     """A flood of touches of unknown sessions: asked for fast, up to an end, and the link pays."""
     now = victim.clock.now()

@@ -237,7 +237,7 @@ def test_where_nothing_is_here_all_is_asked_for_at_once(sides: tuple[Side, Side]
     questions = [*comparison_of(fresh, other)]
     assert not [q for q in questions if isinstance(q, AskDigests | AskListing | AskRows)]
     parts = [q.ranges for q in questions if isinstance(q, AskAll)]
-    assert len(parts) == 5  # of some 2,000 sessions each
+    assert len(parts) == 10  # of some 1,000 sessions each
     assert [bound for ranges in parts for bound in ranges] == sorted(b for ranges in parts for b in ranges)
     assert fresh.view().root(START) == other.view().root(START)
 

@@ -20,6 +20,8 @@ from canister.replication.messages import (
 _MAGIC = b"CNST"
 _LENGTH = struct.Struct(">I")
 _LINGER = struct.Struct("ii")
+_PART = 16 * 1024
+"""Bytes of a frame that are a sign of life before the frame is whole; a byte now and then is none."""
 _TLS_HANDSHAKE = 22
 """The first byte of whoever begins to speak TLS."""
 
@@ -64,8 +66,12 @@ class Connection:
             self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
 
-    async def read(self, limit: int) -> Message:
+    async def read(self, limit: int, heard: Callable[[], None] = lambda: None) -> Message:
         """Return the next message, of a frame of at most *limit* bytes.
+
+        Args:
+            limit: the greatest frame that is read.
+            heard: called for each part of a frame that goes on, as it may take long.
 
         Raises:
             ProtocolError: what comes is no message.
@@ -74,7 +80,13 @@ class Connection:
         (length,) = _LENGTH.unpack(await self._readexactly(_LENGTH.size))
         if not 0 < length <= limit:
             raise ProtocolError(f"a frame claims {length} bytes, at most {limit} are allowed")
-        message: Message = decode_message(await self._readexactly(length))
+        payload = bytearray()
+        while True:
+            payload += await self._readexactly(min(length - len(payload), _PART))
+            if len(payload) == length:
+                break
+            heard()
+        message: Message = decode_message(payload)
         return message
 
     async def greet(self, hello: Callable[[], Hello], *, dialed: bool) -> Hello:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from random import Random
 
 from canister.addresses import check_dialable, parse_address, parse_ip
@@ -310,6 +311,7 @@ class Mesh:
         if connection is None or link is None:
             return  # it had crossed another one
         reason = "it closed the connection"
+        heard = partial(self.replica.heard, number)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
@@ -317,7 +319,7 @@ class Mesh:
                 if loop.time() - begun > _TURN:
                     await asyncio.sleep(0)  # reading what is buffered already does not wait
                     begun = loop.time()
-                message = await connection.read(MAX_FRAME)
+                message = await connection.read(MAX_FRAME, heard)
                 if isinstance(message, Refused):
                     raise ProtocolError(f"it refuses this node: {message.reason}")
                 self.replica.received(number, message)

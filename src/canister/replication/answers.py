@@ -35,8 +35,9 @@ Question = AskDigests | AskListing | AskRows | AskAll
 
 _FRAME = 256 * 1024
 """Bytes of rows after which a frame is sent."""
-_ANSWER = 2 * 1024 * 1024
-"""Bytes of rows after which the rest is left to another question: answers wait in the link's queue."""
+_ANSWER = 256 * 1024
+"""Bytes of rows after which the rest is left to another question: answers wait in the link's queue, and on a
+slow link heartbeats, whose times are compared, wait behind them."""
 _GROWTH = 4
 """How many times as many sessions may be listed at once as are asked for: there may be more by now."""
 

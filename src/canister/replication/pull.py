@@ -44,7 +44,7 @@ _AT_ONCE = 4
 _NODES_AT_ONCE = 1024
 _LISTED_AT_ONCE = 512
 _SESSIONS_AT_ONCE = 512
-_ALL_AT_ONCE = 2048
+_ALL_AT_ONCE = 1024
 """About how many sessions are asked for at once where this node has none of them."""
 _RANGES_AT_ONCE = 1024
 _NONE_LISTED: Mapping[int, bytes] = {}

@@ -188,6 +188,14 @@ class Replica:
             self.fetches.lost(number)
             self._coverage.tell()
 
+    def heard(self, number: LinkId) -> None:
+        """A part of a message arrived: a slow link is not silent, and a slow answer is one."""
+        link = self.links.get(number)
+        if link is not None:
+            link.last_received = self._clock.now()
+            if link.pull is not None:
+                link.pull.moved = link.last_received
+
     def received(self, number: LinkId, message: Message) -> None:
         """A message arrived.
 
