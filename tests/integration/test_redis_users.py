@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.redis_servers import running_redis
+from redis import Redis
+from tests.redis_servers import RedisServer, running_redis
 
 from canister import Canister
-from canister.codec import encode_user
+from canister.codec import encode_id, encode_user
+from canister.edits import DAY
 from canister.sessions import SessionManager
+from canister.store.redis import users
+from canister.store.redis.deadline import Deadline
 
 pytestmark = pytest.mark.integration
 
@@ -17,12 +21,14 @@ KEY = "key-0123456789-abcdefghijklmnopqrs"
 
 
 @pytest.fixture
-def managers(tmp_path: Path) -> Iterator[tuple[SessionManager, SessionManager]]:
-    with (
-        running_redis(tmp_path) as server,
-        Canister(server.url) as first,
-        Canister(server.url) as second,
-    ):
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with running_redis(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def managers(server: RedisServer) -> Iterator[tuple[SessionManager, SessionManager]]:
+    with Canister(server.url) as first, Canister(server.url) as second:
         yield (
             SessionManager(first, secret_keys=KEY, max_sessions=3),
             SessionManager(second, secret_keys=KEY),
@@ -50,6 +56,56 @@ def test_a_users_sessions_are_listed_capped_and_ended(
     assert [here.open([cookie]).user for cookie in cookies] == [None, None, None, "ann"]
     assert list(here.canister.all_sessions()) == [kept]
     assert here.users.sessions("bob") == []
+
+
+def lists_of(manager: SessionManager, server: RedisServer) -> tuple[Redis, bytes]:
+    """Return a client and the key of the only user's list."""
+    client = server.client()
+    (key,) = client.keys(f"{manager.canister.config.cluster}:user:*")
+    return client, key
+
+
+def ended(count: int) -> list[bytes]:
+    return [encode_id(f"ended-{number}") for number in range(count)]
+
+
+def test_the_list_of_a_user_who_only_logs_in_stays_short(
+    server: RedisServer, managers: tuple[SessionManager, SessionManager]
+) -> None:
+    _, manager = managers
+    log_in(manager)
+    client, key = lists_of(manager, server)
+    with client:
+        now = manager.canister.engine.clock.now()
+        client.zadd(key, dict.fromkeys(ended(500), now - DAY))
+        client.zadd(key, dict.fromkeys([b"s long over", b"s over as well"], now - 402 * DAY))
+        for _ in range(20):
+            log_in(manager)
+        assert client.zcard(key) < 200
+        assert not client.zmscore(key, [b"s long over"])[0]
+        cookies = [log_in(manager) for _ in range(100)]  # nobody who is logged in is taken out
+        assert len(manager.users.sessions("ann")) == 121
+        assert client.zcard(key) == 121
+    assert manager.open(cookies[:1]).user == "ann"
+
+
+def test_a_long_list_is_read_page_by_page(
+    server: RedisServer, managers: tuple[SessionManager, SessionManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many were listed at one instant; each page may take as long as a call."""
+    monkeypatch.setattr(users, "_PAGE", 10)
+    _, manager = managers
+    for _ in range(25):
+        log_in(manager)
+    client, key = lists_of(manager, server)
+    with client:
+        client.zadd(key, dict.fromkeys(client.zrange(key, 0, 21), manager.canister.engine.clock.now()))
+        client.zadd(key, dict.fromkeys(ended(50), manager.canister.engine.clock.now() - DAY))
+        made: list[float] = []
+        monkeypatch.setattr(users, "Deadline", lambda patience: made.append(patience) or Deadline(patience))
+        assert manager.users.end_all("ann") == 25
+        assert len(made) >= 4
+        assert client.zcard(key) == 25
 
 
 def test_a_session_that_was_cleared_is_nobodys(managers: tuple[SessionManager, SessionManager]) -> None:

@@ -151,9 +151,17 @@ class Layout:
         return (b"PUBLISH", self.channel, b"")
 
     def list_for(self, user: bytes, session: bytes, now: int) -> list[Command]:
-        """Return the commands that list a session as a user's, from *now* (microseconds) on."""
-        key = self.user(user)
-        return [(b"ZADD", key, now, session), (b"PEXPIRE", key, LONGEST // 1000 + _DAY)]
+        """Return the commands that list a session as a user's, from *now* (microseconds) on.
+
+        They take out what no session outlives; the reply to the last is how many are listed.
+        """
+        key, life = self.user(user), LONGEST // 1000 + _DAY
+        return [
+            (b"ZADD", key, now, session),
+            (b"ZREMRANGEBYSCORE", key, b"-inf", now - life * 1000),
+            (b"PEXPIRE", key, life),
+            (b"ZCARD", key),
+        ]
 
     def load(self, session: bytes) -> Command:
         """Return the command that reads a session."""

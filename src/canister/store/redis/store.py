@@ -45,15 +45,13 @@ from canister.store.redis.layout import (
 from canister.store.redis.listening import Listener
 from canister.store.redis.servers import Server, open_servers
 from canister.store.redis.url import Topology, parse_url, show
+from canister.store.redis.users import UserLists
 from canister.store.redis.walking import info, walk
 from canister.store.redis.wire import Replies
 from canister.store.transaction import check_size
 
 _PAGE = 100
 """How many sessions are asked for at once; they are held in memory together."""
-
-_UNDER_WAY = 60_000_000
-"""Microseconds for which a session that is listed as a user's may not be written yet."""
 
 _WAIT_SHARE = 0.8
 """The part of the time left for which a server waits for its replicas; the rest is for its answer."""
@@ -92,6 +90,7 @@ class RedisStore:
         self._lock = threading.Lock()
         self._closed = False
         self._servers = open_servers(self._url)
+        self._lists = UserLists(self._servers, self._layout, self._fetch_all, self._patience)
         self.listener = Listener(self._servers, self._layout, self._patience)
         try:
             self._check_servers()
@@ -161,20 +160,7 @@ class RedisStore:
 
     def of_user(self, user: bytes) -> list[tuple[bytes, Record]]:
         self._check_open()
-        deadline = self._deadline()
-        key, now = self._layout.user(user), self.clock.now()
-        ((*listed,),) = run(self._servers, key, [(b"ZRANGE", key, 0, -1, b"WITHSCORES")], deadline)
-        since = dict(zip(listed[::2], map(float, listed[1::2]), strict=True))
-        found: list[tuple[bytes, Record]] = []
-        stale: list[bytes] = []
-        for session, held in self._fetch_all(list(since), deadline):
-            if held.record is not None and user_of(held.record) == user:
-                found.append((session, held.record))
-            elif since[session] < now - _UNDER_WAY:
-                stale.append(session)
-        if stale:
-            run(self._servers, key, [(b"ZREM", key, *stale)], deadline)
-        return sorted(found)
+        return self._lists.of(user, self.clock.now())
 
     def heard_of(self, node: NodeId) -> int:
         self._check_open()
@@ -316,8 +302,7 @@ class RedisStore:
             user = user_of(write.after)
             before = write.before.record
             if user is not None and (before is None or user_of(before) != user):
-                key = self._layout.user(user)
-                run(self._servers, key, self._layout.list_for(user, write.session, write.now), deadline)
+                self._lists.add(user, write.session, write.now, deadline)
 
     def _groups(self, writes: list[Write]) -> list[list[Write]]:
         """Return what one script can write at a time. A session that follows another is written first."""
