@@ -1,6 +1,7 @@
 """Servers that fail in the middle of a call, or change places, and what a call then does."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import redis
 from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, acknowledges, running_redis
 
-from canister import Canister, StoreUnavailableError
+from canister import AcknowledgementError, Canister, StoreError, StoreUnavailableError
 from canister.sessions import SessionManager
 from canister.store.redis import wire
 
@@ -159,3 +160,25 @@ def test_a_write_whose_reply_was_lost_is_waited_for(
         here.put("s", "k", 2, acks=2)
         assert client.pttl(key) > 1000  # its life was renewed, and so something was written
         assert here.get_data("s") == {"k": 2, "other": 1}
+
+
+def test_the_clock_is_not_set_back_by_waiting_for_replicas(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server, Canister(server.url, remote_timeout="1s") as node:
+        node.put("s", "k", 1)
+        before = node.engine.clock.now() - time.monotonic_ns() // 1000
+        with pytest.raises(AcknowledgementError):
+            node.put("s", "k", 2, acks=2)
+        assert abs(node.engine.clock.now() - time.monotonic_ns() // 1000 - before) < 300_000
+
+
+def test_nothing_is_written_once_the_store_is_closed(tmp_path: Path) -> None:
+    """Not even what was loaded before."""
+    with running_redis(tmp_path) as server, server.client() as client:
+        node = Canister(server.url)
+        manager = SessionManager(node, secret_keys=KEY)
+        session = manager.open([])
+        session["k"] = 1
+        node.close()
+        with pytest.raises(StoreError, match="is closed"):
+            manager.commit(session)
+        assert client.dbsize() == 0

@@ -193,6 +193,7 @@ class RedisStore:
         self, edits: Sequence[tuple[bytes, Edit]], hints: Known, acks: Needed, most: int
     ) -> Version | None:
         """Run the edits; no session may become larger than *most* bytes."""
+        self._check_open()
         deadline = self._deadline()
         held: dict[bytes, Held] = {s: held_as_loaded(hints[s]) for s, _ in edits if s in hints}
         hinted = set(held)
@@ -293,7 +294,8 @@ class RedisStore:
         if isinstance(replies[0], NoScriptError):
             command = self._layout.commit(writes, whole=True)
             replies = run(self._servers, key, [command, *wait], deadline)
-        self._set_clock(replies[0][:1])
+        if not wait:  # else the time has come long ago
+            self._set_clock(replies[0][:1])
         return replies
 
     def _list_users(self, draft: _Draft, deadline: Deadline) -> None:
