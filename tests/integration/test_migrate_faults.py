@@ -4,16 +4,18 @@ import copy
 import secrets
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.cluster import eventually
+from tests.integration.cluster import eventually, free_port
 from tests.integration.moves import Move
 from tests.integration.test_cli_kit import pair, refused, run
 from tests.redis_servers import RedisServer, running_cluster, running_redis
 
 from canister import Canister, StoreUnavailableError
+from canister.cli import migrate
 from canister.codec import encode_id
 from canister.freshness import missing, stamp_for
 from canister.migration import leases
@@ -161,3 +163,12 @@ def test_a_restart_of_the_servers_amid_a_step_leaves_nothing_behind(
         assert told["sessions"] == 1500
         with move.plain(move.target) as new:
             assert new.num_local_sessions() == 1500
+
+
+def test_no_directory_is_made_for_servers_that_cannot_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_PATIENCE", timedelta(milliseconds=200))
+    monkeypatch.setenv("CANISTER_REMOTE_TIMEOUT", "200ms")
+    refused("migrate", f"redis://127.0.0.1:{free_port()}", tmp_path / "data", "begin")
+    assert not (tmp_path / "data").exists()

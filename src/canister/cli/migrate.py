@@ -14,7 +14,7 @@ from canister.canister import Canister
 from canister.cli.command import Command, UsageError, declare_json
 from canister.cli.opening import open_existing
 from canister.cli.output import count, print_json, print_pairs
-from canister.config import Config
+from canister.config import Config, load_config
 from canister.migration.copying import Verified
 from canister.opening import check_clocks, is_url, open_side, settings_of_servers
 from canister.store.datadir import DataDir
@@ -80,24 +80,27 @@ def _opened(options: Namespace) -> Generator["Move"]:
     directory, url = options.source, options.target
     if not to_servers:
         directory, url = url, directory
-    with _directory(directory, make=not to_servers and options.step == "begin") as canister:
-        patience = max(canister.config.remote_timeout, _PATIENCE)
-        config: Config = replace(settings_of_servers(canister.config), remote_timeout=patience)
+    if not to_servers and options.step == "begin" and not DataDir(Path(directory)).database.exists():
+        # Servers that cannot be used are told of before a directory is made for their sessions.
+        open_side(url, _patient(load_config({})), None, may_run_agent=False).close()
+        opened = Canister(directory, agent=False, serves=False)
+    else:
+        opened = open_existing(Namespace(datadir=directory))
+    with opened as canister:
+        config = _patient(canister.config)
         with closing(open_side(url, config, None, may_run_agent=False)) as servers:
             from canister.migration.board import Board
             from canister.migration.moving import Move
 
             check_clocks(canister.node, servers)
             places = (directory, str(servers.store)) if to_servers else (str(servers.store), directory)
-            with closing(Board(url, config.cluster, patience.total_seconds())) as board:
+            with closing(Board(url, config.cluster, config.remote_timeout.total_seconds())) as board:
                 yield Move(canister.node, servers, board, places, to_servers=to_servers)
 
 
-def _directory(directory: str, *, make: bool) -> Canister:
-    """Open the data directory; the one that sessions go to may have to be made."""
-    if make and not DataDir(Path(directory)).database.exists():
-        return Canister(directory, agent=False, serves=False)
-    return open_existing(Namespace(datadir=directory))
+def _patient(config: Config) -> Config:
+    """Return the settings of both engines, with time enough for a page of sessions."""
+    return replace(settings_of_servers(config), remote_timeout=max(config.remote_timeout, _PATIENCE))
 
 
 def _begin(move: "Move", options: Namespace) -> None:
