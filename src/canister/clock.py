@@ -1,18 +1,24 @@
-"""Time: the only module that reads the clock.
+"""Time: the only module that reads the clocks.
 
 Inside Canister an instant is an ``int`` of microseconds since 1970 UTC and a duration an ``int`` of
 microseconds; datetimes exist only at the public edge.
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
 
+Steady = Callable[[], int]
+"""Returns microseconds since some instant, by a clock that nobody sets: for intervals."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_STEADY: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""On Linux only this one counts the time for which the machine was suspended."""
 
 
 class Clock(Protocol):
@@ -29,6 +35,11 @@ class SystemClock:
     def now(self) -> int:
         """Return the wall-clock time in microseconds since 1970 UTC."""
         return time.time_ns() // 1000
+
+
+def steady() -> int:
+    """Return microseconds since some instant, by a clock of the machine that nobody sets."""
+    return time.clock_gettime_ns(_STEADY) // 1000
 
 
 def next_stamp(last: int, now: int) -> int:

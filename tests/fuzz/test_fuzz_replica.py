@@ -91,7 +91,8 @@ class Victim:
         self.runtime = Recorder()
         me = Member("n0:1", make_version(1, self.store.node), False, make_version(1, self.store.node), ME)
         membership = Membership([], me)
-        self.replica = Replica(self.store, membership, CONFIG, self.clock, self.runtime, Random(1))
+        clock, runtime = self.clock, self.runtime
+        self.replica = Replica(self.store, membership, CONFIG, clock, runtime, Random(1), clock.now)
         self.replica.start()
         if has_read:
             self.replica.read(BUCKETS)

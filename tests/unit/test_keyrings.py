@@ -28,7 +28,8 @@ class Bench:
     def __post_init__(self) -> None:
         version = make_version(1, NODE)
         there = Member(THERE, version, False, version, NODE)
-        self.link = Link(1, Hello(1, 1, "canister", there, b"12345678", 0, [], self.theirs), 0, dialed=True)
+        hello = Hello(1, 1, "canister", there, b"12345678", 0, [], self.theirs)
+        self.link = Link(1, hello, 0, ahead=0, dialed=True)
         self.store = MemoryStore(Config())
         self.store.save_fingerprints(self.own)
         me = Member(HERE, version, False, version, self.store.node)

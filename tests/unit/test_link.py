@@ -14,7 +14,7 @@ SILENCE = 2 * SECOND
 def link(address: str, opened: float, *, dialed: bool, incarnation: bytes = b"12345678") -> Link:
     member = Member(address, Version(b"v"), False, Version(b"v"), NodeId(b"n"))
     hello = Hello(1, 1, "canister", member, incarnation, 0, [])
-    return Link(1, hello, int(opened * SECOND), dialed=dialed)
+    return Link(1, hello, int(opened * SECOND), ahead=0, dialed=dialed)
 
 
 @pytest.mark.parametrize("first_stays", [True, False])

@@ -14,7 +14,7 @@ from canister.agent.control import MemberState, Status
 from canister.agent.mesh import Mesh
 from canister.agent.sockets import socket_path
 from canister.agent.wake import WakeFlag
-from canister.clock import SECOND, Clock, next_stamp
+from canister.clock import SECOND, Clock, next_stamp, steady
 from canister.config import Config
 from canister.errors import CanisterError, StoreError
 from canister.freshness import Fetched
@@ -60,7 +60,7 @@ class Agent:
         self._clock = clock
         self._random = random
         self._mesh = Mesh(config, random)
-        self._replica = Replica(store, self._membership(), config, clock, self._mesh, random)
+        self._replica = Replica(store, self._membership(), config, clock, self._mesh, random, steady)
         self._control: asyncio.Server | None = None
         self._wake: socket.socket | None = None
         self._askers: set[asyncio.StreamWriter] = set()

@@ -37,9 +37,17 @@ class Patience:
 
 
 class Link:
-    """The state of a link; a new link to the same peer is a new one, with nothing assumed."""
+    """The state of a link; a new link to the same peer is a new one, with nothing assumed.
 
-    def __init__(self, number: LinkId, hello: Hello, now: int, *, dialed: bool) -> None:
+    Args:
+        number: what it is called here.
+        hello: what the peer said first.
+        now: by the steady clock, as all that is said to have been, or to be due, at some time.
+        ahead: microseconds by which the peer's wall clock is ahead.
+        dialed: whether this node dialed it.
+    """
+
+    def __init__(self, number: LinkId, hello: Hello, now: int, *, ahead: int, dialed: bool) -> None:
         self.number = number
         self.address = hello.member.address
         self.node: NodeId = hello.member.node
@@ -49,8 +57,8 @@ class Link:
         """Of the peer's secret keys, as far as it has told them."""
         self.opened = now
         self.last_received = now
-        self.last_beat = 0
-        self.clock_offset = hello.now - now
+        self.next_beat = now
+        self.clock_offset = ahead
         self.held_by_peer: int | None = None
         """Up to which stamp the peer said it had heard this node; None before its first word."""
         self.live_upto = 0
@@ -61,6 +69,8 @@ class Link:
         """Whether the last comparison found nothing that differed."""
         self.next_pull = now
         self.pull: Pull | None = None
+        self.pull_moved = now
+        """When the comparison under way began or the peer last answered."""
         self.unanswered: AskRoot | None = None
         """What the peer asked while the digests of this node were not all there yet."""
         self.asked_held: dict[NodeId, int] = {}

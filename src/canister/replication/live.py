@@ -1,9 +1,10 @@
 """The live flow: what a node commits goes to every linked peer at once, as written, in stamp order."""
 
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
-from canister.clock import Clock
+from canister.clock import SECOND, Clock
 from canister.replication.digests import DigestTree, View
 from canister.replication.link import Link, LinkId
 from canister.replication.messages import Heartbeat, Live, Row
@@ -12,6 +13,8 @@ from canister.store.base import BUCKETS, LogEntry, ReplicatedStore, Snapshot
 
 _FRAME = 256 * 1024
 """Bytes of commits after which a frame is sent."""
+_KEPT = 5 * SECOND
+"""How long the log is kept for others that read it."""
 
 
 class LiveFlow:
@@ -36,6 +39,10 @@ class LiveFlow:
         """The last stamp when it began."""
         self._first = 0
         """The first stamp since; 0 before it."""
+        self._trims: deque[tuple[int, int]] = deque()
+        """Up to which stamps the log goes, and when."""
+        self._to_trim = 0
+        """The last of those stamps."""
 
     def begin(self, now: int) -> None:
         """Begin with the log as it is; `read` has to read what is stored."""
@@ -94,13 +101,28 @@ class LiveFlow:
         self._send(Live(commits, entries[-1].stamp if vouches else 0))
         return len(entries)
 
-    def beat(self, links: Sequence[Link]) -> None:
+    def trim(self, now: int) -> None:
+        """Drop what was taken in some seconds ago: little at a time, for all writers wait.
+
+        Args:
+            now: by the steady clock, since stamps may be ahead of the other one for long.
+        """
+        if self.tree.applied != self._to_trim:
+            self._to_trim = self.tree.applied
+            self._trims.append((now + _KEPT, self._to_trim))
+        due = [stamp for at, stamp in self._trims if at <= now]
+        if due:
+            self._store.trim_log(due[-1])
+        for _ in due:
+            self._trims.popleft()
+
+    def beat(self, links: Sequence[Link], next_beat: int) -> None:
         """Tell peers that this node is there, and how far it has got."""
         with self._store.snapshot() as snapshot:
             self.flow(snapshot)
             now, upto, heard = self._clock.now(), self._upto(snapshot), snapshot.heard()
         for link in links:
-            link.last_beat = now
+            link.next_beat = next_beat
             self._runtime.send([link.number], Heartbeat(upto, heard.get(link.node, 0), now))
 
     def _send(self, message: Live) -> None:

@@ -86,8 +86,6 @@ class Pull:
         self.proof = True
         """Whether what the peer claims is here once all is compared."""
         self._now = now
-        self.moved = now
-        """When it began or the peer last answered."""
         self.asked: list[Question] = []
         """What is out, in the order in which the answers come."""
         self._open: list[Question] = [AskRoot(round_number, now, below)]

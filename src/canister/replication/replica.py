@@ -1,13 +1,14 @@
 """One node's replication: live commits, comparisons, fetches and membership over any number of links.
 
 `Replica` consumes events (a link opened, a message, a tick, the log has grown) and acts through `Runtime`
-and the store. It reads no clock but the one it was given and opens nothing.
+and the store. It reads no clocks but the two it was given and opens nothing: the wall clock for what others
+see, the steady one for what is due, since a wall clock may be set at any time.
 """
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from canister.clock import SECOND, Clock, micros
+from canister.clock import SECOND, Clock, Steady, micros
 from canister.config import Config
 from canister.errors import ProtocolError
 from canister.life import NEVER
@@ -51,7 +52,6 @@ from canister.store.base import Member, Needed, ReplicatedStore
 if TYPE_CHECKING:
     from random import Random
 
-_TRIM_AFTER = 5 * SECOND
 _MOST_AWAITED = 10_000
 """Sessions that may be missing at once on a link."""
 
@@ -66,6 +66,7 @@ class Replica:
         clock: where the time comes from.
         runtime: what it acts through.
         random: what it draws jitter and the incarnation from.
+        steady: what intervals are measured by.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Replica:
         clock: Clock,
         runtime: Runtime,
         random: "Random",
+        steady: Steady,
     ) -> None:
         self.store = store
         self.membership = membership
@@ -83,6 +85,7 @@ class Replica:
         self._clock = clock
         self._runtime = runtime
         self._random = random
+        self._steady = steady
         self._patience = Patience(micros(config.node_interval))
         self._digest_interval = micros(config.digest_interval)
         self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
@@ -94,7 +97,6 @@ class Replica:
             config.cluster, random.randbytes(8), store, membership, clock, runtime, self.links, self.keys
         )
         self._next_upkeep = 0
-        self._trimmed = 0
         self.comparisons = Comparisons(store, clock, runtime, self._live.view, self._trust.merge)
         self.acks = Acks(membership, store, runtime, self.links)
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
@@ -135,7 +137,7 @@ class Replica:
         is_whole = self._live.read(buckets)
         for link in self.links.values() if is_whole else ():
             if link.pull is None:
-                self.comparisons.start(link)
+                self._compare(link)
             if link.unanswered is not None:
                 self._answers.on_ask_root(link, link.unanswered)
         return is_whole
@@ -151,7 +153,7 @@ class Replica:
     def opened(self, number: LinkId, hello: Hello, *, dialed: bool) -> None:
         """A link came up and the peer's hello was accepted; it may be refused here as a crossing one."""
         now = self._clock.now()
-        link = Link(number, hello, now, dialed=dialed)
+        link = Link(number, hello, self._steady(), ahead=hello.now - now, dialed=dialed)
         for old in [old for old in self.links.values() if old.address == link.address]:
             if old.outlives(link, self.membership.address, silence=self._patience.doubt):
                 self._runtime.drop(number, "crossed by another link to the same peer")
@@ -178,7 +180,7 @@ class Replica:
     def is_silent(self, number: LinkId) -> bool:
         """Tell whether a link is up on which the peer has not been heard for about two heartbeats."""
         link = self.links.get(number)
-        return link is not None and link.is_silent(self._clock.now(), self._patience.doubt)
+        return link is not None and link.is_silent(self._steady(), self._patience.doubt)
 
     def closed(self, number: LinkId) -> None:
         """A link is gone."""
@@ -192,9 +194,7 @@ class Replica:
         """A part of a message arrived: a slow link is not silent, and a slow answer is one."""
         link = self.links.get(number)
         if link is not None:
-            link.last_received = self._clock.now()
-            if link.pull is not None:
-                link.pull.moved = link.last_received
+            link.last_received = link.pull_moved = self._steady()
 
     def received(self, number: LinkId, message: Message) -> None:
         """A message arrived.
@@ -208,7 +208,7 @@ class Replica:
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"a {type(message).__name__} is out of place")
-        link.last_received = self._clock.now()
+        link.last_received = self._steady()
         handler(link, message)
 
     def poll(self) -> int:
@@ -218,18 +218,18 @@ class Replica:
 
     def tick(self) -> None:
         """Do what is due: heartbeats, silent peers, comparisons, upkeep. Call some times a second."""
-        now = self._clock.now()
+        now = self._steady()
         for link in list(self.links.values()):
             if link.is_silent(now, self._patience.end):
                 self._close(link.number, f"silent for {(now - link.last_received) / SECOND:.1f} s")
-            elif link.pull is not None and now - link.pull.moved > self._patience.stall:
+            elif link.pull is not None and now - link.pull_moved > self._patience.stall:
                 self._close(link.number, "it does not answer what a comparison asks")
             elif link.pull is None and now >= link.next_pull:
                 self._compare(link)
-        due = [link for link in self.links.values() if now - link.last_beat >= self._patience.beat]
+        due = [link for link in self.links.values() if now >= link.next_beat]
         if due:
-            self._live.beat(due)
-        self._trim(min(self._live.tree.applied, now - _TRIM_AFTER))
+            self._live.beat(due, now + self._patience.beat)
+        self._live.trim(now)
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
             self._coverage.tell()  # where it could not be written when it changed
@@ -237,12 +237,6 @@ class Replica:
             self._trust.check_clock([link.clock_offset for link in self.links.values()])
             if self.keys.look():
                 self._admission.tell()
-
-    def _trim(self, before: int) -> None:
-        """Drop what was logged before a stamp: little at a time, for all writers wait."""
-        if before != self._trimmed:
-            self.store.trim_log(before)
-            self._trimmed = before
 
     def pull_now(self) -> None:
         """Compare with every linked peer as soon as possible."""
@@ -293,7 +287,7 @@ class Replica:
         self.acks.tell(link)
 
     def _on_heartbeat(self, link: Link, message: Heartbeat) -> None:
-        link.clock_offset = message.now - link.last_received
+        link.clock_offset = message.now - self._clock.now()
         link.held_by_peer = message.held
         link.live_upto = max(link.live_upto, message.upto)
         self._vouch(link)
@@ -321,7 +315,7 @@ class Replica:
             self._learn(message.members)
             self._check_history(link, message.claims.get(self.store.node, 0))
         if link.pull is not None and link.pull.round == message.round:
-            link.pull.moved = link.last_received
+            link.pull_moved = link.last_received
         pull = self.comparisons.answered(link, message)
         if pull is not None:
             self._finish_pull(link, pull)
@@ -347,7 +341,7 @@ class Replica:
     def _finish_pull(self, link: Link, pull: Pull) -> None:
         """All the peer claimed is here: note it, with the live commits that arrived meanwhile."""
         jitter = self._random.uniform(0.9, 1.1)
-        link.next_pull = self._clock.now() + int(self._interval() * jitter)
+        link.next_pull = self._steady() + int(self._interval() * jitter)
         if self._trust.is_future(pull.at) or not pull.proof:
             # Sessions that are over by then, but not by the earlier clock, were left out: it proves nothing.
             link.reconciled_at, link.was_equal = 0, False
@@ -389,6 +383,7 @@ class Replica:
     def _compare(self, link: Link) -> None:
         """Begin a comparison; while digests are still to be read, `read` does."""
         if self._live.tree.is_whole:
+            link.pull_moved = self._steady()
             self.comparisons.start(link)
 
     def _interval(self) -> int:

@@ -116,7 +116,7 @@ class Node:
         version = make_version(next_stamp(0, now), store.node)
         me = introduce([], _address(seat.number), store.node, version, empty=True)
         membership = Membership([], me, [_address(0)])
-        replica = Replica(store, membership, CONFIG, seat.clock, seat, Chance())
+        replica = Replica(store, membership, CONFIG, seat.clock, seat, Chance(), seat.clock.now)
         replica.start()
         replica.read(BUCKETS)
         return cls(seat, replica, now)

@@ -71,7 +71,8 @@ class SimNode:
         membership = Membership(stored, me, self.seeds)
         runtime = SimRuntime(self, self.network)
         random = Random(self.cluster.random.random())
-        self.replica = Replica(self.store, membership, self.cluster.config, self.clock, runtime, random)
+        config, steady = self.cluster.config, self.cluster.schedule.steady
+        self.replica = Replica(self.store, membership, config, self.clock, runtime, random, steady)
         self.replica.start()
         self._read(life)
         self._repeat(_TICK, life, self._tick)

@@ -17,6 +17,10 @@ class Schedule:
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
 
+    def steady(self) -> int:
+        """Return the time by a clock that nobody sets: all nodes' `canister.clock.Steady`."""
+        return self.now
+
     def after(self, delay: int, act: Callable[[], None]) -> None:
         """Run *act* when *delay* microseconds have passed."""
         self._count += 1
