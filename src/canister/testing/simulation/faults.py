@@ -10,8 +10,8 @@ from canister.testing.simulation.cluster import SYNCED, Cluster, SimNode
 _BACKUP = "backup"
 
 FAULTS = (
-    "backup", "clock far ahead", "clock skew", "crash", "duplicates", "flap", "forget", "hang", "heal",
-    "join", "leave", "link drop", "one-way split", "partial split", "power cut", "restart", "restore",
+    "backup", "clock far ahead", "clock skew", "clock step", "crash", "duplicates", "flap", "forget", "hang",
+    "heal", "join", "leave", "link drop", "one-way split", "partial split", "power cut", "restart", "restore",
     "resume", "return", "slow disk", "slow network", "split", "sweep", "sync",
 )  # fmt: skip
 """The names of all faults."""
@@ -24,6 +24,8 @@ class Faults:
         self._cluster = cluster
         self._random = random
         self._added = 0
+        self._common = 0
+        """The error that all clocks have, beside their own."""
 
     def by_name(self) -> dict[str, Callable[[], None]]:
         """Return the faults."""
@@ -46,6 +48,7 @@ class Faults:
             "resume": self.resume,
             "clock skew": self.skew,
             "clock far ahead": self.far_ahead,
+            "clock step": self.step,
             "join": self.join,
             "leave": self.leave,
             "return": self.come_back,
@@ -137,17 +140,25 @@ class Faults:
     def skew(self) -> None:
         """Move a clock, within what is allowed, forward or back."""
         drift = self._cluster.policy.drift
-        self._any().clock.error = self._random.randint(-drift // 4, drift // 4)
+        self._any().clock.error = self._common + self._random.randint(-drift // 4, drift // 4)
 
     def far_ahead(self) -> None:
         """Move a clock ahead by more than is allowed."""
         self._any().clock.error = 3 * self._cluster.policy.drift
 
+    def step(self) -> None:
+        """Move all clocks at once, ahead or back, as where the machine under all of them is set."""
+        self._common = self._random.choice((-3, 0, 3)) * self._cluster.policy.drift
+        for node in self._cluster.nodes.values():
+            node.clock.error = self._common
+
     def join(self) -> None:
         """Add an empty node."""
         if len(self._cluster.nodes) < 6:
             self._added += 1
-            self._cluster.add(f"j{self._added}").boot()
+            node = self._cluster.add(f"j{self._added}")
+            node.clock.error = self._common
+            node.boot()
 
     def leave(self) -> None:
         """Kill a node for good and have another one remove it from the cluster."""

@@ -126,8 +126,9 @@ class Scenario:
                 node.boot()
         # Held back until due: as long as the furthest clock was ahead.
         ahead = max(node.clock.error for node in cluster.nodes.values()) / SECOND
+        slack = cluster.policy.drift // 4
         for node in cluster.nodes.values():
-            node.clock.error = min(node.clock.error, cluster.policy.drift // 4)
+            node.clock.error = max(-slack, min(node.clock.error, slack))
         cluster.run(_HEAL + ahead)
 
     def _operate(self) -> None:
