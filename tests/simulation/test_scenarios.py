@@ -68,7 +68,7 @@ def test_every_fault_and_check_comes_about() -> None:
     operations: Counter[str] = Counter()
     effects: Counter[str] = Counter()
     for seed in range(30):
-        outcome = run_scenario(seed, size=3)
+        outcome = run_scenario(seed, size=3, steps=100)
         faults += outcome.faults
         effects += outcome.effects
         checks += outcome.checks
