@@ -1,8 +1,10 @@
 """A move while servers are away, members are down, or peers are to hear of it."""
 
+import asyncio
 import copy
 import secrets
 import signal
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.integration.cluster import eventually, free_port
-from tests.integration.moves import Move
+from tests.integration.moves import KEY, Move
 from tests.integration.test_cli_kit import pair, refused, run
 from tests.redis_servers import RedisServer, running_cluster, running_redis
 
@@ -20,6 +22,7 @@ from canister.codec import encode_id
 from canister.freshness import missing, stamp_for
 from canister.migration import leases
 from canister.record import SERVERS, Record
+from canister.sessions import SessionManager
 from canister.store.base import Page
 from canister.store.redis import RedisStore
 
@@ -172,3 +175,36 @@ def test_no_directory_is_made_for_servers_that_cannot_be_reached(
     monkeypatch.setenv("CANISTER_REMOTE_TIMEOUT", "200ms")
     refused("migrate", f"redis://127.0.0.1:{free_port()}", tmp_path / "data", "begin")
     assert not (tmp_path / "data").exists()
+
+
+def test_an_event_loop_goes_on_while_the_servers_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the process has to ask for the step again."""
+    monkeypatch.setenv("CANISTER_CLUSTER", "")
+    monkeypatch.setattr(leases, "LEASE", 0.0)
+    monkeypatch.setattr(leases, "_RENEWAL", 0.0)
+
+    async def beat(gaps: list[float]) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - before)
+
+    async def request(manager: SessionManager) -> float:
+        gaps: list[float] = []
+        beating = asyncio.create_task(beat(gaps))
+        session = await manager.aload([], ["what the browser has seen"])
+        session["k"] = 1
+        with pytest.raises(StoreUnavailableError):
+            await manager.acommit(session)
+        beating.cancel()
+        return max(gaps)
+
+    with running_redis(tmp_path / "redis") as server:
+        move = Move(tmp_path / "data", server.url, to_servers=True)
+        move.take("begin")
+        with move.both(remote_timeout="1500ms") as canister:
+            server.signal(signal.SIGSTOP)
+            assert asyncio.run(request(SessionManager(canister, secret_keys=KEY))) < 1
+            server.signal(signal.SIGCONT)

@@ -62,6 +62,11 @@ class Leases:
                 self._lock.release()
         return self._step
 
+    @property
+    def last(self) -> Step:
+        """The step that was told last. It asks nobody, so a later one may be in force."""
+        return self._step
+
     def close(self) -> None:
         """Close all connections."""
         self._registry.close()
