@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 from tests.integration.cluster import eventually
-from tests.redis_servers import RedisServer, running_cluster, running_redis
+from tests.redis_servers import RedisServer, replicas_of, running_cluster, running_redis
 
 from canister import Canister, ConfigError, SessionDestroyedError, StoreUnavailableError
 from canister.sessions import Session, SessionManager
@@ -140,6 +140,28 @@ def test_slots_that_move(node: Canister, cluster: list[RedisServer]) -> None:
         node.destroy("s")
         with pytest.raises(SessionDestroyedError):
             node.put("s", "k", 3)
+
+
+def take_over(replica: RedisServer, master: RedisServer) -> None:
+    """Have a replica and its master change places."""
+    with replica.client() as client, master.client() as other:
+        other.wait(1, 5000)
+        client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+        eventually(lambda: client.execute_command("ROLE")[0] == b"master", 10, "it is promoted")
+        eventually(lambda: other.execute_command("ROLE")[0] == b"slave", 10, "the other one is demoted")
+        eventually(lambda: replicas_of(replica) == 1, 10, "it has its replica")
+
+
+def test_a_listing_leaves_a_master_that_was_demoted(node: Canister, cluster: list[RedisServer]) -> None:
+    """It lives on and would answer, with what it has got by then."""
+    names = {f"s{number}" for number in range(100)}
+    for name in names:
+        node.put(name, "k", 1)
+    take_over(cluster[3], cluster[0])
+    try:
+        assert set(node.all_sessions()) == names
+    finally:
+        take_over(cluster[0], cluster[3])
 
 
 def test_sentinels(tmp_path: Path) -> None:

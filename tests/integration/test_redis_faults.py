@@ -49,6 +49,7 @@ def test_a_planned_fail_over_behind_one_name(
         with first.client() as old, second.client() as new:
             new.replicaof("NO", "ONE")
             old.replicaof("127.0.0.1", second.port)
+        assert set(node.all_sessions()) == {"s"}  # of the one that is master now
         node.put("s", "k", 2)
         assert node.get("s", "k") == 2
         with second.client() as new:

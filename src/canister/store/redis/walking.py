@@ -8,6 +8,8 @@ that has changed everything is gone through anew.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from redis.exceptions import ConnectionError
+
 from canister.errors import StoreUnavailableError
 from canister.store.redis.asking import masters_of, run_on
 from canister.store.redis.deadline import Deadline
@@ -33,16 +35,26 @@ class _Changed(Exception):
     """A server is not the one that gave the cursor."""
 
 
+class _Demoted(_Changed):
+    """A server is no master any more."""
+
+
 def walk(servers: Servers, pattern: bytes, patience: float, position: bytes = b"") -> Iterator[Found]:
     """Yield all keys like *pattern*, going on after *position*; each question may take *patience* seconds.
 
     Raises:
         StoreError: a server cannot be asked.
     """
+    patient: Deadline | None = None
     while True:
         try:
             yield from _walk_all(servers, pattern, patience, position)
-        except _Changed:
+        except _Changed as change:
+            if isinstance(change, _Demoted):
+                servers.look_again(ConnectionError(str(change)))
+                patient = patient or Deadline(patience)
+                if not patient.pause():
+                    raise StoreUnavailableError(f"{change}; try again") from change
             position = b""
             yield Found(position, 0.0, [], anew=True)
         else:
@@ -80,7 +92,7 @@ def _walk_one(
         server, replication, (cursor, keys) = run_on(pool, asked, Deadline(patience))
         if info(replication, "role") != "master":
             pool.close()  # its name may lead to another one by now
-            raise StoreUnavailableError(f"Redis at {show(pool.address)} is a replica now; try again")
+            raise _Demoted(f"Redis at {show(pool.address)} is a replica now")
         found = f"{info(server, 'run_id')}.{info(replication, 'master_replid')}".encode()
         if found != life:
             if life:
