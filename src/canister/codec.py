@@ -86,7 +86,7 @@ def encode_id(session: str | bytes) -> bytes:
         InvalidIdError: not a ``str`` or ``bytes``, empty, or more than 512 bytes long.
     """
     if type(session) is str:
-        if len(session) == _HEX_DIGITS:
+        if len(session) == _HEX_DIGITS and session.isalnum():  # or to find it is none would cost an error
             try:
                 digits = bytes.fromhex(session)
             except ValueError:
