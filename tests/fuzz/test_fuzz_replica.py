@@ -523,6 +523,23 @@ def test_a_cluster_does_not_grow_without_end(victim: Victim) -> None:
     assert len(encode_message(victim.replica.hello())) < m.MAX_HELLO
 
 
+def test_members_that_are_called_removed_as_well_count(victim: Victim) -> None:
+    """Of two statements about an address in one list the later one holds."""
+
+    def lives_on(n: int) -> list[Member]:
+        gone, back = make_version(5, PEER), make_version(9, PEER)
+        return [
+            Member(f"m{n}:1", gone, True, gone, PEER),
+            Member(f"m{n}:1", back, False, back, PEER),
+        ]
+
+    for begin in range(0, 450, 150):
+        named = [member for n in range(begin, begin + 150) for member in lives_on(n)]
+        victim.hears(m.MemberList(named), 1 if 1 in victim.replica.links else 2)
+    assert len(victim.replica.membership.all()) <= m.MOST_MEMBERS
+    assert "members" in victim.runtime.dropped[1]
+
+
 def test_a_full_member_list_fits_a_hello(victim: Victim) -> None:
     """Honest nodes always understand each other's hello, however long the names in it."""
     long = [

@@ -90,8 +90,8 @@ class Admission:
         known, named = self._membership.all(), list(members)
         if named == known:
             return False  # nearly always so, and every comparison brings a list
-        gone = {member.address for member in [*known, *named] if member.removed}
-        if len({member.address for member in [*known, *named]} - gone) > MOST_MEMBERS:
+        latest = {member.address: member for member in sorted([*known, *named], key=Member.order)}
+        if sum(not member.removed for member in latest.values()) > MOST_MEMBERS:
             raise ProtocolError(f"with those it names the cluster has more than {MOST_MEMBERS} members")
         return self._membership.merge(named)
 

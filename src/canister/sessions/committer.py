@@ -174,12 +174,13 @@ class Committer:
         return version
 
     def _opens(self, token: Token, now: int) -> bool:
-        """Tell whether a token still opens its session: no other request has logged out or renewed it."""
+        """Tell whether a token still opens its session: nobody has ended or renewed it meanwhile."""
         record = self._node.store.load(token.session).record
         return (
             record is not None
             and is_live(record, now)
             and secret_status(record, token.slot, now) is SecretStatus.GOOD
+            and not self._users.has_revoked(record)
         )
 
     def _due_renewal(self, state: State, token: Token, now: int) -> Renewal | None:

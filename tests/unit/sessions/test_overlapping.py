@@ -53,6 +53,19 @@ def test_a_late_answer_does_not_put_the_token_of_before_back(
     assert used.commit(late).set_cookie is None
 
 
+def test_a_late_answer_does_not_put_a_token_back_whose_user_was_logged_out_everywhere(
+    manager: SessionManager, tmp_path: Path, clock: ManualClock
+) -> None:
+    """On another node, which did not know of this session: here only the user's record tells."""
+    cookie = log_in(manager, create(manager, a=1))
+    late = manager.load([cookie])
+    keep_for_a_day(late)
+    with Canister(tmp_path / "other", agent=False, clock=clock) as other:
+        SessionManager(other, secret_keys=KEY).users.end_all("ann")
+        manager.canister.node.store.merge(other.node.store.scan(), {})
+    assert manager.commit(late).set_cookie is None
+
+
 def test_a_late_request_does_not_take_the_next_cookie_away(
     manager: SessionManager, clock: ManualClock
 ) -> None:
