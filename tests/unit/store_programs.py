@@ -210,9 +210,10 @@ def fork_interrupted(directory: str) -> None:
     store.close()
 
 
-def fork_failing(directory: str) -> list[str]:
-    """Return who is told of a fork where one of those who are told fails."""
+def fork_told(directory: str, failing: str) -> list[str]:
+    """Return in which order those who asked to be told of a fork are told; *failing* names one who raises."""
     told: list[str] = []
+    names = "abcdefgh"
 
     class Owner:
         def __init__(self, name: str) -> None:
@@ -223,39 +224,18 @@ def fork_failing(directory: str) -> list[str]:
             self.tell("rest")
 
         def after_fork(self, *, child: bool) -> None:
-            self.tell("wake")
+            self.tell("child" if child else "parent")
 
         def tell(self, what: str) -> None:
             told.append(f"{what} {self.name}")
-            if self.name == "b":
+            if self.name == failing:
                 raise RuntimeError
 
     def child() -> None:
-        assert told[3:] == ["wake a", "wake b", "wake c"]
+        assert told[len(names) :] == [f"child {name}" for name in names]
 
-    owners = [Owner(name) for name in "abc"]
+    owners = [Owner(name) for name in names]
     assert in_child(child) == 0
-    del owners
-    return told
-
-
-def fork_order(directory: str) -> list[str]:
-    """Return in which order those who asked to be told of a fork are told."""
-    told: list[str] = []
-
-    class Owner:
-        def __init__(self, name: str) -> None:
-            self.name = name
-            forks.watch_forks(self)
-
-        def before_fork(self) -> None:
-            told.append(f"rest {self.name}")
-
-        def after_fork(self, *, child: bool) -> None:
-            told.append(f"{'child' if child else 'parent'} {self.name}")
-
-    owners = [Owner(name) for name in "abcdefgh"]
-    assert in_child(lambda: None) == 0
     del owners
     return told
 
@@ -285,7 +265,7 @@ if __name__ == "__main__":
         program.__name__: program
         for program in (
             *(write, read, fork, fork_locks, fork_busy, fork_stuck, fork_together, fork_interrupted),
-            *(fork_failing, fork_order, locked, die),
+            *(fork_told, locked, die),
         )
     }
     print(json.dumps(programs[sys.argv[1]](*sys.argv[2:])))

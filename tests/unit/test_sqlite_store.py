@@ -138,16 +138,14 @@ def test_fork_that_is_interrupted(directory: Path) -> None:
 
 
 @pytest.mark.integration
-def test_fork_where_one_fails(directory: Path) -> None:
-    """Whoever else has to rest or to wake is told all the same."""
-    assert run("fork_failing", directory) == ["rest c", "rest b", "rest a", "wake a", "wake b", "wake c"]
+@pytest.mark.parametrize("failing", ["nobody", "d"])
+def test_fork_order(directory: Path, failing: str) -> None:
+    """The last comer rests first and wakes last, so that nobody waits for one who rests already.
 
-
-@pytest.mark.integration
-def test_fork_order(directory: Path) -> None:
-    """The last comer rests first and wakes last, so that nobody waits for one who rests already."""
+    All are told, whoever of them fails.
+    """
     order = [f"rest {name}" for name in "hgfedcba"] + [f"parent {name}" for name in "abcdefgh"]
-    assert run("fork_order", directory) == order
+    assert run("fork_told", directory, failing) == order
 
 
 @pytest.mark.integration

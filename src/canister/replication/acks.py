@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from canister.errors import ProtocolError
-from canister.replication.link import Link, LinkId
+from canister.replication.link import Handlers, Link, LinkId
 from canister.replication.membership import Membership
 from canister.replication.messages import MOST_MEMBERS, AskHeld, Held
 from canister.replication.runtime import Runtime
@@ -48,6 +48,8 @@ class Acks:
         self._held: dict[str, int] = {}
         self._number = 0
         self._waiting: dict[int, _Waiter] = {}
+        self.handlers: Handlers = {AskHeld: self.on_ask, Held: self.on_held}
+        """What takes in which message."""
 
     def wait(self, stamp: int, needed: Needed, done: Callable[[Holders], None]) -> int:
         """Call *done* once as many members as *needed*, this one included, hold all up to *stamp*.

@@ -8,7 +8,7 @@ from canister.clock import Clock
 from canister.errors import ProtocolError
 from canister.record import NodeId
 from canister.replication.digests import FEW, LEAF, LEVELS, NOTHING, SHORT, View, cut
-from canister.replication.link import Link
+from canister.replication.link import Handlers, Link
 from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership
 from canister.replication.messages import (
@@ -69,6 +69,12 @@ class Answers:
         self._runtime = runtime
         self._live = live
         self._trust = trust
+        self.handlers: Handlers = {
+            AskRoot: self.on_ask_root,
+            **dict.fromkeys((AskDigests, AskListing, AskRows, AskAll), self.on_ask),
+            Fetch: self.on_fetch,
+        }
+        """What answers which question."""
 
     def on_ask_root(self, link: Link, question: AskRoot) -> None:
         """Begin a comparison; while digests are still to be read it has to wait."""

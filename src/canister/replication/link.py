@@ -1,8 +1,11 @@
 """One link to one peer: what has been compared on it, and what its live commits may vouch for."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from canister.clock import SECOND
 from canister.record import NodeId
-from canister.replication.messages import AskRoot, Hello
+from canister.replication.messages import AskRoot, Hello, Message
 from canister.replication.pull import Pull
 from canister.store.base import Fingerprints
 
@@ -109,3 +112,7 @@ class Link:
     def is_silent(self, now: int, silence: int) -> bool:
         """Tell whether nothing has come for more than *silence* microseconds."""
         return now - self.last_received > silence
+
+
+Handlers = Mapping[type[Message], Callable[[Link, Any], None]]
+"""What takes in a message that arrived on a link, by its type."""

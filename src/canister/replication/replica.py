@@ -6,7 +6,7 @@ see, the steady one for what is due, since a wall clock may be set at any time.
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from canister.clock import SECOND, Clock, Steady, micros
 from canister.config import Config
@@ -19,21 +19,14 @@ from canister.replication.comparison import Comparisons
 from canister.replication.coverage import Coverage
 from canister.replication.fetches import Fetches
 from canister.replication.keyrings import KeyRings
-from canister.replication.link import Link, LinkId, Patience
+from canister.replication.link import Handlers, Link, LinkId, Patience
 from canister.replication.live import LiveFlow
 from canister.replication.membership import Membership
 from canister.replication.messages import (
-    AskAll,
-    AskDigests,
-    AskHeld,
-    AskListing,
-    AskRoot,
-    AskRows,
     Digests,
     Fetch,
     Fetched,
     Heartbeat,
-    Held,
     Hello,
     Listing,
     Live,
@@ -100,23 +93,17 @@ class Replica:
         self.comparisons = Comparisons(store, clock, runtime, self._live.view, self._trust.merge)
         self.acks = Acks(membership, store, runtime, self.links)
         self.fetches = Fetches(membership, lambda link, message: runtime.send([link], message))
-        self._handlers: dict[type[Message], Callable[[Link, Any], None]] = {
+        self._handlers: Handlers = {
+            **self._answers.handlers,
+            **self.acks.handlers,
             Live: self._on_live,
             Heartbeat: self._on_heartbeat,
             MemberList: self._on_membership,
-            AskRoot: self._answers.on_ask_root,
-            AskDigests: self._answers.on_ask,
-            AskListing: self._answers.on_ask,
-            AskRows: self._answers.on_ask,
-            AskAll: self._answers.on_ask,
             Root: self._on_answer,
             Digests: self._on_answer,
             Listing: self._on_answer,
             Rows: self._on_answer,
-            Fetch: self._answers.on_fetch,
             Fetched: self._on_fetched,
-            AskHeld: self.acks.on_ask,
-            Held: self.acks.on_held,
             StartOver: self._on_start_over,
         }
 

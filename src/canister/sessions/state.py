@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -136,6 +136,10 @@ NOTHING_PENDING = Pending()
 """What most requests ask for. Told by identity: whoever has asked and taken it back is looked at closely."""
 
 
+_MADE_NONE: MutableMapping[Slot, bytes] = cast("Any", _NONE)
+"""What comes of no updates; it refuses to take any."""
+
+
 class Changes(NamedTuple):
     """What a commit has to write.
 
@@ -155,7 +159,7 @@ class Changes(NamedTuple):
     clear: bool = False
     times: Times | None = None
     asked: Pending = NOTHING_PENDING
-    made: MutableMapping[Slot, bytes] = {}  # noqa: RUF012 - nothing is made where there are no updates
+    made: MutableMapping[Slot, bytes] = _MADE_NONE
 
     @property
     def any(self) -> bool:

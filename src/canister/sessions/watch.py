@@ -182,12 +182,13 @@ class Watch:
             try:
                 self.look()
                 complained = ""
-            except CanisterError as error:
+            except Exception as error:  # without the thread no stream would end, and nothing be told any more
                 if not self._node.closing.is_set() and str(error) != complained:
                     complained = str(error)
-                    logger.warning("what happens to sessions cannot be seen, trying again: %s", error)
-            except Exception:  # without the thread no stream would end, and nothing be told any more
-                logger.exception("what happens to sessions cannot be seen, trying again")
+                    trace = not isinstance(error, CanisterError)
+                    logger.warning(
+                        "what happens to sessions cannot be seen, trying again: %s", error, exc_info=trace
+                    )
 
     def _check(self, lease: Lease, now: int) -> None:
         record = self._node.store.load(lease.session).record

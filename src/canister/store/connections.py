@@ -158,9 +158,8 @@ class Pool:
         """Wait until no connection is in use, and close them all."""
         deadline = time.monotonic() + _FORK_PATIENCE
         with self._lock:
-            self._paused = self._broken = (
-                True  # broken as long as any is open, also if the wait is interrupted
-            )
+            self._paused = True
+            self._broken = True  # until none is open, also if the wait is interrupted
             self._close_idle()
             while self._handles and time.monotonic() < deadline:
                 self._gate.wait(0.05)

@@ -1,0 +1,382 @@
+"""Sessions in Flask: configuration, what goes wrong, streams, and what comes after the headers."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Response, flash, get_flashed_messages, request, session, stream_with_context
+from tests.integration.flask_kit import (
+    KEY,
+    NAME,
+    OTHER_KEY,
+    client_of,
+    cookies_of,
+    make_app,
+    token_of_elsewhere,
+)
+from tests.integration.local import last_write, store_away
+from werkzeug.exceptions import ServiceUnavailable
+
+from canister import Canister, CannotTellError, ConfigError, InvalidValueError, SessionError
+from canister.integrations.flask import CanisterSessions
+from canister.sessions import CookieSettings
+from canister.testing.clock import ManualClock
+
+pytestmark = pytest.mark.integration
+
+
+# Configuration.
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "attributes"),
+    [
+        ({}, NAME, "; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        ({"SESSION_COOKIE_NAME": "shop"}, "shop", "; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        (
+            {"SESSION_COOKIE_DOMAIN": ".localhost"},
+            "__Secure-id",
+            "; Path=/; Domain=localhost; Secure; HttpOnly; SameSite=Lax",
+        ),
+        ({"SESSION_COOKIE_PATH": "/put"}, "__Secure-id", "; Path=/put; Secure; HttpOnly; SameSite=Lax"),
+        ({"APPLICATION_ROOT": "/put"}, "__Secure-id", "; Path=/put; Secure; HttpOnly; SameSite=Lax"),
+        ({"SESSION_COOKIE_HTTPONLY": False}, NAME, "; Path=/; Secure; SameSite=Lax"),
+        ({"SESSION_COOKIE_SECURE": True}, NAME, "; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        ({"SESSION_COOKIE_SAMESITE": "Strict"}, NAME, "; Path=/; Secure; HttpOnly; SameSite=Strict"),
+        ({"SESSION_COOKIE_SAMESITE": "None"}, NAME, "; Path=/; Secure; HttpOnly; SameSite=None"),
+        ({"CANISTER_INSECURE_COOKIES": True}, "session", "; Path=/; HttpOnly; SameSite=Lax"),
+        (
+            {"CANISTER_INSECURE_COOKIES": True, "SESSION_COOKIE_SECURE": True},
+            "session",
+            "; Path=/; Secure; HttpOnly; SameSite=Lax",
+        ),
+    ],
+)
+def test_flasks_cookie_settings(canister: Canister, config: Any, name: str, attributes: str) -> None:
+    app = make_app(canister, **config)
+    assert app.session_interface.get_cookie_name(app) == name
+    (cookie,) = cookies_of(client_of(app).post("/put", json={"a": 1}))
+    assert cookie.startswith(f"{name}=")
+    assert cookie[cookie.index(";") :] == attributes
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"SESSION_COOKIE_PARTITIONED": True}, "PARTITIONED"),
+        ({"SESSION_COOKIE_SAMESITE": "Both"}, "samesite"),
+        ({"SESSION_COOKIE_NAME": "__Host-x", "SESSION_COOKIE_PATH": "/x"}, "__Host-x"),
+        ({"CANISTER_INSECURE_COOKIES": True, "SESSION_COOKIE_SAMESITE": "None"}, "samesite"),
+        ({"SECRET_KEY": "dev"}, "at least 32"),
+        ({"SECRET_KEY_FALLBACKS": ["dev"]}, "at least 32"),
+        ({"CANISTER_ACKS": "some"}, "acks"),
+        ({"CANISTER_PATH": "here"}, "CANISTER_PATH: no effect"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_start(
+    canister: Canister, config: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_app(canister, **config)
+
+
+def test_a_cookie_given_as_an_argument_goes_before_flasks_settings(canister: Canister) -> None:
+    app = make_app(canister, {"cookie": CookieSettings(name="own")}, SESSION_COOKIE_NAME="shop")
+    assert cookies_of(client_of(app).post("/put", json={"a": 1}))[0].startswith("own=")
+
+
+def test_the_canister_may_be_opened_by_the_configuration(tmp_path: Path) -> None:
+    config: Any = {"CANISTER_PATH": tmp_path / "data", "CANISTER_SESSION_TIMEOUT": "5m", "CANISTER_ACKS": 2}
+    app = make_app(None, **config)
+    with app.extensions["canister"].canister as opened:
+        assert opened.config.session_timeout == timedelta(minutes=5)
+        assert client_of(app).post("/put", json={"a": 1}).status_code == 503, "acks"
+    with pytest.raises(ConfigError, match="CANISTER_PATH"):
+        make_app(None)
+    with pytest.raises(ConfigError, match="'sesion_timeout'"):
+        make_app(None, CANISTER_PATH=tmp_path / "data", CANISTER_SESION_TIMEOUT="5m")
+
+
+def test_the_secret_key_and_its_fallbacks_verify(canister: Canister) -> None:
+    client = client_of(make_app(canister))
+    client.post("/put", json={"a": 1})
+    client.application = make_app(
+        canister, SECRET_KEY=OTHER_KEY.encode(), SECRET_KEY_FALLBACKS=[KEY.encode()]
+    )
+    assert client.get("/").json == {"a": 1}
+    client.application = make_app(canister, SECRET_KEY=OTHER_KEY)
+    assert client.get("/").json == {}
+
+
+def test_a_key_of_random_bytes_is_one(canister: Canister) -> None:
+    key = bytes(range(130, 160))
+    client = client_of(make_app(canister, SECRET_KEY=key))
+    client.post("/put", json={"a": 1})
+    client.application = make_app(canister, SECRET_KEY=key)
+    assert client.get("/").json == {"a": 1}
+
+
+def test_canisters_own_secret_keys_go_before_flasks(
+    canister: Canister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_of(make_app(canister, CANISTER_SECRET_KEYS=[OTHER_KEY]))
+    client.post("/put", json={"a": 1})
+    monkeypatch.setenv("CANISTER_SECRET_KEYS", OTHER_KEY)
+    client.application = make_app(canister, SECRET_KEY="dev")
+    assert client.get("/").json == {"a": 1}
+
+
+def test_an_extension_serves_several_applications(canister: Canister) -> None:
+    sessions = CanisterSessions(canister=canister)
+    apps = [Flask(f"app{number}") for number in range(2)]
+    for app in apps:
+        app.config["SECRET_KEY"] = KEY
+        sessions.init_app(app)
+    found = []
+    for app in apps:
+        with app.app_context():
+            found.append(sessions.manager)
+    assert found == [app.extensions["canister"] for app in apps]
+    assert found[0] is not found[1]
+
+
+def test_plain_http_serves_private_hosts_only(canister: Canister) -> None:
+    app = make_app(canister, CANISTER_INSECURE_COOKIES=True)
+    client = app.test_client()
+    assert client.get("/plain", base_url="http://localhost:5000").status_code == 200
+    with pytest.raises(ConfigError, match=r"example\.org"):
+        client.get("/plain", base_url="http://example.org")
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    assert client.get("/plain", base_url="http://example.org").status_code == 500
+
+
+# What goes wrong.
+
+
+def test_what_cannot_be_stored_is_a_500_and_nothing_of_it_is_stored(
+    canister: Canister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make_app(canister)
+    commits: list[object] = []
+    commit = app.extensions["canister"].commit
+    monkeypatch.setattr(app.extensions["canister"], "commit", lambda s: (commits.append(s), commit(s))[1])
+
+    @app.get("/bad")
+    def bad() -> str:
+        session["a"] = object()
+        return "ok"
+
+    with pytest.raises(InvalidValueError, match="'a'"):
+        client_of(app).get("/bad")
+    assert len(commits) == 1
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    response = client_of(app).get("/bad")
+    assert response.status_code == 500
+    assert len(commits) == 2, "the page of the error commits nothing again"
+    assert cookies_of(response) == []
+    assert last_write(canister) == 0
+
+
+def test_an_error_of_the_application_keeps_what_was_written_as_flask_does(canister: Canister) -> None:
+    app = make_app(canister, PROPAGATE_EXCEPTIONS=False)
+
+    @app.get("/fail")
+    def fail() -> str:
+        session["a"] = 1
+        raise RuntimeError
+
+    client = client_of(app)
+    assert client.get("/fail").status_code == 500
+    assert client.get("/").json == {"a": 1}
+
+
+def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
+    canister: Canister,
+) -> None:
+    app = make_app(canister)
+
+    @app.post("/log-out")
+    def log_out() -> str:
+        session.destroy()  # type: ignore[attr-defined]
+        return "ok"
+
+    client = client_of(app)
+    client.post("/put", json={"a": 1})
+    with store_away(canister):
+        assert client.get("/plain").status_code == 200
+        for method, path in [("GET", "/"), ("POST", "/regenerate"), ("POST", "/log-out")]:
+            response = client.open(path, method=method)
+            assert response.status_code == 503, path
+            assert response.headers["Retry-After"] == "2"
+            assert cookies_of(response) == []
+    assert client.get("/").json == {"a": 1}
+
+
+def test_what_cannot_be_told_is_a_503_that_leaves_the_cookie_alone(
+    cut_off: Canister, clock: ManualClock
+) -> None:
+    client = client_of(make_app(cut_off))
+    client.set_cookie(NAME, token_of_elsewhere(clock))
+    assert client.get("/").json == {}
+    response = client.post("/put", json={"a": 1})
+    assert response.status_code == 503
+    assert "may exist on a member" in response.text
+    assert response.headers["Retry-After"] == "2"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert cookies_of(response) == []
+    client.application = make_app(cut_off, CANISTER_WHEN_BEHIND="refuse")
+    assert client.get("/").status_code == 503
+    assert client.get("/plain").status_code == 200
+
+
+def test_the_application_may_answer_refusals_itself(cut_off: Canister, clock: ManualClock) -> None:
+    app = make_app(cut_off)
+    app.register_error_handler(CannotTellError, lambda error: ("own answer", 418))
+    client = client_of(app)
+    client.set_cookie(NAME, token_of_elsewhere(clock))
+    response = client.post("/put", json={"a": 1})
+    assert (response.status_code, response.text) == (418, "own answer")
+
+
+def test_the_applications_page_for_the_status_is_shown(cut_off: Canister, clock: ManualClock) -> None:
+    app = make_app(cut_off)
+    app.register_error_handler(ServiceUnavailable, lambda error: ("own page", 503))
+    client = client_of(app)
+    client.set_cookie(NAME, token_of_elsewhere(clock))
+    response = client.post("/put", json={"a": 1})
+    assert (response.status_code, response.text) == (503, "own page")
+    assert response.headers["Retry-After"] == "2"
+
+
+def test_a_handler_that_was_there_before_stays(canister: Canister) -> None:
+    app = Flask(__name__)
+    app.config["SECRET_KEY"] = KEY
+
+    @app.errorhandler(CannotTellError)
+    def own(error: CannotTellError) -> str:
+        return "own"
+
+    CanisterSessions(app, canister=canister)
+    assert app.error_handler_spec[None][None][CannotTellError] is own
+
+
+def test_a_refused_stream_is_closed(cut_off: Canister, clock: ManualClock) -> None:
+    app = make_app(cut_off)
+
+    class Body:
+        closed = False
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["never"])
+
+        def close(self) -> None:
+            self.closed = True
+
+    body = Body()
+
+    @app.get("/stream")
+    def stream() -> Response:
+        session["a"] = 1
+        return Response(body)
+
+    client = client_of(app)
+    client.set_cookie(NAME, token_of_elsewhere(clock))
+    with client.get("/stream") as response:
+        assert response.status_code == 503
+        assert "never" not in response.text
+    assert body.closed
+
+
+def test_a_session_that_cannot_be_told_is_not_called_new(cut_off: Canister, clock: ManualClock) -> None:
+    app = make_app(cut_off)
+    app.add_url_rule("/new", view_func=lambda: str(session.new))
+    client = client_of(app)
+    assert client.get("/new").text == "True"
+    client.set_cookie(NAME, token_of_elsewhere(clock))
+    assert client.get("/new").text == "False"
+
+
+def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: Canister) -> None:
+    client = client_of(make_app(cut_off, {"acks": 2}))
+    response = client.post("/put", json={"a": 1})
+    assert response.status_code == 503
+    assert "it stands on this node" in response.text
+    assert client.get_cookie(NAME) is not None
+    assert client.get("/").json == {"a": 1}
+
+
+# Streams, and what comes after the headers.
+
+
+def streaming_app(canister: Canister, *, commit: bool) -> Flask:
+    app = make_app(canister)
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def body() -> Iterator[str]:
+            yield str(session.get("a"))
+            session["late"] = True
+            if commit:
+                session.commit()  # type: ignore[attr-defined]
+            yield "!"
+
+        return Response(stream_with_context(body()))
+
+    return app
+
+
+def test_a_stream_reads_the_session_and_commits_what_it_changes(canister: Canister) -> None:
+    client = client_of(streaming_app(canister, commit=True))
+    client.post("/put", json={"a": 1})
+    assert client.get("/stream").text == "1!"
+    assert client.get("/").json == {"a": 1, "late": True}
+
+
+def test_a_change_that_a_stream_does_not_commit_is_told(canister: Canister) -> None:
+    client = client_of(streaming_app(canister, commit=False))
+    client.post("/put", json={"a": 1})
+    with pytest.raises(SessionError, match="GET /stream"):
+        client.get("/stream", buffered=True)
+    assert client.get("/").json == {"a": 1}
+
+
+def test_a_context_that_is_never_saved_loses_nothing(canister: Canister) -> None:
+    with make_app(canister).test_request_context():
+        session["a"] = 1
+
+
+def test_the_test_clients_session_transaction(canister: Canister) -> None:
+    client = client_of(make_app(canister))
+    with client.session_transaction() as transaction:
+        transaction["a"] = 1
+    assert client.get("/").json == {"a": 1}
+    with client.session_transaction() as transaction:
+        assert transaction["a"] == 1
+
+
+def test_two_tabs_that_flash_at_once_keep_one_of_the_messages(canister: Canister) -> None:
+    app = make_app(canister)
+
+    @app.post("/flash/<text>")
+    def say(text: str) -> str:
+        flash(text, "info")
+        if text == "first":
+            other = client_of(app)
+            other.set_cookie(NAME, request.cookies[NAME])
+            other.post("/put", json={"b": 1})
+            other.post("/flash/second")
+        return "ok"
+
+    @app.get("/flashes")
+    def said() -> Any:
+        return get_flashed_messages(with_categories=True)
+
+    client = client_of(app)
+    client.post("/put", json={"a": 1})
+    client.post("/flash/zero")
+    assert client.get("/flashes").json == [["info", "zero"]]
+    client.post("/flash/first")
+    assert client.get("/flashes").json == [["info", "first"]], "one list, one writer wins"
+    assert client.get("/").json == {"a": 1, "b": 1}, "another key is kept"
