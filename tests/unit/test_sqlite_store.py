@@ -245,6 +245,32 @@ def test_checkpoint(store: SqliteStore, directory: Path) -> None:
     assert values(store, b"7") == {"k": b"x" * 4000}
 
 
+@pytest.mark.parametrize(("times", "left"), [(3, 0), (100, 1)])
+def test_a_checkpoint_that_meets_a_writer(store: SqliteStore, times: int, left: int) -> None:
+    """SQLite then calls the database locked, which must not end the agent. What is left comes next."""
+    put(store, b"s", k=b"1")
+    busy = iter(range(times))
+
+    class Connection:
+        def __init__(self, connection: apsw.Connection) -> None:
+            self.real = connection
+
+        def wal_checkpoint(self, mode: int) -> tuple[int, int]:
+            if next(busy, None) is not None:
+                raise apsw.BusyError("database is locked")
+            return self.real.wal_checkpoint(mode=mode)
+
+    with store._pool.lend() as handle:
+        real = handle.connection
+        handle.connection = Connection(real)  # type: ignore[assignment]
+    store.checkpoint()
+    assert (pending_frames(store.files.database) > 0) == left
+    with store._pool.lend() as handle:
+        handle.connection = real
+    store.checkpoint()
+    assert pending_frames(store.files.database) == 0
+
+
 def test_writers_do_not_wait_for_the_disk(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before writers wait for the last pages of a large log, all that was moved before is on the disk."""
     monkeypatch.setattr(wal, "_LARGE_LOG", 10)

@@ -1,6 +1,7 @@
 """The write-ahead log: syncing it, and moving it into the database."""
 
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ _LARGE_LOG = 8192
 """Pages of a write-ahead log, 32 MB, from which it is begun anew though writers have to wait."""
 _PASSES = 3
 """How often pages are moved before writers wait: each time only those written during the time before."""
+_LOOKS, _BETWEEN_LOOKS = 10, 0.001
+"""How often a log is looked at that is being written to, and seconds between two looks."""
 _CHECKPOINT_AT = 2000
 """Pages in the write-ahead log from which they are moved into the database."""
 
@@ -70,8 +73,18 @@ def _syncing(path: Path) -> Generator[None, None, None]:
 
 
 def _move_log(pool: Pool) -> int:
-    """Move what is committed into the database; return how many pages the write-ahead log has."""
+    """Move what is committed into the database; return how many pages the write-ahead log has, or 0.
+
+    SQLite calls the database locked where it looks at the header of the log just while a writer changes that,
+    and waits for nobody. So it is asked again some times, and then left to the next checkpoint.
+    """
     # Lent for this only: a writer has its turn before it has a connection, and a fork waits for both.
     with pool.lend() as handle:
-        in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    return in_log
+        for _ in range(_LOOKS):
+            try:
+                in_log, _ = handle.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            except apsw.BusyError:
+                time.sleep(_BETWEEN_LOOKS)
+            else:
+                return in_log
+    return 0
