@@ -9,6 +9,7 @@ from typing import TypeVar, TypeVarTuple
 
 from canister.agent import control
 from canister.agent.control import AgentClient, Heals, MemberState, Status
+from canister.agent.presence import AgentPresence
 from canister.agent.thread import AgentThread
 from canister.agent.wake import Waker
 from canister.clock import SECOND, Clock
@@ -53,6 +54,7 @@ class Node:
         self.clock = clock
         self.store = SqliteStore(path, config, clock)
         self._client = AgentClient(self.store.files.control_socket)
+        self._presence = AgentPresence(self.store.files.agent_lock)
         self._waker: Waker | None = None
         self._fingerprints: Fingerprints = []
         self.closing = threading.Event()
@@ -244,8 +246,13 @@ class Node:
                 self._waker.wake()
 
     def _is_absent(self, held: bool) -> bool:
-        """Tell whether a session that is not here is nowhere."""
-        return not held and self.store.doubts() == 0
+        """Tell whether a session that is not here is nowhere.
+
+        What this node has heard of its peers is old news where nobody runs its agent.
+        """
+        if held or self.store.doubts():
+            return False
+        return not self.store.has_peers() or self._presence.is_there()
 
     def _fetch(self, session: bytes) -> Fetched:
         timeout = self.config.remote_timeout.total_seconds()

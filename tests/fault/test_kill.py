@@ -16,6 +16,9 @@ from tests.integration.cluster import (
     read_notes,
 )
 
+from canister import Canister, CannotTellError
+from canister.codec import encode_id
+
 pytestmark = pytest.mark.fault
 
 
@@ -68,6 +71,26 @@ def test_a_killed_worker_loses_nothing_acknowledged(cluster: Cluster, tmp_path: 
             process.kill()
     for node in nodes:
         assert missing(node, read_notes(notes)) == []  # opened anew, no agent runs
+
+
+def test_an_agent_killed_where_nobody_takes_over(cluster: Cluster) -> None:
+    """What is not here may be elsewhere: workers do not believe what the agent has told last."""
+    node, peer = cluster.start(2)
+    await_linked([node, peer])
+    eventually(lambda: node.store.node.store.doubts() == 0, 15, "they have been compared")
+    unknown = encode_id("unknown")
+    assert node.store.node.load(unknown).certain
+    node.process.kill()
+    peer.store.put("unknown", "k", 1)
+    eventually(lambda: not node.store.node.load(unknown).certain, 5, "the worker notices")
+    refusing = Canister(node.path, agent=False, when_behind="refuse", **node.settings)
+    with refusing, pytest.raises(CannotTellError):
+        refusing.get("unknown", "k")
+    node.start()
+    eventually(lambda: node.store.get("unknown", "k") == 1)
+    eventually(
+        lambda: node.store.node.load(encode_id("nowhere")).certain, 15, "they have been compared again"
+    )
 
 
 def test_the_agent_killed_while_it_writes_itself(cluster: Cluster, tmp_path: Path) -> None:
