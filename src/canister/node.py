@@ -246,12 +246,11 @@ class Node:
                 self._waker.wake()
 
     def _is_absent(self, held: bool) -> bool:
-        """Tell whether a session that is not here is nowhere.
+        """Tell whether a session that is not here is nowhere."""
+        return not held and self.store.doubts() == 0 and self._hears_peers()
 
-        What this node has heard of its peers is old news where nobody runs its agent.
-        """
-        if held or self.store.doubts():
-            return False
+    def _hears_peers(self) -> bool:
+        """Tell whether there is an agent, if there are peers: else what it heard of them last is old news."""
         return not self.store.has_peers() or self._presence.is_there()
 
     def _fetch(self, session: bytes) -> Fetched:

@@ -37,6 +37,10 @@ class Front(Node):
         others = (member for member in self.store.members() if member.node != self.store.node)
         return self.store.doubts() > 0 or any(not member.removed for member in others)
 
+    def _hears_peers(self) -> bool:
+        """Tell whether the simulated node runs."""
+        return self.sim.replica is not None
+
     def _fetch(self, session: bytes) -> Fetched:
         """Ask the peers as the agent does, and let virtual time pass until they have answered."""
         replica, cluster = self.sim.replica, self.sim.cluster

@@ -1,12 +1,14 @@
 """What is due at intervals goes on, whatever happens to the nodes' wall clocks."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
 from canister import edits
 from canister.clock import SECOND
 from canister.codec import encode_id, encode_value, key_slot
+from canister.config import Config
 from canister.errors import ClockError
 from canister.testing.simulation import Cluster, SimNode
 
@@ -37,6 +39,26 @@ def test_a_clock_that_was_set_right_lets_its_node_write_at_once(error: int) -> N
     step(nodes[1:2], 0)
     cluster.run(2)
     put(nodes[1])
+
+
+def test_a_slow_network_says_nothing_of_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a peer says of its clock is old when it arrives over a link that is full; writes go on."""
+    cluster = Cluster(2, seed=7, config=Config(max_clock_drift=timedelta(seconds=5)))
+    nodes = list(cluster.nodes.values())
+    cluster.run(5)
+    begun = cluster.schedule.now
+    monkeypatch.setattr(
+        cluster.network, "delay", lambda: min(12 * SECOND, (cluster.schedule.now - begun) // 5)
+    )
+    for number in range(60):
+        cluster.run(1)
+        for node in nodes:
+            put(node, f"{node.address}-{number}")
+    assert not any("silent for" in event for event in cluster.events)
+    step(nodes[:1], HOUR)
+    cluster.run(30)
+    with pytest.raises(ClockError):
+        put(nodes[0])
 
 
 @pytest.mark.parametrize("steps", [(HOUR, 0), (0, HOUR), (-HOUR, 0), (0, -HOUR)], ids=str)

@@ -1,4 +1,4 @@
-"""Which of two links to the same peer stays."""
+"""Which of two links to the same peer stays, and what is known of the clock at its other end."""
 
 import pytest
 
@@ -50,3 +50,33 @@ def test_a_silent_link_yields() -> None:
     assert not old.is_silent(102 * SECOND, SILENCE)
     assert old.is_silent(102 * SECOND + 1, SILENCE)
     assert not old.outlives(link("b", 102.1, dialed=False), "a", SILENCE)
+
+
+@pytest.mark.parametrize(
+    ("found", "told", "offset"),
+    [
+        (5, None, 5),
+        (-5, None, -5),
+        (5, -6, 5),
+        (-6, 5, -5),
+        (-90, 0, 0),
+        (-90, -3, 0),
+        (-90, -90, 0),
+        (0, 70, 0),
+    ],
+    ids=[
+        "ahead",
+        "behind, or its heartbeat was late",
+        "ahead, said by both",
+        "behind, said by both",
+        "late",
+        "late the other way too, a little",
+        "late both ways",
+        "this clock was set right, which the peer has not noticed yet",
+    ],
+)
+def test_what_is_certain_of_a_clock(found: int, told: int | None, offset: int) -> None:
+    """A message that was on its way for long says nothing of a clock."""
+    peer = link("b", 100, dialed=True)
+    peer.ahead, peer.told_ahead = found, told
+    assert peer.clock_offset == offset

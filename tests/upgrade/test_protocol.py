@@ -34,11 +34,12 @@ FRAMES: list[tuple[str, bytes]] = msgspec.msgpack.decode(
 ADDED: dict[type[Message], list[object]] = {
     Hello: [[]],
     m.MemberList: [[]],
+    m.Heartbeat: [None],
     m.AskRoot: [b""],
     m.Root: [[], [], True],
 }
-"""What messages of protocol 1 have gained: the fingerprints of the sender's keys; the digests of who asks,
-and what is listed at once where they differ."""
+"""What messages of protocol 1 have gained: the fingerprints of the sender's keys; by what the other's clock is
+ahead; the digests of who asks, and what is listed at once where they differ."""
 
 
 @pytest.mark.parametrize(("payload", "expected"), [(f[1], e) for f, e in zip(FRAMES, MESSAGES, strict=True)])

@@ -46,7 +46,7 @@ class Link:
         number: what it is called here.
         hello: what the peer said first.
         now: by the steady clock, as all that is said to have been, or to be due, at some time.
-        ahead: microseconds by which the peer's wall clock is ahead.
+        ahead: microseconds by which the peer's wall clock is ahead at least.
         dialed: whether this node dialed it.
     """
 
@@ -61,7 +61,10 @@ class Link:
         self.opened = now
         self.last_received = now
         self.next_beat = now
-        self.clock_offset = ahead
+        self.ahead = ahead
+        """By what the peer's wall clock is ahead at least: what it says of it gets older on its way."""
+        self.told_ahead: int | None = None
+        """By what this node's wall clock is ahead at least, as the peer has told; None if it has not."""
         self.held_by_peer: int | None = None
         """Up to which stamp the peer said it had heard this node; None before its first word."""
         self.live_upto = 0
@@ -87,6 +90,18 @@ class Link:
     def is_sound(self) -> bool:
         """Tell whether all the peer had when the link came up, and all since, is here."""
         return self.reconciled_at > 0 and not self.awaited
+
+    @property
+    def clock_offset(self) -> int:
+        """Microseconds by which the peer's wall clock is ahead of this one, as far as that is certain.
+
+        The true offset lies between what either side has found, as in NTP (RFC 5905), however late messages
+        are; that which is nearest to zero is taken. Where the bounds cross, one of the clocks has been set,
+        and what the peer has told is from before.
+        """
+        if self.ahead >= 0 or self.told_ahead is None:
+            return self.ahead
+        return min(0, max(self.ahead, -self.told_ahead))
 
     def vouched(self) -> dict[NodeId, int]:
         """Return what the live commits of this link let the node claim to have heard."""

@@ -123,7 +123,8 @@ class LiveFlow:
             now, upto, heard = self._clock.now(), self._upto(snapshot), snapshot.heard()
         for link in links:
             link.next_beat = next_beat
-            self._runtime.send([link.number], Heartbeat(upto, heard.get(link.node, 0), now))
+            heartbeat = Heartbeat(upto, heard.get(link.node, 0), now, link.ahead)
+            self._runtime.send([link.number], heartbeat)
 
     def _send(self, message: Live) -> None:
         self._runtime.send(list(self._links), message)

@@ -31,6 +31,7 @@ Row = tuple[Annotated[bytes, Meta(min_length=2)], Annotated[bytes, Meta(min_leng
 
 # What is refused while it is decoded, so that a frame cannot grow many times its size in memory.
 _Instant = Annotated[int, Meta(ge=0, lt=LATEST)]
+_Offset = Annotated[int, Meta(gt=-LATEST, lt=LATEST)]
 _Node = Annotated[NodeId, Meta(max_length=16)]
 _Address = Annotated[str, Meta(max_length=MAX_ADDRESS)]
 _Heard = Annotated[dict[_Node, _Instant], Meta(max_length=_MOST)]
@@ -79,12 +80,14 @@ class Live(Message, frozen=True, tag=3):
 class Heartbeat(Message, frozen=True, tag=15):
     """The sender is there at *now*.
 
-    It has sent all its commits up to *upto*, and heard all of the receiver's up to *held*.
+    It has sent all its commits up to *upto*, and heard all of the receiver's up to *held*. The receiver's
+    clock is ahead of its own by *ahead* microseconds at least; that came after the first nodes of protocol 1.
     """
 
     upto: _Instant
     held: _Instant
     now: _Instant
+    ahead: _Offset | None = None
 
 
 class MemberList(Message, frozen=True, tag=4):

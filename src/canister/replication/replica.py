@@ -274,7 +274,8 @@ class Replica:
         self.acks.tell(link)
 
     def _on_heartbeat(self, link: Link, message: Heartbeat) -> None:
-        link.clock_offset = message.now - self._clock.now()
+        link.ahead = message.now - self._clock.now()
+        link.told_ahead = message.ahead
         link.held_by_peer = message.held
         link.live_upto = max(link.live_upto, message.upto)
         self._vouch(link)
