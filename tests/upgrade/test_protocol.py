@@ -38,7 +38,7 @@ ADDED: dict[type[Message], list[object]] = {
     m.AskRoot: [b""],
     m.Root: [[], [], True],
 }
-"""What messages of protocol 1 have gained: the fingerprints of the sender's keys; by what the other's clock is
+"""What messages of protocol 1 have gained: the fingerprints of the sender's keys; by what the other clock is
 ahead; the digests of who asks, and what is listed at once where they differ."""
 
 
