@@ -81,7 +81,7 @@ class DigestTree:
         The tree must have caught up with the same snapshot.
         """
         buckets = range(self._read, min(BUCKETS, self._read + count))
-        self._toggle(snapshot.digests(buckets, self._horizon), 1)
+        self._toggle(snapshot.digests(buckets, self._horizon))
         self._read = buckets.stop
 
     def catch_up(self, snapshot: Snapshot) -> list[LogEntry]:
@@ -99,8 +99,7 @@ class DigestTree:
                     if after is not None and after.retain > self._horizon:
                         put_in.append((bucket, after.digest))
             self._applied = entry.stamp
-        self._toggle(taken_out, -1)
-        self._toggle(put_in, 1)
+        self._toggle(put_in, taken_out)
         return entries
 
     def move(self, snapshot: Snapshot, at: int) -> None:
@@ -108,7 +107,11 @@ class DigestTree:
         if at == self._horizon:
             return
         low, high = sorted((self._horizon, at))
-        self._toggle(snapshot.marks(low, high), 1 if at == low else -1)
+        marks = snapshot.marks(low, high)
+        if at == low:
+            self._toggle(marks)
+        else:
+            self._toggle((), marks)
         self._horizon = at
 
     def root(self) -> bytes:
@@ -127,17 +130,20 @@ class DigestTree:
         below = self._levels[level + 1]
         return [below[i].to_bytes(16, "big")[:SHORT] for i in range(node * fan, (node + 1) * fan)]
 
-    def _toggle(self, digests: Iterable[tuple[int, bytes]], count: int) -> None:
-        """Put digests in, or take them out; those of one bucket are brought to the levels above as one."""
+    def _toggle(
+        self, put_in: Iterable[tuple[int, bytes]], taken_out: Iterable[tuple[int, bytes]] = ()
+    ) -> None:
+        """Put digests in and take others out; those of one bucket are brought to the levels above as one."""
         folded: dict[int, int] = {}
         number = int.from_bytes
-        for bucket, digest in digests:
-            folded[bucket] = folded.get(bucket, 0) ^ number(digest, "big")
-            self.size += count
+        for digests, count in ((put_in, 1), (taken_out, -1)):
+            for bucket, digest in digests:
+                folded[bucket] = folded.get(bucket, 0) ^ number(digest, "big")
+                self.size += count
         if folded:
             self._top = []
-        for bucket, value in folded.items():
-            for level, shift in zip(self._levels, _SHIFTS, strict=True):
+        for level, shift in zip(self._levels, _SHIFTS, strict=True):
+            for bucket, value in folded.items():
                 level[bucket >> shift] ^= value
 
 
