@@ -247,7 +247,8 @@ class Node:
 
     def _is_absent(self, held: bool) -> bool:
         """Tell whether a session that is not here is nowhere."""
-        return not held and self.store.doubts() == 0 and self._hears_peers()
+        # In this order: an agent that begins tells its doubts before it can be seen.
+        return not held and self._hears_peers() and self.store.doubts() == 0
 
     def _hears_peers(self) -> bool:
         """Tell whether there is an agent, if there are peers: else what it heard of them last is old news."""

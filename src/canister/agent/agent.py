@@ -30,6 +30,8 @@ logger = logging.getLogger("canister.agent")
 _ALONE = "local"
 """What a node calls itself that has no address."""
 _TICK = 0.2
+_MOST_IN_VAIN = 50
+"""Checkpoints that found the database locked, one after the other, about ten seconds of them: a warning."""
 _GATHER = 0.001
 """Seconds for which the commits of busy writers are gathered."""
 _SWEEP_BATCH = 10
@@ -173,10 +175,17 @@ class Agent:
             await asyncio.sleep(_TICK)
 
     async def _checkpoint(self) -> None:
+        in_vain = 0
         while True:
             await asyncio.sleep(_TICK)
             if self._store.checkpoint_due():
-                await asyncio.to_thread(self._store.checkpoint)
+                done = await asyncio.to_thread(self._store.checkpoint)
+                in_vain = 0 if done else in_vain + 1
+                if in_vain == _MOST_IN_VAIN:
+                    logger.warning(
+                        "%s is kept locked by another program: its write-ahead log grows until that ends",
+                        self._store.files.database,
+                    )
 
     async def _sweep(self) -> None:
         while True:

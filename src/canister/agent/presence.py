@@ -1,7 +1,13 @@
-"""Whether a node has an agent: that holds a lock, which the kernel frees when it is killed."""
+"""Whether a node has an agent that hears its peers: told by a lock, which the kernel frees when it is killed.
+
+It is a lock of an open file description (Linux, fcntl(2)), for such a one can be looked at without being
+taken: a look that took it could keep a candidate from becoming the agent, and so could a child that was
+forked meanwhile, for as long as it lives.
+"""
 
 import fcntl
 import os
+import struct
 import time
 from pathlib import Path
 
@@ -9,13 +15,31 @@ from canister.errors import StoreError
 
 _BELIEVED = 0.2
 """Seconds for which an agent that was there is taken to be there still."""
+_LOCK = struct.Struct("hhqqi4x")
+"""Kind of lock, from where its bytes are counted, the first of them, how many, and a process."""
+_CAN_LOOK = hasattr(fcntl, "F_OFD_GETLK")
+
+
+def announce(file: int) -> None:
+    """Tell that the agent, whose lock file this is, has told its store whom it has not heard of yet."""
+    _set(file, fcntl.F_WRLCK)
+
+
+def withdraw(file: int) -> None:
+    """Tell that the agent is not there any more."""
+    _set(file, fcntl.F_UNLCK)
+
+
+def _set(file: int, kind: int) -> None:
+    if _CAN_LOOK:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, 0, 1, 0))
 
 
 class AgentPresence:
-    """Tells whether any process runs the agent of a node.
+    """Tells whether any process runs the agent of a node; where that cannot be seen, it is taken to be so.
 
     Args:
-        lock: the file that the agent has locked.
+        lock: the file of the agent's lock.
     """
 
     def __init__(self, lock: Path) -> None:
@@ -31,23 +55,21 @@ class AgentPresence:
         now = time.monotonic()
         if now < self._until:
             return True
-        if self._is_locked():
+        if not _CAN_LOOK or self._is_announced():
             self._until = now + _BELIEVED
             return True
         return False
 
-    def _is_locked(self) -> bool:
+    def _is_announced(self) -> bool:
         try:
-            file = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         except OSError as error:
             raise StoreError(f"{self._lock} cannot be opened: {error.strerror}") from error
         try:
-            # Whoever would be the agent and finds it locked by this look tries again.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
         finally:
             os.close(file)
-        return False
+        kind: int = _LOCK.unpack(found)[0]
+        return kind != fcntl.F_UNLCK

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from canister.agent.agent import Agent
+from canister.agent.presence import announce, withdraw
 from canister.clock import Clock
 from canister.config import Config
 from canister.errors import CanisterError, StoreError
@@ -130,10 +131,17 @@ class AgentThread:
         # Jitter needs no secrecy, only to differ between nodes.
         self._agent = Agent(self._store, self._config, self._clock, Random(os.urandom(16)))
         try:
-            await self._agent.run(self._settled.set)
+            await self._agent.run(self._started)
         finally:
             self._agent = None
             self._task = None
+            if self._lock is not None:
+                withdraw(self._lock)
+
+    def _started(self) -> None:
+        if self._lock is not None:
+            announce(self._lock)
+        self._settled.set()
 
 
 _parents_agents: list[Agent] = []

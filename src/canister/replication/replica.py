@@ -15,6 +15,7 @@ from canister.life import NEVER
 from canister.replication.acks import Acks, Holders
 from canister.replication.admission import Admission
 from canister.replication.answers import Answers
+from canister.replication.clocks import Clocks
 from canister.replication.comparison import Comparisons
 from canister.replication.coverage import Coverage
 from canister.replication.fetches import Fetches
@@ -82,6 +83,7 @@ class Replica:
         self._patience = Patience(micros(config.node_interval))
         self._digest_interval = micros(config.digest_interval)
         self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
+        self._clocks = Clocks(store, clock, steady, micros(config.max_clock_drift), runtime)
         self._live = LiveFlow(store, clock, runtime, self.links)
         self._answers = Answers(store, membership, clock, runtime, self._live, self._trust)
         self._coverage = Coverage(membership, store, self.links)
@@ -221,7 +223,7 @@ class Replica:
             self._next_upkeep = now + SECOND
             self._coverage.tell()  # where it could not be written when it changed
             self.store.release()
-            self._trust.check_clock([link.clock_offset for link in self.links.values()])
+            self._clocks.check(list(self.links.values()))
             if self.keys.look():
                 self._admission.tell()
 
@@ -274,8 +276,7 @@ class Replica:
         self.acks.tell(link)
 
     def _on_heartbeat(self, link: Link, message: Heartbeat) -> None:
-        link.ahead = message.now - self._clock.now()
-        link.told_ahead = message.ahead
+        self._clocks.hear(link, message)
         link.held_by_peer = message.held
         link.live_upto = max(link.live_upto, message.upto)
         self._vouch(link)

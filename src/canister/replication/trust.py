@@ -1,4 +1,4 @@
-"""How far a node believes what peers claim, and its own clock."""
+"""How far a node believes what peers claim."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,10 +13,6 @@ Batch = Sequence[tuple[bytes, Record]]
 _NOTHING: Mapping[NodeId, int] = {}
 _MOST_HEARD = 10_000
 """Node ids of which anything is noted as heard."""
-_CLOCK_OFF = (
-    "this node's clock is further from its peers' than max_clock_drift allows; "
-    "writes are refused here until it is right"
-)
 
 
 class Trust:
@@ -34,7 +30,6 @@ class Trust:
         self._clock = clock
         self._drift = drift
         self._runtime = runtime
-        self._clock_off = False
 
     def merge(self, link: Link, batch: Batch, heard: Mapping[NodeId, int] = _NOTHING) -> Merged:
         """Merge what a peer sent, with what it lets this node call heard.
@@ -87,18 +82,3 @@ class Trust:
             for node in new[max(0, _MOST_HEARD - len(known)) :]:
                 del believed[node]
         return believed
-
-    def check_clock(self, offsets: Sequence[int]) -> None:
-        """Compare this node's clock with the middle of its peers'; if it is off, writes wait.
-
-        Args:
-            offsets: microseconds by which each peer's clock is ahead of this one.
-        """
-        ordered = sorted(offsets)
-        # Of two in the middle the one nearer to this clock: one peer of two does not outvote the other.
-        middle = ordered[max(0, len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
-        off = min(map(abs, middle), default=0) > self._drift
-        if off != self._clock_off:
-            self._clock_off = off
-            self._store.set_clock_off(off)
-            self._runtime.alarm(_CLOCK_OFF if off else "this node's clock agrees with its peers' again")

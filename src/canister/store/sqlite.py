@@ -316,9 +316,9 @@ class SqliteStore:
         """Tell whether so much is in the write-ahead log that it is worth a checkpoint."""
         return checkpoint_due(self.files.database)
 
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the database; the agent's work, never a request's."""
-        checkpoint(self.files.database, self._pool, self._turn)
+    def checkpoint(self) -> bool:
+        """Move the write-ahead log into the database; the agent's work. False if that was locked just now."""
+        return checkpoint(self.files.database, self._pool, self._turn)
 
     def _read_members(self) -> list[Member]:
         with self._pool.lend() as handle:

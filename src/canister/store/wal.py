@@ -28,8 +28,8 @@ def checkpoint_due(database: Path) -> bool:
     return pending_frames(database) >= _CHECKPOINT_AT
 
 
-def checkpoint(database: Path, pool: Pool, turn: WriteTurn) -> None:
-    """Move the write-ahead log into the database.
+def checkpoint(database: Path, pool: Pool, turn: WriteTurn) -> bool:
+    """Move the write-ahead log into the database; return whether that could be begun.
 
     Under writers without a pause it would never be empty, and so never begin anew: once it has grown
     large they wait for the last pages, those written while the others were moved. SQLite then syncs the
@@ -40,12 +40,14 @@ def checkpoint(database: Path, pool: Pool, turn: WriteTurn) -> None:
         turn.begin(alone=True)
         _move_log(pool)
 
-    if _move_log(pool) > _LARGE_LOG:
+    in_log = _move_log(pool)
+    if in_log > _LARGE_LOG:
         for _ in range(_PASSES):
             with _syncing(database):
                 sync(database)
             _move_log(pool)
         turn.run(finish)
+    return in_log >= 0
 
 
 def sync_log(database: Path) -> None:
@@ -73,10 +75,10 @@ def _syncing(path: Path) -> Generator[None, None, None]:
 
 
 def _move_log(pool: Pool) -> int:
-    """Move what is committed into the database; return how many pages the write-ahead log has, or 0.
+    """Move what is committed into the database; return how many pages the write-ahead log has.
 
     SQLite calls the database locked where it looks at the header of the log just while a writer changes that,
-    and waits for nobody. So it is asked again some times, and then left to the next checkpoint.
+    and waits for nobody. So it is asked again some times; after that -1 is returned.
     """
     # Lent for this only: a writer has its turn before it has a connection, and a fork waits for both.
     with pool.lend() as handle:
@@ -87,4 +89,4 @@ def _move_log(pool: Pool) -> int:
                 time.sleep(_BETWEEN_LOOKS)
             else:
                 return in_log
-    return 0
+    return -1
