@@ -306,6 +306,28 @@ def test_a_checkpoint_waits_without_a_connection(store: SqliteStore, monkeypatch
     assert lent == [0, 0]
 
 
+def test_a_long_log_is_trimmed_in_steps(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a long time without an agent writers do not wait until all of it is gone."""
+    monkeypatch.setattr(rows, "_TRIMMED", 10)
+    stamps = [stamp_of(put(store, b"s", k=b"%d" % number)) for number in range(35)]
+    commits: list[str] = []
+    with store._pool.lend() as handle:
+        write = handle.write
+
+        def writing(sql: str, *arguments: Any) -> object:
+            commits.extend([sql] if sql == "COMMIT" else [])
+            return write(sql, *arguments)
+
+        handle.write = writing
+    store.trim_log(stamps[30])
+    assert len(commits) == 3
+    with store.snapshot() as view:
+        assert [entry.stamp for entry in view.log(0)] == stamps[30:]
+    store.trim_log(2**62)
+    with store.snapshot() as view:
+        assert [entry.stamp for entry in view.log(0)] == stamps[-1:]
+
+
 def test_writers_queue(store: SqliteStore, directory: Path) -> None:
     """Writers of all processes take turns by a kernel lock, so that none of them starves."""
 

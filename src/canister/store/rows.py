@@ -42,6 +42,10 @@ _CHANGE = "UPDATE sessions SET record = ? WHERE place = ? AND id = ?"
 _REPLACE = "UPDATE sessions SET record = ?, retain = ?, user = ?, held = ? WHERE place = ? AND id = ?"
 _DELETE = "DELETE FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
+_TRIM = "DELETE FROM log WHERE stamp < min(?, (SELECT max(stamp) FROM log))"
+_TRIMMED = 5_000
+"""Entries of the log that are dropped at once: writers wait for some milliseconds."""
+_FIRST_KEPT = "SELECT stamp FROM log ORDER BY stamp LIMIT 1 OFFSET ?"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _VOUCH = """
     INSERT INTO heard (node, stamp, moved) VALUES (?1, ?2, ?3)
@@ -305,6 +309,14 @@ def _merged(found: Iterable[tuple[bytes, bytes, bytes | None]]) -> Iterator[tupl
         if held is not None:
             record = encode_record(merge(decode_record(record), decode_record(held)))
         yield session, record
+
+
+def trim_some(handle: Handle, before: int) -> bool:
+    """Drop log entries with a stamp less than *before*, but the last one; tell whether there may be more."""
+    found = handle.execute(_FIRST_KEPT, (_TRIMMED,)).fetchone()
+    stops = found is not None and found[0] < before
+    handle.execute(_TRIM, (found[0] if stops else before,))
+    return stops
 
 
 def last_stamp(execute: Callable[..., Cursor]) -> int:

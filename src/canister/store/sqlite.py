@@ -46,6 +46,7 @@ from canister.store.rows import (
     last_stamp,
     place_of,
     row_of,
+    trim_some,
 )
 from canister.store.transaction import Scope, Transaction
 from canister.store.turn import WriteTurn
@@ -259,12 +260,12 @@ class SqliteStore:
         self._write(act)
 
     def trim_log(self, before: int) -> None:
-        def trim(handle: Handle) -> None:
-            sql = "DELETE FROM log WHERE stamp < min(?, (SELECT max(stamp) FROM log))"
-            handle.execute(sql, (before,))
+        def trim(handle: Handle) -> bool:
             handle.execute("DELETE FROM heard WHERE moved < ?", (self._clock.now() - LONGEST,))
+            return trim_some(handle, before)
 
-        self._write(trim)
+        while self._write(trim):
+            pass  # others write in between
 
     @contextmanager
     def snapshot(self) -> Generator[SqliteSnapshot, None, None]:
