@@ -314,9 +314,9 @@ def _merged(found: Iterable[tuple[bytes, bytes, bytes | None]]) -> Iterator[tupl
 def trim_some(handle: Handle, before: int) -> bool:
     """Drop log entries with a stamp less than *before*, but the last one; tell whether there may be more."""
     found = handle.execute(_FIRST_KEPT, (_TRIMMED,)).fetchone()
-    stops = found is not None and found[0] < before
-    handle.execute(_TRIM, (found[0] if stops else before,))
-    return stops
+    upto = before if found is None else min(before, found[0])
+    handle.execute(_TRIM, (upto,))
+    return upto < before
 
 
 def last_stamp(execute: Callable[..., Cursor]) -> int:
