@@ -2,12 +2,14 @@
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.integration.cluster import eventually
 
 from canister import Canister
-from canister.agent import presence
+from canister.agent import presence, thread
 from canister.agent.agent import Agent
 from canister.agent.presence import AgentPresence, announce, withdraw
 from canister.errors import StoreError
@@ -85,6 +87,17 @@ def test_an_agent_that_fails_is_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StoreError, match="the disk is full"):
         Canister(tmp_path)
     assert found == [False]
+
+    async def begin_and_fail(agent: Agent, started: Callable[[], None]) -> None:
+        started()
+        found.append(AgentPresence(lock).is_there())
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Agent, "run", begin_and_fail)
+    monkeypatch.setattr(thread, "_RETRY", 10.0)
+    with Canister(tmp_path):
+        eventually(lambda: not AgentPresence(lock).is_there(), 5)
+    assert found == [False, True]
 
 
 def test_what_cannot_be_found_out_is_an_error(tmp_path: Path) -> None:

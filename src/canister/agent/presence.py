@@ -32,7 +32,11 @@ def withdraw(file: int) -> None:
 
 def _set(file: int, kind: int) -> None:
     if _CAN_LOOK:
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, 0, 1, 0))
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _lock(kind))
+
+
+def _lock(kind: int) -> bytes:
+    return _LOCK.pack(kind, os.SEEK_SET, 0, 1, 0)
 
 
 class AgentPresence:
@@ -68,7 +72,7 @@ class AgentPresence:
         except OSError as error:
             raise StoreError(f"{self._lock} cannot be opened: {error.strerror}") from error
         try:
-            found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+            found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK))
         finally:
             os.close(file)
         kind: int = _LOCK.unpack(found)[0]

@@ -1,15 +1,13 @@
 """Whether a node's wall clock is right: compared with those of its peers, however late their messages are."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
-from canister.clock import SECOND, Clock, Steady
+from canister.clock import Clock, Steady
 from canister.replication.link import Link
 from canister.replication.messages import Heartbeat
 from canister.replication.runtime import Runtime
 from canister.store.base import ReplicatedStore
 
-_FROM_BEFORE = 16 * SECOND
-"""How long what a peer tells of this node's clock may be from before that was set."""
 _CLOCK_OFF = (
     "this node's clock is further from its peers' than max_clock_drift allows; "
     "writes are refused here until it is right"
@@ -24,16 +22,18 @@ class Clocks:
         clock: the node's wall clock.
         steady: the clock that nobody sets.
         drift: greatest clock difference between members, in microseconds.
+        answer: microseconds for which what a peer tells of this clock may be from before that was set.
         runtime: what alarms go to.
     """
 
     def __init__(
-        self, store: ReplicatedStore, clock: Clock, steady: Steady, drift: int, runtime: Runtime
+        self, store: ReplicatedStore, clock: Clock, steady: Steady, drift: int, answer: int, runtime: Runtime
     ) -> None:
         self._store = store
         self._clock = clock
         self._steady = steady
         self._drift = drift
+        self._answer = answer
         self._runtime = runtime
         self._is_off = False
         self._lead = self._measured()
@@ -45,7 +45,7 @@ class Clocks:
         link.ahead = message.now - self._clock.now()
         link.told_ahead = None if self._was_set() else message.ahead
 
-    def check(self, links: Sequence[Link]) -> None:
+    def check(self, links: Collection[Link]) -> None:
         """Compare this node's clock with the middle of its peers'; if it is off, writes wait."""
         if self._was_set():
             for link in links:
@@ -65,7 +65,7 @@ class Clocks:
         self._lead = lead
         if abs(lead - before) > self._drift:
             self._set_at = self._steady()
-        return self._set_at is not None and self._steady() - self._set_at < _FROM_BEFORE
+        return self._set_at is not None and self._steady() - self._set_at < self._answer
 
     def _measured(self) -> int:
         return self._clock.now() - self._steady()

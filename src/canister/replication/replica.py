@@ -83,7 +83,8 @@ class Replica:
         self._patience = Patience(micros(config.node_interval))
         self._digest_interval = micros(config.digest_interval)
         self._trust = Trust(store, clock, micros(config.max_clock_drift), runtime)
-        self._clocks = Clocks(store, clock, steady, micros(config.max_clock_drift), runtime)
+        answer = 2 * micros(config.node_interval)  # within it a heartbeat is answered, or the link given up
+        self._clocks = Clocks(store, clock, steady, micros(config.max_clock_drift), answer, runtime)
         self._live = LiveFlow(store, clock, runtime, self.links)
         self._answers = Answers(store, membership, clock, runtime, self._live, self._trust)
         self._coverage = Coverage(membership, store, self.links)
@@ -223,7 +224,7 @@ class Replica:
             self._next_upkeep = now + SECOND
             self._coverage.tell()  # where it could not be written when it changed
             self.store.release()
-            self._clocks.check(list(self.links.values()))
+            self._clocks.check(self.links.values())
             if self.keys.look():
                 self._admission.tell()
 

@@ -45,7 +45,7 @@ _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _TRIM = "DELETE FROM log WHERE stamp < min(?, (SELECT max(stamp) FROM log))"
 _TRIMMED = 5_000
 """Entries of the log that are dropped at once: writers wait for some milliseconds."""
-_FIRST_KEPT = "SELECT stamp FROM log ORDER BY stamp LIMIT 1 OFFSET ?"
+_FIRST_KEPT = "SELECT stamp FROM log WHERE stamp < ? ORDER BY stamp LIMIT 1 OFFSET ?"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _VOUCH = """
     INSERT INTO heard (node, stamp, moved) VALUES (?1, ?2, ?3)
@@ -313,10 +313,9 @@ def _merged(found: Iterable[tuple[bytes, bytes, bytes | None]]) -> Iterator[tupl
 
 def trim_some(handle: Handle, before: int) -> bool:
     """Drop log entries with a stamp less than *before*, but the last one; tell whether there may be more."""
-    found = handle.execute(_FIRST_KEPT, (_TRIMMED,)).fetchone()
-    upto = before if found is None else min(before, found[0])
-    handle.execute(_TRIM, (upto,))
-    return upto < before
+    found = handle.execute(_FIRST_KEPT, (before, _TRIMMED)).fetchone()
+    handle.execute(_TRIM, (before if found is None else found[0],))
+    return found is not None
 
 
 def last_stamp(execute: Callable[..., Cursor]) -> int:

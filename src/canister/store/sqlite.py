@@ -261,8 +261,10 @@ class SqliteStore:
 
     def trim_log(self, before: int) -> None:
         def trim(handle: Handle) -> bool:
+            if trim_some(handle, before):
+                return True
             handle.execute("DELETE FROM heard WHERE moved < ?", (self._clock.now() - LONGEST,))
-            return trim_some(handle, before)
+            return False
 
         while self._write(trim):
             pass  # others write in between
