@@ -49,6 +49,10 @@ class Config:
         interval_jitter: each sweep is moved by up to this much, so that nodes do not sweep at once.
         max_value: greatest encoded size of one value, in bytes.
         max_session: greatest encoded size of one session, in bytes; a merge may exceed it.
+        cache_size: bytes of memory in which each process keeps sessions that it has read or written; 0:
+            none. A session of one key takes 1.7 kB, and as much again where requests keep with it what they
+            have worked out of it, which is not counted. What does not fit is read from the database.
+            Servers are asked each time.
         migrate_to: the data directory or the URL that the sessions are moving to; see `canister migrate`.
             A request then costs a read of both, and a round trip more for what it writes.
 
@@ -88,6 +92,7 @@ class Config:
     interval_jitter: timedelta = timedelta(minutes=5)
     max_value: int = 256 * 1024
     max_session: int = 1024 * 1024
+    cache_size: int = 32 * 1024 * 1024
     migrate_to: Path | str | None = None
 
     listen: str | None = None
@@ -312,6 +317,8 @@ def _check_store(config: Config) -> None:
             f"max_value ({config.max_value}) must be at least 1 and at most max_session "
             f"({config.max_session}), which is at most 4194304"
         )
+    if config.cache_size < 0:
+        raise ConfigError(f"cache_size must not be negative, it is {config.cache_size}")
 
 
 def _check_cluster(config: Config) -> None:

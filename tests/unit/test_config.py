@@ -143,6 +143,7 @@ BAD = [
     ({"max_value": 0}, r"max_value \(0\) must be at least 1"),
     ({"max_value": 2000, "max_session": 1000}, r"max_value \(2000\).*max_session \(1000\)"),
     ({"max_session": 5_000_000}, r"\(5000000\), which is at most 4194304"),
+    ({"cache_size": -1}, "cache_size must not be negative, it is -1"),
     ({"max_value": "many"}, "max_value in the arguments must be a whole number, not 'many'"),
     ({"max_value": 1.5}, "must be a whole number, not 1.5"),
     ({"max_value": None}, "must be a whole number, not None"),
@@ -170,7 +171,7 @@ def test_extremes_are_allowed() -> None:
     """The bounds themselves are allowed."""
     load(absolute_lifetime="400d", session_timeout="400d", max_value=4194304, max_session=4194304)
     load(touch_interval="0s", grace_period="0s", max_clock_drift="0s", remote_timeout="0s")
-    load(max_value=1, max_session=1, cluster="ü" * 32, interval_jitter="0s")
+    load(max_value=1, max_session=1, cache_size=0, cluster="ü" * 32, interval_jitter="0s")
 
 
 @pytest.mark.parametrize("source", ["arguments", "file"])

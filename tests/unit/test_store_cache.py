@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -309,7 +310,7 @@ def test_absence_is_kept_until_somebody_writes(
 def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
     """Whoever asks for many unknown ids fills no memory, and drives no session out of it."""
     make_counts(tmp_path / "counts")
-    cache = SessionCache(tmp_path / "counts", most=10_000)
+    cache = SessionCache(tmp_path / "counts", size=20_000)
     record = Record()
     kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 1000, 0)
     cache.keep(SESSION, kept)
@@ -348,7 +349,7 @@ def test_over_a_fork(one: SqliteStore) -> None:
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """Of many sessions the ones used last are kept, however many there are."""
     make_counts(tmp_path / "counts")
-    cache = SessionCache(tmp_path / "counts", most=100_000)
+    cache = SessionCache(tmp_path / "counts", size=240_000)
     record = Record()
     kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 1000, 0)
     for number in range(10_000):
@@ -360,6 +361,32 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     cache.close()
     cache.keep(b"1", kept)
     assert cache.find(b"1", 0, cache.counts[0]) is None
+
+
+def test_a_session_that_is_written_again_takes_no_more_room(tmp_path: Path) -> None:
+    """A few sessions that are written all the time do not push out those that are read."""
+    make_counts(tmp_path / "counts")
+    cache = SessionCache(tmp_path / "counts", size=240_000)
+    stored = Stored(Record(), held=False)
+    kept = Kept(0, stored, Row(Record(), None, 0), 1000, 0)
+    for number in range(45):
+        cache.keep(b"%d" % number, kept)
+    for size in range(1000):
+        cache.keep(b"0", Kept(0, stored, Row(Record(), None, 0), size, 0))
+    assert not cache._old
+    assert len(cache._young) == 45
+
+
+@pytest.mark.parametrize(("size", "queries"), [(32 * 1024 * 1024, 1), (0, 4)])
+def test_size_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, queries: int) -> None:
+    """Without room for them all reads go to the database."""
+    with closing(SqliteStore(tmp_path, Config(cache_size=size))) as store:
+        with closing(SqliteStore(tmp_path, Config())) as writer:
+            put(writer, SESSION, k=b"1")
+        asked = count_queries(store, monkeypatch)
+        for _ in range(4):
+            assert values(store, SESSION) == {"k": b"1"}
+        assert len(asked) == queries
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,9 +29,7 @@ _COUNTS_BYTES = 4 * (BUCKETS + 1)
 _RING_BYTES = 4 * 1024 * 1024
 FILE_BYTES = _COUNTS_BYTES + recent_bytes(_RING_BYTES)
 
-_MOST = 8_000_000
-"""Bytes in each of two generations; what is not used for one of them is forgotten."""
-_OVERHEAD = 1000
+_OVERHEAD = 1400
 """Bytes of a session in memory beside its encoding, in round numbers."""
 _MOST_ABSENT = 8192
 """Ids of which it is kept that there is no such session: 5 MB at the most."""
@@ -102,18 +100,19 @@ class SessionCache:
 
     Args:
         path: the file of counts; each time the first process that opens the node begins a new one.
-        most: how many bytes are kept in each generation.
+        size: how many bytes are kept at the most, in two generations: what is not used for one of them is
+            forgotten.
 
     Raises:
         StoreError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, most: int = _MOST) -> None:
+    def __init__(self, path: Path, size: int) -> None:
         memory = memoryview(shared_memory(path, FILE_BYTES))
         self.counts = memory[:_COUNTS_BYTES].cast("I")
         """How often each bucket was written to, twice; odd while it is being written to."""
         self._recent: RecentRows | None = RecentRows(memory[_COUNTS_BYTES:])
-        self._most = most
+        self._most = size // 2
         self._young: dict[bytes, Kept] = {}
         self._old: dict[bytes, Kept] = {}
         self._size = 0
@@ -159,13 +158,16 @@ class SessionCache:
 
         The memo of what was kept before goes on with it, as long as it lives.
         """
-        if kept.at & 1 or kept.size > self._most:
+        added = kept.size + _OVERHEAD
+        if kept.at & 1 or added > self._most:
             return
         before, stored = self._young.get(session), kept.stored
-        if before is not None and stored.record is not None and stored.record.destroy is None:
-            stored.memo = stored.memo or before.stored.memo
+        if before is not None:
+            added -= before.size + _OVERHEAD
+            if stored.record is not None and stored.record.destroy is None:
+                stored.memo = stored.memo or before.stored.memo
         self._young[session] = kept
-        self._size += kept.size + _OVERHEAD
+        self._size += added
         if self._size > self._most:
             self._old, self._young, self._size = self._young, {}, 0
 

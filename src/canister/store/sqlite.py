@@ -102,7 +102,7 @@ class SqliteStore:
         self._pool = Pool(self.files.database, full=config.durability == "full")
         self._turn = WriteTurn(self.files.write_lock, self.files.turn_lock)
         self._notes = Notes(self.files.write_lock)
-        self._cache = SessionCache(self.files.counts)
+        self._cache = SessionCache(self.files.counts, config.cache_size)
         self._doubts = Fact(self._cache, self._read_doubts)
         self._members = Fact(self._cache, self._read_members)
         self._peers = Fact(self._cache, self._read_peers)
