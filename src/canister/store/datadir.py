@@ -58,7 +58,7 @@ class DataDir:
             ConfigError: the directory belongs to another cluster.
         """
         self._make()
-        turn = WriteTurn(self.write_lock, self.turn_lock)
+        turn = WriteTurn(self.write_lock, self.turn_lock, bytearray(2))
 
         def begin() -> NodeId:
             turn.begin(alone=True)

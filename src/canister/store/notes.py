@@ -14,6 +14,7 @@ _STAMP_BYTES = 8
 _COMMITTED = slice(0, _STAMP_BYTES)
 _NODE = slice(_COMMITTED.stop, _COMMITTED.stop + NODE_ID_BYTES)
 _DRAWN = slice(_NODE.stop, _NODE.stop + _STAMP_BYTES)
+_BUSY = slice(_DRAWN.stop, _DRAWN.stop + 2)
 _NO_NODE = bytes(NODE_ID_BYTES)
 
 
@@ -28,11 +29,14 @@ class Notes:
     """
 
     def __init__(self, path: Path) -> None:
-        make_room(path, _DRAWN.stop)
-        self._memory = shared_memory(path, _DRAWN.stop)
+        make_room(path, _BUSY.stop)
+        self._memory = shared_memory(path, _BUSY.stop)
+        self.busy = memoryview(self._memory)[_BUSY]
+        """For `canister.store.turn`."""
 
     def close(self) -> None:
         """Release the file."""
+        self.busy.release()
         self._memory.close()
 
     def committed(self) -> int:

@@ -13,7 +13,9 @@ from canister.forks import watch_forks
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_TRIES = 20
+_NEXT, _TURN = 0, 1
+"""The two locks."""
+_LOOKS = 120
 """How often a writer looks whether its turn has come before it sleeps: about as long as a commit takes."""
 _AGAIN = (
     "this thread is in the middle of a write to this store: neither a signal handler nor a function that a "
@@ -26,7 +28,7 @@ class WriteTurn:
 
     SQLite's own waiting polls, and whoever polls at the wrong moment starves. Here a writer looks some times
     and then sleeps in the kernel's queue: to be woken takes longer than most turns last, and while those that
-    wait are on their way nobody writes.
+    wait are on their way nobody writes. It looks at memory: asking for a lock in vain costs three times that.
 
     Whoever runs is *next*: nobody else comes before it, so it can work out what to write while the writer
     before it still writes. `begin` waits for that one to end. Both locks are the kernel's: it frees them when
@@ -35,14 +37,17 @@ class WriteTurn:
     Args:
         next_lock: the file that is locked by whoever is next.
         turn_lock: the file that is locked by whoever writes.
+        busy: two bytes that all writers share: whether each lock seems to be held. The locks decide: who is
+            killed leaves its byte as it is.
     """
 
-    def __init__(self, next_lock: Path, turn_lock: Path) -> None:
+    def __init__(self, next_lock: Path, turn_lock: Path, busy: bytearray | memoryview) -> None:
         self._paths = (next_lock, turn_lock)
+        self._busy = busy
         self._mutex = threading.Lock()
         self._files: tuple[int, int] | None = None
         self._owner = 0
-        self._may_be_next = False
+        self._may_be_next = self._may_write = False
         self._rests = False
         self._closed = False
         watch_forks(self)
@@ -62,16 +67,21 @@ class WriteTurn:
         with self._mutex:
             try:
                 self._owner = this
+                self._may_write = False  # it stays True where one that has ended was interrupted
                 following, turn = self._files or self._open()
                 try:
                     self._may_be_next = True
-                    _await_lock(following, self._paths[0])
+                    self._await(following, _NEXT)
                     return act(*args)
                 finally:
                     try:
-                        fcntl.flock(turn, fcntl.LOCK_UN)
+                        if self._may_write:
+                            self._busy[_TURN] = 0
+                            fcntl.flock(turn, fcntl.LOCK_UN)
+                            self._may_write = False
                     finally:
                         if self._may_be_next:
+                            self._busy[_NEXT] = 0
                             fcntl.flock(following, fcntl.LOCK_UN)
             finally:
                 self._owner = 0
@@ -84,10 +94,25 @@ class WriteTurn:
         """
         assert self._files is not None, "only what is run can begin"
         following, turn = self._files
-        _await_lock(turn, self._paths[1])
+        self._may_write = True
+        self._await(turn, _TURN)
         if not alone:
+            self._busy[_NEXT] = 0
             fcntl.flock(following, fcntl.LOCK_UN)
             self._may_be_next = False
+
+    def _await(self, handle: int, lock: int) -> None:
+        busy = self._busy
+        try:
+            for _ in range(_LOOKS):
+                if not busy[lock] and _try_lock(handle):
+                    break
+                os.sched_yield()
+            else:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _unusable(self._paths[lock], error) from error
+        busy[lock] = 1
 
     def close(self) -> None:
         """Wait for the writer whose turn it is, and release the files.
@@ -144,18 +169,12 @@ def _open(path: Path) -> int:
         raise _unusable(path, error) from error
 
 
-def _await_lock(handle: int, path: Path) -> None:
+def _try_lock(handle: int) -> bool:
     try:
-        for _ in range(_TRIES):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.sched_yield()
-            else:
-                return
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        raise _unusable(path, error) from error
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _unusable(path: Path, error: OSError) -> StoreError:
