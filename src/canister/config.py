@@ -43,8 +43,9 @@ class Config:
         preset: name of settings of `canister.presets.PRESETS` that stand where none is given.
 
     Store:
-        durability: ``"normal"`` survives the death of any process; a power cut may lose the last
-            moments. ``"full"`` survives that too, and every write waits for the disk.
+        durability: ``"normal"`` survives the death of any process; a power cut may lose about the last
+            second, or all since the agent stopped. ``"full"`` survives that too, and every write waits for
+            the disk.
         clear_interval: time between two sweeps. Sweeping frees space and changes nothing else.
         interval_jitter: each sweep is moved by up to this much, so that nodes do not sweep at once.
         max_value: greatest encoded size of one value, in bytes.

@@ -7,9 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.integration.cluster import eventually
 
-from canister.agent import agent, thread
+from canister.agent import thread
 from canister.agent.thread import AgentThread
 from canister.clock import SystemClock
 from canister.config import Config
@@ -22,28 +21,6 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """Return the store of a node."""
     with closing(SqliteStore(tmp_path, Config())) as store:
         yield store
-
-
-def test_a_database_that_stays_locked_is_warned_of(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Once, and nothing else of the agent's work stands still for it."""
-    monkeypatch.setattr(agent, "_TICK", 0.001)
-    tries: list[bool] = []
-
-    def checkpoint(store: SqliteStore) -> bool:
-        tries.append(False)
-        return False
-
-    monkeypatch.setattr(SqliteStore, "checkpoint_due", lambda store: True)
-    monkeypatch.setattr(SqliteStore, "checkpoint", checkpoint)
-    candidate = AgentThread(store, Config(), SystemClock())
-    candidate.start()
-    eventually(lambda: len(tries) > 2 * agent._MOST_IN_VAIN)
-    candidate.stop()
-    warnings = [record.message for record in caplog.records if record.levelname != "INFO"]
-    assert len(warnings) == 1
-    assert "kept locked by another program" in warnings[0]
 
 
 def test_a_moment_without_descriptors(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:

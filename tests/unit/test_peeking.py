@@ -45,7 +45,7 @@ def test_the_last_handle_is_closed_while_another_is_opened(
     """Who is just being opened keeps its locks: others would take it for nobody."""
     first = SqliteStore(tmp_path, Config())
     put(first, b"s", k=b"1")
-    assert first.checkpoint_due() is False  # looks at the log
+    assert first.pending_pages() > 0  # looks at the log
     held: list[set[str]] = []
 
     def incarnate_late(*args: Any) -> NodeId:

@@ -11,6 +11,7 @@ from typing import Any
 
 from canister.agent import control
 from canister.agent.control import MemberState, Status
+from canister.agent.log_upkeep import keep_log_short
 from canister.agent.mesh import Mesh
 from canister.agent.sockets import socket_path
 from canister.agent.wake import WakeFlag
@@ -30,10 +31,12 @@ logger = logging.getLogger("canister.agent")
 _ALONE = "local"
 """What a node calls itself that has no address."""
 _TICK = 0.2
-_MOST_IN_VAIN = 50
-"""Checkpoints that found the database locked, one after the other, about ten seconds of them: a warning."""
-_GATHER = 0.001
-"""Seconds for which the commits of busy writers are gathered."""
+_NEXT_TRIM = 0.002
+"""Seconds until more of the log is trimmed, where that was not all: meanwhile others write."""
+_GATHER, _GATHER_MOST, _GATHER_ALONE = 0.001, 0.005, 0.02
+"""Seconds for which busy writers' commits are gathered: the least and the most for peers, and without any."""
+_GATHER_SHARE = 0.2
+"""Part of the time that is spent with what was gathered, as long as that takes no longer pauses."""
 _SWEEP_BATCH = 10
 """Sessions dropped at once: writers wait for them no longer than for each other."""
 _SWEEP_SHARE = 0.25
@@ -85,7 +88,8 @@ class Agent:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read())
                 tasks.create_task(self._tick())
-                tasks.create_task(self._checkpoint())
+                tasks.create_task(self._trim())
+                tasks.create_task(keep_log_short(self._store))
                 tasks.create_task(self._sweep())
         finally:
             await self._close()
@@ -156,9 +160,13 @@ class Agent:
             self._gathering = None
         if self._config.listen is not None:  # alone, nobody has to hear of a commit at once
             self._flag.sleep()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         if self._replica.poll() > 1:
             self._flag.rouse()
-            self._gathering = asyncio.get_running_loop().call_later(_GATHER, self._gather)
+            pause = (loop.time() - begun) * (1 / _GATHER_SHARE - 1)
+            pause = min(max(_GATHER, pause), _GATHER_MOST) if self._replica.links else _GATHER_ALONE
+            self._gathering = loop.call_later(pause, self._gather)
 
     async def _read(self) -> None:
         """Read the digests bit by bit, while all else is served."""
@@ -174,18 +182,10 @@ class Agent:
             self._mesh.dial_missing()
             await asyncio.sleep(_TICK)
 
-    async def _checkpoint(self) -> None:
-        in_vain = 0
+    async def _trim(self) -> None:
         while True:
-            await asyncio.sleep(_TICK)
-            if self._store.checkpoint_due():
-                done = await asyncio.to_thread(self._store.checkpoint)
-                in_vain = 0 if done else in_vain + 1
-                if in_vain == _MOST_IN_VAIN:
-                    logger.warning(
-                        "%s is kept locked by another program: its write-ahead log grows until that ends",
-                        self._store.files.database,
-                    )
+            has_more = self._replica.trim()
+            await asyncio.sleep(_NEXT_TRIM if has_more else _TICK)
 
     async def _sweep(self) -> None:
         while True:

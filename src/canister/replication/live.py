@@ -101,8 +101,8 @@ class LiveFlow:
         self._send(Live(commits, entries[-1].stamp if vouches else 0))
         return len(entries)
 
-    def trim(self, now: int) -> None:
-        """Drop what was taken in some seconds ago: little at a time, for all writers wait.
+    def trim(self, now: int) -> bool:
+        """Drop some of what was taken in some seconds ago; return whether there is more of it.
 
         Args:
             now: by the steady clock, since stamps may be ahead of the other one for long.
@@ -110,11 +110,14 @@ class LiveFlow:
         if self.tree.applied != self._to_trim:
             self._to_trim = self.tree.applied
             self._trims.append((now + _KEPT, self._to_trim))
-        due = [stamp for at, stamp in self._trims if at <= now]
-        if due:
-            self._store.trim_log(due[-1])
-        for _ in due:
+        while len(self._trims) > 1 and self._trims[1][0] <= now:
             self._trims.popleft()
+        if not self._trims or self._trims[0][0] > now:
+            return False
+        if self._store.trim_log(self._trims[0][1]):
+            return True
+        self._trims.popleft()
+        return False
 
     def beat(self, links: Sequence[Link], next_beat: int) -> None:
         """Tell peers that this node is there, and how far it has got."""

@@ -219,7 +219,6 @@ class Replica:
         due = [link for link in self.links.values() if now >= link.next_beat]
         if due:
             self._live.beat(due, now + self._patience.beat)
-        self._live.trim(now)
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
             self._coverage.tell()  # where it could not be written when it changed
@@ -227,6 +226,10 @@ class Replica:
             self._clocks.check(self.links.values())
             if self.keys.look():
                 self._admission.tell()
+
+    def trim(self) -> bool:
+        """Drop some of the log that nobody needs any more; return whether there is more of it."""
+        return self._live.trim(self._steady())
 
     def pull_now(self) -> None:
         """Compare with every linked peer as soon as possible."""

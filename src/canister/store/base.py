@@ -266,8 +266,11 @@ class ReplicatedStore(Store, Protocol):
         """
         ...
 
-    def trim_log(self, before: int) -> None:
-        """Drop log entries with a stamp less than *before*, never the last one."""
+    def trim_log(self, before: int) -> bool:
+        """Drop log entries with a stamp less than *before*, never the last one.
+
+        Writers wait meanwhile, so it may be some of them only; returns whether there may be more.
+        """
         ...
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:

@@ -160,10 +160,11 @@ class MemoryStore:
             self.vouched[self._node] = 0
             transaction.advance(upto)
 
-    def trim_log(self, before: int) -> None:
+    def trim_log(self, before: int) -> bool:
         self._check_open()
         with self._lock:
             self.entries[:-1] = [entry for entry in self.entries[:-1] if entry.stamp >= before]
+        return False
 
     @contextmanager
     def snapshot(self) -> Generator["MemoryStore", None, None]:

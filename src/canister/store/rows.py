@@ -43,8 +43,8 @@ _REPLACE = "UPDATE sessions SET record = ?, retain = ?, user = ?, held = ? WHERE
 _DELETE = "DELETE FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _TRIM = "DELETE FROM log WHERE stamp < min(?, (SELECT max(stamp) FROM log))"
-_TRIMMED = 5_000
-"""Entries of the log that are dropped at once: writers wait for some milliseconds."""
+_TRIMMED = 200
+"""Entries of the log that are dropped at once: writers wait for half a millisecond."""
 _FIRST_KEPT = "SELECT stamp FROM log WHERE stamp < ? ORDER BY stamp LIMIT 1 OFFSET ?"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _VOUCH = """

@@ -34,7 +34,7 @@ from canister.store.base import (
     bucket_of,
 )
 from canister.store.cache import FACTS, Fact, Kept, SessionCache
-from canister.store.connections import Handle, Pool, explain
+from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.history import break_history
 from canister.store.notes import Notes
@@ -50,7 +50,7 @@ from canister.store.rows import (
 )
 from canister.store.transaction import Scope, Transaction
 from canister.store.turn import WriteTurn
-from canister.store.wal import checkpoint, checkpoint_due, sync_log
+from canister.store.wal import checkpoint, sync_log
 
 T = TypeVar("T")
 
@@ -259,15 +259,14 @@ class SqliteStore:
 
         self._write(act)
 
-    def trim_log(self, before: int) -> None:
+    def trim_log(self, before: int) -> bool:
         def trim(handle: Handle) -> bool:
             if trim_some(handle, before):
                 return True
             handle.execute("DELETE FROM heard WHERE moved < ?", (self._clock.now() - LONGEST,))
             return False
 
-        while self._write(trim):
-            pass  # others write in between
+        return self._write(trim)
 
     @contextmanager
     def snapshot(self) -> Generator[SqliteSnapshot, None, None]:
@@ -315,9 +314,9 @@ class SqliteStore:
         )
         self._write_fact(lambda handle: handle.execute(sql))
 
-    def checkpoint_due(self) -> bool:
-        """Tell whether so much is in the write-ahead log that it is worth a checkpoint."""
-        return checkpoint_due(self.files.database)
+    def pending_pages(self) -> int:
+        """Return how many pages of the write-ahead log a checkpoint would have to move."""
+        return pending_frames(self.files.database)
 
     def checkpoint(self) -> bool:
         """Move the write-ahead log into the database; the agent's work. False if that was locked just now."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 
 from canister.errors import StoreError
-from canister.store.connections import Pool, pending_frames
+from canister.store.connections import Pool
 from canister.store.peeking import sync
 from canister.store.turn import WriteTurn
 
@@ -19,13 +19,6 @@ _PASSES = 3
 """How often pages are moved before writers wait: each time only those written during the time before."""
 _LOOKS, _BETWEEN_LOOKS = 10, 0.001
 """How often a log is looked at that is being written to, and seconds between two looks."""
-_CHECKPOINT_AT = 2000
-"""Pages in the write-ahead log from which they are moved into the database."""
-
-
-def checkpoint_due(database: Path) -> bool:
-    """Tell whether so much is in the write-ahead log that it is worth a checkpoint."""
-    return pending_frames(database) >= _CHECKPOINT_AT
 
 
 def checkpoint(database: Path, pool: Pool, turn: WriteTurn) -> bool:

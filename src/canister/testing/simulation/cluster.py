@@ -148,6 +148,7 @@ class SimNode:
         if self.replica is not None and not self.hung:
             self.replica.poll()
             self.replica.tick()
+            self.replica.trim()
 
     def _dial(self) -> None:
         replica = self.replica
