@@ -65,9 +65,9 @@ class Bench:
         job = {"path": str(path), "settings": settings, "sessions": sessions}
         return self._start("with_canister", job, PYTHON)
 
-    def floor(self, *, sessions: int) -> Side:
-        """Start the floor."""
-        job = {"path": str(self.fresh("floor")), "sessions": sessions}
+    def floor(self, *, sessions: int, path: Path | None = None) -> Side:
+        """Start the floor, or another process of one."""
+        job = {"path": str(path or self.fresh("floor")), "sessions": sessions}
         return self._start("with_floor", job, PYTHON)
 
     def script(self, script: str, python: Path | str, **job: Any) -> Side:

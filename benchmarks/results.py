@@ -43,8 +43,9 @@ class Result:
         return [theirs / ours if self.better == "less" else ours / theirs for ours, theirs in pairs]
 
     def of_floor(self) -> list[float]:
-        """Return for each turn what Canister takes as a multiple of the floor."""
-        return [ours / floor for ours, floor in zip(self.ours, self.floor, strict=False)]
+        """Return for each turn what Canister takes as a multiple of the floor; of rates, the reverse."""
+        pairs = zip(self.ours, self.floor, strict=False)
+        return [ours / floor if self.better == "less" else floor / ours for ours, floor in pairs]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row with its medians, for a file."""

@@ -1,9 +1,12 @@
 """The floor: the statements that a node issues, raw through apsw, and a dict with an encoded value."""
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import json
+import os
+import random
 import sys
 import time
 from collections.abc import Iterable
@@ -12,7 +15,7 @@ from typing import Any
 
 import apsw
 import msgspec
-from serving import KEY, VALUE, ids, serve, timed, wide
+from serving import KEY, VALUE, ids, paced, repeated, serve, timed, wide
 
 from canister import Canister
 from canister.store.base import bucket_of
@@ -35,6 +38,8 @@ class Floor:
         Canister(path, agent=False).close()
         self.connection = apsw.Connection(str(path / "canister.db"))
         self.execute = self.connection.execute
+        self.connection.set_busy_timeout(5000)
+        self.turn = os.open(path / "floor.lock", os.O_RDWR | os.O_CREAT)
         self.execute("PRAGMA wal_autocheckpoint=0")
         self.execute("PRAGMA synchronous=NORMAL")
         self.rows = self._rows(name.encode() for name in ids(sessions))
@@ -104,9 +109,42 @@ class Floor:
             execute("COMMIT")
 
         figures = timed(step, count)
-        self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        execute("DELETE FROM log WHERE stamp < ?", (self.stamp,))
+        self.tidy()
         return figures
+
+    def _write(self, name: int) -> None:
+        """Do what `put` does among several processes: a kernel lock says whose turn it is."""
+        place, _ = self.rows[name]
+        fcntl.flock(self.turn, fcntl.LOCK_EX)
+        self.execute("BEGIN IMMEDIATE")
+        stamp = time.time_ns() // 1000
+        changed = stamp.to_bytes(8, "big") + self.record[8:]
+        self.execute(_CHANGE, (changed, place))
+        self.execute(_APPEND, (stamp, changed))
+        self.execute("COMMIT")
+        fcntl.flock(self.turn, fcntl.LOCK_UN)
+
+    def mixed_for(self, seconds: float) -> dict[str, float]:
+        """Nine times read and decoded, once written."""
+        execute, rows, decode, chance = self.execute, self.rows, msgspec.msgpack.decode, random.Random()
+
+        def step(number: int) -> None:
+            name = chance.randrange(len(rows))
+            if number % 10:
+                execute(_GET, rows[name]).fetchone()
+                decode(self.table[rows[name][1]])
+            else:
+                self._write(name)
+
+        return repeated(step, seconds)
+
+    def put_paced(self, count: int, rate: float) -> dict[str, float]:
+        return paced(lambda n: self._write(n % len(self.rows)), count, rate)
+
+    def tidy(self) -> None:
+        """Make the log short again, while nobody writes."""
+        self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self.execute("DELETE FROM log")
 
     def get_dict(self, count: int) -> dict[str, float]:
         """A dict and the decoding of what it holds: what no store can beat."""

@@ -1,8 +1,8 @@
 """Several processes of one node at once, beside Redis with as many clients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Turn
 from benchmarks.nodes import cluster
 from benchmarks.results import Result
 from benchmarks.side import Side
@@ -17,7 +17,11 @@ def mixed(bench: Bench) -> list[Result]:
     path = bench.fresh("node")
     ours = [bench.canister(path, sessions=sessions) for _ in range(_PROCESSES)]
     ours[0].do("fill")
-    turns = {"canister": lambda: {"rate": _together(ours, "mixed_for", seconds)}}
+    floor = _floor(bench, sessions)
+    turns = {
+        "canister": lambda: {"rate": _together(ours, "mixed_for", seconds)},
+        "floor": _tidied(floor, lambda: {"rate": _together(floor, "mixed_for", seconds)}),
+    }
     if bench.has_rivals:
         port = bench.redis_port()
         theirs = [bench.rival("redis", port=port, sessions=sessions) for _ in range(_PROCESSES)]
@@ -25,7 +29,7 @@ def mixed(bench: Bench) -> list[Result]:
         turns["Redis"] = lambda: {"rate": _together(theirs, "mixed_for", seconds)}
     figures = bench.compare(turns)
     row = Result("mixed", "4 processes, 90 % loads 10 % puts", "1/s", figures["canister"]["rate"])
-    row.better, row.wanted = "more", "5 x Redis"
+    row.better, row.wanted, row.floor = "more", "5 x Redis", figures["floor"]["rate"]
     if bench.has_rivals:
         row.rival, row.theirs = "Redis", figures["Redis"]["rate"]
     return [row]
@@ -37,7 +41,11 @@ def worst(bench: Bench) -> list[Result]:
     ours = [bench.canister(path, sessions=bench.size(_SESSIONS)) for _ in range(_PROCESSES)]
     ours[0].do("fill")
     rate = _together(ours, "put_for", bench.seconds(2)) / 2
-    turns = {"canister": lambda: _paced(ours, bench.size(10_000), rate)}
+    floor = _floor(bench, bench.size(_SESSIONS))
+    turns = {
+        "canister": lambda: _paced(ours, bench.size(10_000), rate),
+        "floor": _tidied(floor, lambda: _paced(floor, bench.size(10_000), rate)),
+    }
     if bench.has_rivals:
         port = bench.redis_port()
         theirs = [bench.rival("redis", port=port, sessions=bench.size(_SESSIONS)) for _ in range(_PROCESSES)]
@@ -48,6 +56,7 @@ def worst(bench: Bench) -> list[Result]:
         operation = f"put by 4 writers, {rate:,.0f}/s in all, {figure}"
         row = Result("worst", operation, "ms", [us / 1000 for us in figures["canister"][figure]])
         row.wanted = limit and f"{limit} ms"
+        row.floor = [us / 1000 for us in figures["floor"][figure]]
         if bench.has_rivals:
             row.rival, row.theirs = "Redis", [us / 1000 for us in figures["Redis"][figure]]
         rows.append(row)
@@ -71,6 +80,24 @@ def peers(bench: Bench) -> list[Result]:
     row.rival, row.theirs, row.better = "alone", figures["alone"]["rate"], "more"
     row.wanted = "0.6 x alone, 9,200/s"
     return [row]
+
+
+def _floor(bench: Bench, sessions: int) -> list[Side]:
+    """Return as many processes of a floor, which takes turns by a lock and never moves its log."""
+    path = bench.fresh("floor")
+    sides = [bench.floor(sessions=sessions, path=path) for _ in range(_PROCESSES)]
+    sides[0].do("fill")
+    return sides
+
+
+def _tidied(sides: Sequence[Side], turn: Turn) -> Turn:
+    """Let the processes of a floor begin each turn with a short log."""
+
+    def tidied() -> Mapping[str, float]:
+        sides[0].do("tidy")
+        return turn()
+
+    return tidied
 
 
 def _together(sides: Sequence[Side], operation: str, seconds: float) -> float:
