@@ -44,7 +44,7 @@ _DELETE = "DELETE FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
 _LAST = "SELECT stamp FROM log ORDER BY stamp DESC LIMIT 1"
 _TRIM = "DELETE FROM log WHERE stamp < min(?, (SELECT max(stamp) FROM log))"
 _TRIMMED = 200
-"""Entries of the log that are dropped at once: writers wait for half a millisecond."""
+"""Entries of the log that are dropped at once, while writers wait."""
 _FIRST_KEPT = "SELECT stamp FROM log WHERE stamp < ? ORDER BY stamp LIMIT 1 OFFSET ?"
 _APPEND = "INSERT INTO log (stamp, changes) VALUES (?, ?)"
 _VOUCH = """

@@ -67,7 +67,7 @@ class WriteTurn:
         with self._mutex:
             try:
                 self._owner = this
-                self._may_write = False  # it stays True where one that has ended was interrupted
+                self._may_write = False
                 following, turn = self._files or self._open()
                 try:
                     self._may_be_next = True
@@ -78,7 +78,6 @@ class WriteTurn:
                         if self._may_write:
                             self._busy[_TURN] = 0
                             fcntl.flock(turn, fcntl.LOCK_UN)
-                            self._may_write = False
                     finally:
                         if self._may_be_next:
                             self._busy[_NEXT] = 0
