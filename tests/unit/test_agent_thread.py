@@ -1,14 +1,16 @@
 """Who stands as a candidate for the agent goes on standing, whatever keeps it from the lock for a moment."""
 
+import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from canister.agent import thread
+from canister.agent.agent import Agent
 from canister.agent.thread import AgentThread
 from canister.clock import SystemClock
 from canister.config import Config
@@ -53,3 +55,22 @@ def test_a_lock_that_cannot_be_opened(store: SqliteStore) -> None:
     candidate = AgentThread(store, Config(), SystemClock())
     with pytest.raises(StoreError, match=r"agent\.lock cannot be locked: Is a directory"):
         candidate.start()
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")
+def test_what_waits_for_the_disk_lets_others_run(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of the agent that move and sync pages put no writer aside; the loop, which sends, may."""
+    policies: list[int] = []
+    asked = threading.Event()
+
+    async def run(self: Agent, started: Callable[[], None]) -> None:
+        started()
+        policies.extend([os.sched_getscheduler(0), await asyncio.to_thread(os.sched_getscheduler, 0)])
+        asked.set()
+
+    monkeypatch.setattr(Agent, "run", run)
+    candidate = AgentThread(store, Config(), SystemClock())
+    candidate.start()
+    assert asked.wait(10)
+    candidate.stop()
+    assert policies[:2] == [os.SCHED_OTHER, os.SCHED_BATCH]
