@@ -14,11 +14,11 @@ from canister.config import Policy, load_config
 from canister.edits import Moment, Writes
 from canister.errors import ConfigError, InputError, StoreError, TooLargeError
 from canister.freshness import decode_stamp, encode_stamp, stamp_for
-from canister.life import Status, accessed, deadline, is_live, is_touch_due, status, updated
+from canister.life import Status, accessed, is_live, is_touch_due, status, updated
 from canister.node import MemberState, Needed, Node
 from canister.opening import open_engine
 from canister.record import Record, Version
-from canister.store.base import Edit
+from canister.store.base import ABSENT, Edit, Stored
 from canister.views import RecordStatus, SessionInfo, data_of, info_of, status_of, value_of, when
 
 logger = logging.getLogger("canister")
@@ -158,17 +158,17 @@ class Canister:
         """
         session, slot = encode_id(id), key_slot(key)
         stamp = decode_stamp(after) if after is not None else ()
-        record = self.engine.load(session, local=local, after=stamp).record
-        now = self._clock.now()
-        if record is None or deadline(record) <= now:
+        stored = self.engine.load(session, local=local, after=stamp).stored
+        record, now = stored.record, self._clock.now()
+        if record is None or (stored.end <= now and not stored.is_live(now)):
             return default
-        if not local and is_touch_due(record, now):
+        if not local and stored.due <= now and stored.is_touch_due(now):
             self._touch_by_reading(session, record)
         return value_of(record, slot, default)
 
     def peek(self, id: SessionId, key: object, default: Any = None) -> Any:
         """Return the value of *key*, or *default*, without counting as an access."""
-        return value_of(self._live(encode_id(id)), key_slot(key), default)
+        return value_of(self._live(encode_id(id)).record, key_slot(key), default)
 
     def get_data(self, id: SessionId, *, local: bool = False, after: str | None = None) -> dict[Any, Any]:
         """Return all keys and values, empty if there is no such session; no access is counted.
@@ -241,19 +241,19 @@ class Canister:
         access = now if when is None else edits.aware_instant(when, "when")
         if access > now:
             raise InputError(f"when={when} is in the future")
-        record = self._live(session, local=local)
+        record = self._live(session, local=local).record
         if record is not None and not local:
             self._touch_if_due(session, record, access)
         return record is not None
 
     def last_access_time(self, id: SessionId) -> datetime | None:
         """Return when the session was last accessed, to within a touch interval; None if not live."""
-        record = self._live(encode_id(id))
+        record = self._live(encode_id(id)).record
         return to_datetime(accessed(record)) if record else None
 
     def last_update_time(self, id: SessionId) -> datetime | None:
         """Return when a key was last written or removed, or all were cleared; None if never or not live."""
-        record = self._live(encode_id(id))
+        record = self._live(encode_id(id)).record
         return when(updated(record)) if record else None
 
     def deleted_time(self, id: SessionId) -> datetime | None:
@@ -323,10 +323,12 @@ class Canister:
     def _commit(self, id: SessionId, edit: Edit, acks: Needed = 1) -> Version | None:
         return self.engine.commit([(encode_id(id), edit)], acks)
 
-    def _live(self, session: bytes, *, local: bool = False, after: str | None = None) -> Record | None:
+    def _live(self, session: bytes, *, local: bool = False, after: str | None = None) -> Stored:
+        """Return a session that is live; without a record if there is none."""
         stamp = decode_stamp(after) if after is not None else ()
-        record = self.engine.load(session, local=local, after=stamp).record
-        return record if is_live(record, self._clock.now()) else None
+        stored = self.engine.load(session, local=local, after=stamp).stored
+        now = self._clock.now()
+        return stored if stored.end > now or stored.is_live(now) else ABSENT
 
     def _touch_if_due(self, session: bytes, record: Record, when: int | None = None) -> None:
         access = self._clock.now() if when is None else when

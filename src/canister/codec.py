@@ -35,7 +35,9 @@ MAX_DEPTH = 64
 
 _TUPLE, _SET, _FROZENSET, _PAIRS, _INT, _TEXT, _DATETIME, _DATE, _TIME, _DELTA, _DECIMAL, _UUID = range(1, 13)
 
-_PLAIN = frozenset((type(None), bool, float, bytes))
+FIXED = frozenset((str, int, float, bool, bytes, type(None)))
+"""Types whose values do not change in place."""
+_PLAIN = FIXED - {str, int}
 _BASES = ((str, str.__str__), (int, int.__int__), (list, list), (dict, dict))
 
 _encoder = msgspec.msgpack.Encoder()
@@ -86,18 +88,19 @@ def encode_id(session: str | bytes) -> bytes:
         InvalidIdError: not a ``str`` or ``bytes``, empty, or more than 512 bytes long.
     """
     if type(session) is str:
-        if len(session) == _HEX_DIGITS and session.isalnum():  # or to find it is none would cost an error
+        try:
+            text = session.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidIdError(f"session id {session!r} is not valid Unicode: {error}") from error
+        if len(text) == _HEX_DIGITS and text.isalnum():  # or to find it is none would cost an error
             try:
                 digits = bytes.fromhex(session)
             except ValueError:
                 pass  # it is any other text
             else:
-                if digits.hex() == session:  # no capitals, no spaces
+                if digits.hex() == session:  # no capitals
                     return _HEX_ID + digits
-        try:
-            data = _TEXT_ID + session.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidIdError(f"session id {session!r} is not valid Unicode: {error}") from error
+        data = _TEXT_ID + text
     elif type(session) is bytes:
         data = _BYTES_ID + session
     else:

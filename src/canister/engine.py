@@ -12,21 +12,21 @@ from canister.clock import Clock
 from canister.config import Config, Policy
 from canister.errors import InputError
 from canister.freshness import Stamp
-from canister.record import Record, Version
-from canister.store.base import Change, Edit, Known, Needed, Store
+from canister.record import Version
+from canister.store.base import Change, Edit, Known, Needed, Store, Stored
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
 class Loaded(msgspec.Struct, frozen=True, gc=False):
-    """A session as read: its record, and whether this node can tell that this is all there is.
+    """A session as read, and whether this node can tell that this is all there is.
 
     *certain* False with a record means that there may be newer state elsewhere; without one, that
     the session may exist elsewhere. *everyone* tells whether all members were asked and have answered.
     """
 
-    record: Record | None
+    stored: Stored
     certain: bool
     everyone: bool = False
 

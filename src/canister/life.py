@@ -49,9 +49,14 @@ def accessed(record: Record) -> int:
     return record.touch.access if record.touch else 0
 
 
+def due(record: Record) -> int:
+    """Return the instant from which an access is to be recorded: the touch interval has passed then."""
+    return accessed(record) + max(1, interval_of(record))
+
+
 def is_touch_due(record: Record | None, when: int) -> bool:
-    """Tell whether an access at *when* is to be recorded: the touch interval has passed."""
-    return record is not None and when >= accessed(record) + max(1, interval_of(record))
+    """Tell whether an access at *when* is to be recorded."""
+    return record is not None and when >= due(record)
 
 
 def idle_from(record: Record, span: int) -> int:
@@ -64,7 +69,7 @@ def deadline(record: Record) -> int:
     birth, expiry, touch = record.birth, record.expiry, record.touch
     if record.destroy is not None or birth is None:
         return 0
-    # Every read asks this: the terms are spelled out rather than called.
+    # Every write asks this: the terms are spelled out rather than called.
     if expiry is not None and expiry.idle is not None:
         span = expiry.idle + expiry.interval
     else:

@@ -114,10 +114,10 @@ class Node:
         lacking = missing(after, self.store.heard_of) if after and not local else []
         stored = self.store.load(session)
         if local:
-            return Loaded(stored.record, stored.record is not None)
+            return Loaded(stored, stored.record is not None)
         known = stored.record is not None or self._is_absent(stored.held)
         if known and not lacking and not ask:
-            return Loaded(stored.record, True)
+            return Loaded(stored, True)
         fetched = self._fetch(session)
         stored = self.store.load(session)
         if lacking and not fetched.covers(lacking):
@@ -128,7 +128,7 @@ class Node:
         certain = stored.record is not None or (fetched.everyone and not stored.held)
         if not certain and self.config.when_behind == "refuse":
             raise CannotTellError("the session may exist on a member that cannot be reached; try again")
-        return Loaded(stored.record, certain, fetched.everyone)
+        return Loaded(stored, certain, fetched.everyone)
 
     def commit(
         self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1, known: Known | None = None

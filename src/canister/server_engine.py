@@ -69,7 +69,7 @@ class ServerEngine:
 
     def load(self, session: bytes, *, after: Stamp = (), local: bool = False, ask: bool = False) -> Loaded:
         """Return a session; there is nowhere else to ask."""
-        return Loaded(self.store.load(session).record, True, everyone=True)
+        return Loaded(self.store.load(session), True, everyone=True)
 
     def commit(
         self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1, known: Known | None = None

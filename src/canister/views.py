@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from canister.clock import to_datetime
-from canister.codec import decode_value, slot_key
+from canister.codec import FIXED, decode_value, slot_key
 from canister.life import Status, accessed, deadline, status, updated
 from canister.record import KEY, Record, Slot, stamp_of
+from canister.store.base import Stored
 
 
 class SessionInfo(NamedTuple):
@@ -37,10 +38,20 @@ def value_of(record: Record | None, slot: Slot, default: Any) -> Any:
     return default if cell is None or cell.value is None else decode_value(cell.value)
 
 
-def data_of(record: Record | None) -> dict[Any, Any]:
-    """Return all keys of the application and their values."""
-    cells = record.cells.items() if record else ()
-    return {slot_key(s): decode_value(c.value) for s, c in cells if s[0] == KEY[0] and c.value is not None}
+def data_of(stored: Stored) -> dict[Any, Any]:
+    """Return all keys of the application and their values; the caller may change them."""
+    values = stored.values
+    if values is None:
+        if stored.record is None:
+            return {}
+        cells = stored.record.cells.items()
+        values = {
+            slot_key(s): decode_value(c.value) for s, c in cells if s[0] == KEY[0] and c.value is not None
+        }
+        if not FIXED.issuperset(map(type, values.values())):
+            return values
+        stored.values = values
+    return values.copy()
 
 
 def when(at: int) -> datetime | None:
@@ -48,12 +59,13 @@ def when(at: int) -> datetime | None:
     return to_datetime(at) if at else None
 
 
-def info_of(record: Record | None) -> SessionInfo | None:
+def info_of(stored: Stored) -> SessionInfo | None:
     """Return data and times of a live session, None if there is none."""
+    record = stored.record
     if record is None or record.birth is None:
         return None
     return SessionInfo(
-        data=data_of(record),
+        data=data_of(stored),
         created=to_datetime(record.birth.born),
         accessed=to_datetime(accessed(record)),
         updated=when(updated(record)),

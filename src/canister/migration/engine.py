@@ -27,7 +27,7 @@ from canister.migration.both import BothStores, joined, lacks
 from canister.migration.leases import Leases
 from canister.migration.marks import Step
 from canister.record import SERVERS, Record, Version, origin_of
-from canister.store.base import Edit, Known, Needed, Page, Store
+from canister.store.base import Edit, Known, Needed, Page, Store, Stored
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -121,8 +121,9 @@ class MigratingEngine:
         meshed = tuple(version for version in after if origin_of(version) != SERVERS)
         near = local or (there is not None and not ask and not missing(meshed, self._mesh.store.heard_of))
         here = self._mesh.load(session, after=meshed, local=near, ask=ask)
-        record = joined(there, here.record, self.clock.now())
-        return Loaded(record, record is not None if near else here.certain, here.everyone)
+        record = joined(there, here.stored.record, self.clock.now())
+        certain = record is not None if near else here.certain
+        return Loaded(Stored(record, here.stored.held), certain, here.everyone)
 
     def commit(
         self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1, known: Known | None = None

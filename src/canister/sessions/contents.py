@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from canister.codec import decode_value, slot_key
+from canister.codec import FIXED, decode_value, slot_key
 from canister.freshness import Stamp, stamp_for
-from canister.life import NEVER, accessed, deadline, interval_of
+from canister.life import NEVER, deadline, due
 from canister.record import EMPTY, KEY, Record, Slot
 from canister.sessions import counters, csrf
 from canister.sessions.identity import identity_of
@@ -16,8 +16,6 @@ from canister.sessions.renewal import retire
 from canister.sessions.token import Token
 from canister.store.base import Stored
 
-_FIXED = frozenset((str, int, float, bool, bytes, type(None)))
-"""Types whose values do not change in place."""
 _NONE: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -75,7 +73,7 @@ class Contents:
     def __init__(self, record: Record) -> None:
         self.record = record
         self.end = deadline(record)
-        self.due = accessed(record) + max(1, interval_of(record)) if record.touch is not None else NEVER
+        self.due = due(record) if record.touch is not None else NEVER
         self.replaced: Mapping[Slot, bytes | None] = retire(record) or _NONE
         self.base: dict[Slot, bytes] = {
             s: c.value for s, c in record.cells.items() if s[0] == KEY[0] and c.value is not None
@@ -83,8 +81,8 @@ class Contents:
         self.values: dict[Any, Any] = {slot_key(s): decode_value(data) for s, data in self.base.items()}
         self.fixed = self.values
         self.loose: tuple[tuple[Any, bytes], ...] = ()
-        if not all(type(value) in _FIXED for value in self.values.values()):
-            self.fixed = {key: value for key, value in self.values.items() if type(value) in _FIXED}
+        if not all(type(value) in FIXED for value in self.values.values()):
+            self.fixed = {key: value for key, value in self.values.items() if type(value) in FIXED}
             encoded = zip(self.values, self.base.values(), strict=True)
             self.loose = tuple(pair for pair in encoded if pair[0] not in self.fixed)
             self.values = dict.fromkeys(self.values) | self.fixed

@@ -154,8 +154,8 @@ class Lookup:
         except CannotTellError:
             return self._here(token, found.shown)._replace(unheard=found.unheard)  # some may have answered
         self._limits.fetched(token.session, after)
-        if loaded.record is not None:
-            contents = Contents(loaded.record)
+        contents = contents_of(loaded.stored)
+        if contents is not None:
             judged = self._judge(token, contents, asked=True, everyone=loaded.everyone)
         else:
             judged = Found(token, Verdict.GONE if loaded.certain else Verdict.OPEN)

@@ -128,11 +128,11 @@ class MoveIn:
             return None
         # Where it cannot be told whether it moved in elsewhere, it does so here too: the two are one.
         loaded = self._node.load(draft.session)
-        if loaded.record is None:
+        if loaded.stored.record is None:
             self._node.commit([(draft.session, _move_in(self._node.policy, draft, lived))])
             loaded = self._node.load(draft.session)
             logger.info("session %s moved in", draft.handle)
-        record, now = loaded.record, self._node.clock.now()
+        record, now = loaded.stored.record, self._node.clock.now()
         if record is None or not is_live(record, now) or self._users.has_revoked(record):
             logger.info("session %s has moved in before and is over", draft.handle)
             return None

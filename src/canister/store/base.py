@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from canister.edits import Moment
+from canister.life import deadline, due
 from canister.record import NodeId, Record, Version
 
 BUCKETS = 65_536
@@ -47,15 +48,39 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Stored(msgspec.Struct):
     """A session as it is here.
 
+    What readers work out of the record is kept with it, for them to find again.
+
     Attributes:
         record: what readers may see; None: nothing.
         held: whether something is held until its time comes.
-        memo: what a reader has worked out of the record, or of the one before it, and wants to find again.
+        end: the instant at which readers see the session end; 0 where nobody has worked that out.
+        due: the instant from which an access is to be recorded; 0 where nobody has worked that out.
+        values: all values by key, if somebody has asked for all and none of them can change in place.
+        memo: what a session manager has worked out, of this record or of the one before it.
     """
 
     record: Record | None
     held: bool
+    end: int = 0
+    due: int = 0
+    values: dict[Any, Any] | None = None
     memo: Any = None
+
+    def is_live(self, now: int) -> bool:
+        """Tell whether readers see the session at *now*; whoever asks often looks at *end* before."""
+        if self.end <= now and self.record is not None:
+            self.end = deadline(self.record)
+        return self.end > now
+
+    def is_touch_due(self, now: int) -> bool:
+        """Tell whether an access at *now* is to be recorded; whoever asks often looks at *due* before."""
+        if self.due <= now and self.record is not None:
+            self.due = due(self.record)
+        return self.due <= now
+
+
+ABSENT = Stored(None, held=False)
+"""What is not here."""
 
 
 class Page(NamedTuple):

@@ -11,6 +11,7 @@ from canister.errors import StoreError
 from canister.life import NEVER
 from canister.record import NodeId, Record, Version, encode_record, new_node_id, user_of
 from canister.store.base import (
+    ABSENT,
     Edit,
     Fingerprints,
     Known,
@@ -111,7 +112,7 @@ class MemoryStore:
     def load(self, session: bytes) -> Stored:
         self._check_open()
         row = self.rows.get(session)
-        return row.stored if row else Stored(None, held=False)
+        return row.stored if row else ABSENT
 
     def commit(self, edits: Sequence[tuple[bytes, Edit]], known: Known | None = None) -> Version | None:
         with self._transaction() as transaction:

@@ -24,6 +24,7 @@ from canister.record import (
     stamp_of,
 )
 from canister.store.base import (
+    ABSENT,
     Edit,
     Fingerprints,
     Known,
@@ -69,7 +70,6 @@ _DUE = """
     WHERE retain >> 26 BETWEEN ?2 AND ?1 >> 26 AND retain <= ?1 AND (retain >> 26, place) > (?2, ?3)
     ORDER BY retain >> 26, place LIMIT ?4
 """
-_ABSENT = Stored(None, held=False)
 _PAGE, _DUE_PAGE = 500, 100
 
 _member_decoder = msgspec.msgpack.Decoder(Member)
@@ -119,11 +119,11 @@ class SqliteStore:
         if kept is not None:
             return kept.stored
         if self._cache.is_absent(session, count):
-            return _ABSENT
+            return ABSENT
         found = self._one(GET, (place_of(bucket, session), session))
         if found is None:
             self._cache.keep_absent(session, count)
-            return _ABSENT
+            return ABSENT
         place, record, held, retain = found
         row = row_of(record, held, retain)
         kept = Kept(count, row.stored, row, len(record) + len(held or b""), place)
