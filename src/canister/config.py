@@ -51,7 +51,7 @@ class Config:
         max_value: greatest encoded size of one value, in bytes.
         max_session: greatest encoded size of one session, in bytes; a merge may exceed it.
         cache_size: bytes of memory in which each process keeps sessions that it has read or written; 0:
-            none. A session of one key takes 1.7 kB, and as much again where requests keep with it what they
+            none. A session of one key takes 1.9 kB, and as much again where requests keep with it what they
             have worked out of it, which is not counted. What does not fit is read from the database.
             Servers are asked each time.
         migrate_to: the data directory or the URL that the sessions are moving to; see `canister migrate`.
@@ -93,7 +93,7 @@ class Config:
     interval_jitter: timedelta = timedelta(minutes=5)
     max_value: int = 256 * 1024
     max_session: int = 1024 * 1024
-    cache_size: int = 32 * 1024 * 1024
+    cache_size: int = 48 * 1024 * 1024
     migrate_to: Path | str | None = None
 
     listen: str | None = None

@@ -26,8 +26,8 @@ from canister.store.sqlite import SqliteStore
 from canister.testing.clock import ManualClock
 
 MINUTE = 60 * SECOND
-SESSIONS = (b"s1", b"s148182", b"s175556", b"s1\x00")
-"""The first three are in one bucket."""
+SESSIONS = (b"s1", b"s336475", b"s175556", b"s1\x00")
+"""The first three are in one bucket, the first two in one stripe."""
 CONFIG = Config(max_value=100, max_session=600)
 POLICY = Policy.of(CONFIG)
 START = 1_800_000_000 * SECOND

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from canister import Canister, Status
-from canister.clock import to_datetime
+from canister.clock import instant, to_datetime
 from canister.errors import (
     AgentError,
     SessionDestroyedError,
@@ -150,13 +150,36 @@ def test_peek_is_no_access(node: Canister, clock: ManualClock) -> None:
     assert last_stamp(node) == stamp
 
 
+@pytest.mark.parametrize("more", [{}, {"list": [1]}])
+def test_what_get_data_returns_is_the_callers_own(node: Canister, more: dict[str, Any]) -> None:
+    """Whoever changes it changes nothing for the next one who asks."""
+    node.update("s", {"k": "v"} | more)
+    for _ in range(3):
+        data = node.get_data("s")
+        assert data == {"k": "v"} | more
+        data["k"] = "changed"
+        data.setdefault("list", []).append(2)
+
+
+def test_a_session_in_memory_ends_in_time(node: Canister, clock: ManualClock) -> None:
+    """What was worked out of a session that is read again holds until its end, and no longer."""
+    node.put("s", "k", "v")
+    for _ in range(3):
+        assert node.get_data("s") == {"k": node.get("s", "k", local=True)} == {"k": "v"}
+        clock.advance(1)
+    info = node.session_info("s")
+    assert info is not None
+    clock.set(instant(info.ends) - 1)
+    assert node.get_data("s") == {"k": node.get("s", "k", local=True)} == {"k": "v"}
+    clock.advance(1)
+    assert node.get_data("s") == {}
+    assert node.get("s", "k", local=True) is None
+
+
 def test_get_data_returns_all_keys(node: Canister) -> None:
-    """The data is a dict of its own, empty where there is no session."""
+    """The data is a dict, empty where there is no session."""
     assert node.get_data("s") == {}
     node.update("s", {"a": 1, 2: [3]})
-    data = node.get_data("s")
-    assert data == {"a": 1, 2: [3]}
-    data[2].append(4)
     assert node.get_data("s") == {"a": 1, 2: [3]}
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from canister.config import Config
-from canister.store.base import BUCKETS, Mark, bucket_of
-from canister.store.cache import SessionCache
-from canister.store.recent import RecentRow, RecentRows, draw_key, recent_bytes
+from canister.store.base import Mark
+from canister.store.cache import SessionCache, stripe_of
+from canister.store.recent import STRIPES, RecentRow, RecentRows, draw_key, recent_bytes
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import put, values
 
 SESSION = b"s"
-BUCKET = bucket_of(SESSION)
+STRIPE = stripe_of(SESSION)
 MARK = Mark(b"d" * 16, 7)
 RING = 2000
 
@@ -40,17 +40,17 @@ def row_of(rows: RecentRows, count: int, session: bytes, record: bytes = b"recor
 
 
 def test_a_row_is_found_at_its_count(memory: memoryview) -> None:
-    """Any process finds it, at this count of its bucket and under this id only."""
+    """Any process finds it, at this count of its stripe and under this id only."""
     writer, rows = RecentRows(memory), RecentRows(memory)
-    writer.add(BUCKET, row_of(writer, 4, SESSION))
-    assert rows.find(BUCKET, 4, SESSION) == RecentRow(b"record", MARK, 3)
-    assert rows.find(BUCKET, 6, SESSION) is None
-    assert rows.find(BUCKET, 4, b"t") is None
+    writer.add(STRIPE, row_of(writer, 4, SESSION))
+    assert rows.find(STRIPE, 4, SESSION) == RecentRow(b"record", MARK, 3)
+    assert rows.find(STRIPE, 6, SESSION) is None
+    assert rows.find(STRIPE, 4, b"t") is None
 
 
 def test_nothing_is_found_at_first(memory: memoryview) -> None:
     """Memory that nobody has written to holds no row."""
-    assert [bucket for bucket in range(BUCKETS) if RecentRows(memory).find(bucket, 0, SESSION)] == []
+    assert [stripe for stripe in range(STRIPES) if RecentRows(memory).find(stripe, 0, SESSION)] == []
 
 
 def test_the_oldest_rows_go(memory: memoryview) -> None:
@@ -66,25 +66,25 @@ def test_the_oldest_rows_go(memory: memoryview) -> None:
 def test_a_row_that_is_being_written_is_not_found(memory: memoryview) -> None:
     """A part of a row, over what was there before, is not taken for one, whichever part it is."""
     rows = RecentRows(memory)
-    rows.add(BUCKET, row_of(rows, 2, SESSION, b"before"))
+    rows.add(STRIPE, row_of(rows, 2, SESSION, b"before"))
     row = row_of(rows, 4, SESSION, b"after!")
     begin = bytes(memory).index(row_of(rows, 2, SESSION, b"before"))
     for size in range(len(row)):
         torn = memoryview(bytearray(memory))
         torn[begin : begin + size] = row[:size]
         for count in (2, 4):
-            found = RecentRows(torn).find(BUCKET, count, SESSION)
+            found = RecentRows(torn).find(STRIPE, count, SESSION)
             assert found is None or (size == 0 and count == 2)
 
 
 def test_what_only_looks_like_a_row_is_not_found(memory: memoryview) -> None:
     """A client forges no row, whatever it stores where the index still points."""
     rows = RecentRows(memory)
-    rows.add(BUCKET, row_of(rows, 2, SESSION))
+    rows.add(STRIPE, row_of(rows, 2, SESSION))
     forged = row_of(RecentRows(new_memory()), 2, SESSION, b"forged")
     begin = bytes(memory).index(row_of(rows, 2, SESSION))
     memory[begin : begin + len(forged)] = forged
-    assert rows.find(BUCKET, 2, SESSION) is None
+    assert rows.find(STRIPE, 2, SESSION) is None
 
 
 def test_a_large_row_is_not_left(memory: memoryview) -> None:
@@ -162,7 +162,7 @@ def test_a_writer_killed_when_it_has_left_a_row(
 
     monkeypatch.setattr(one._cache, "settle", lambda: killed(one._cache))
     put(one, SESSION, k=b"1")
-    assert one._cache.counts[BUCKET] % 2
+    assert one._cache.counts[STRIPE] % 2
     put(two, SESSION, k=bytes(70_000))
     assert values(three, SESSION) == {"k": bytes(70_000)}
 

@@ -23,7 +23,7 @@ from canister.errors import ClockError, DiskFullError, StoreError
 from canister.record import Record, Version
 from canister.store import shared
 from canister.store.base import Member, Stored, bucket_of
-from canister.store.cache import Kept, SessionCache, make_counts
+from canister.store.cache import Kept, SessionCache, make_counts, stripe_of
 from canister.store.connections import Cursor
 from canister.store.notes import Notes
 from canister.store.sqlite import SqliteStore
@@ -32,7 +32,7 @@ from canister.testing.clock import ManualClock
 from canister.testing.contract import put, values
 
 SESSION = b"s"
-BUCKET = bucket_of(SESSION)
+STRIPE = stripe_of(SESSION)
 
 
 @pytest.fixture
@@ -71,6 +71,25 @@ def test_a_session_is_read_once(one: SqliteStore, two: SqliteStore, monkeypatch:
     for _ in range(3):
         assert values(one, SESSION) == values(two, SESSION) == {"k": b"1"}
     assert (len(here), len(there)) == (0, 1)
+
+
+def test_a_write_to_another_session(
+    one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes nobody read what he has, not even of the same bucket; what shares a stripe is read again."""
+    bucket, stripe = (b"s1", b"s175556"), (b"s1", b"s336475")
+    assert len({*map(bucket_of, bucket)}) == len({*map(stripe_of, stripe)}) == 1
+    for session in (*bucket, *stripe):
+        put(one, session, k=b"1")
+    for session in (*bucket, *stripe):
+        assert values(two, session) == {"k": b"1"}
+    asked = count_queries(two, monkeypatch)
+    put(one, b"s175556", k=b"2")
+    assert values(two, b"s1") == {"k": b"1"}
+    assert not asked
+    put(one, b"s336475", k=b"2")
+    assert values(two, b"s1") == {"k": b"1"}
+    assert len(asked) == 1
 
 
 def test_that_a_user_has_no_record_is_read_once(
@@ -144,11 +163,11 @@ def test_a_writer_killed_after_its_commit(
     assert values(two, SESSION) == {"k": b"1"}
     monkeypatch.setattr(one._cache, "settle", lambda: None)
     put(one, SESSION, k=b"2")
-    assert one._cache.counts[BUCKET] % 2
+    assert one._cache.counts[STRIPE] % 2
     for _ in range(2):
         assert values(two, SESSION) == {"k": b"2"}
     put(two, SESSION, k=b"3")
-    assert not one._cache.counts[BUCKET] % 2
+    assert not one._cache.counts[STRIPE] % 2
     assert values(two, SESSION) == {"k": b"3"}
     asked = count_queries(two, monkeypatch)
     assert values(two, SESSION) == {"k": b"3"}
@@ -169,7 +188,7 @@ def test_a_write_that_failed_is_not_kept(one: SqliteStore) -> None:
     with pytest.raises(RuntimeError):
         one.commit([(SESSION, write), (b"other", fail)])
     assert values(one, SESSION) == {"k": b"1"}
-    assert not one._cache.counts[BUCKET] % 2
+    assert not one._cache.counts[STRIPE] % 2
 
 
 def test_a_read_under_way_while_somebody_writes(
@@ -230,7 +249,7 @@ def test_a_write_in_the_place_of_another_session(one: SqliteStore) -> None:
     put(one, SESSION, k=b"1")
     put(one, b"other", k=b"1")
     kept, other = (
-        one._cache.find(s, bucket_of(s), one._cache.counts[bucket_of(s)]) for s in (SESSION, b"other")
+        one._cache.find(s, stripe_of(s), one._cache.counts[stripe_of(s)]) for s in (SESSION, b"other")
     )
     assert kept is not None
     assert other is not None
@@ -312,7 +331,7 @@ def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
     make_counts(tmp_path / "counts")
     cache = SessionCache(tmp_path / "counts", size=20_000)
     record = Record()
-    kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 1000, 0)
+    kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 2400, 0)
     cache.keep(SESSION, kept)
     for number in range(20_000):
         cache.keep_absent(b"%d" % number, 0)
@@ -351,7 +370,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     make_counts(tmp_path / "counts")
     cache = SessionCache(tmp_path / "counts", size=240_000)
     record = Record()
-    kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 1000, 0)
+    kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 2400, 0)
     for number in range(10_000):
         cache.keep(b"%d" % number, kept)
         assert cache.find(b"0", 0, 0) is kept  # used all the time
@@ -368,11 +387,11 @@ def test_a_session_that_is_written_again_takes_no_more_room(tmp_path: Path) -> N
     make_counts(tmp_path / "counts")
     cache = SessionCache(tmp_path / "counts", size=240_000)
     stored = Stored(Record(), held=False)
-    kept = Kept(0, stored, Row(Record(), None, 0), 1000, 0)
+    kept = Kept(0, stored, Row(Record(), None, 0), 2400, 0)
     for number in range(45):
         cache.keep(b"%d" % number, kept)
     for size in range(1000):
-        cache.keep(b"0", Kept(0, stored, Row(Record(), None, 0), size, 0))
+        cache.keep(b"0", Kept(0, stored, Row(Record(), None, 0), 1400 + size, 0))
     assert not cache._old
     assert len(cache._young) == 45
 

@@ -16,7 +16,6 @@ import canister.store
 from canister.config import Config
 from canister.record import decode_record
 from canister.store import wal
-from canister.store.base import bucket_of
 from canister.store.rows import GET, place_of
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import put, values, visible
@@ -63,7 +62,7 @@ def is_free(path: Path) -> bool:
 
 def stored(store: SqliteStore) -> dict[bytes, bytes | None]:
     """Return what the database holds of the session."""
-    found = store._one(GET, (place_of(bucket_of(SESSION), SESSION), SESSION))
+    found = store._one(GET, (place_of(SESSION), SESSION))
     cells = decode_record(found[1]).cells if found else {}
     return {slot[1:].decode(): cell.value for slot, cell in cells.items()}
 

@@ -1,14 +1,16 @@
 """Sessions a process has read, kept until any process of the node writes to them.
 
-The processes of a node share a file of counts in memory, one for each bucket. A writer makes
-the counts of what it writes odd before its commit is seen and even again afterwards, so whoever finds the
-even count it had read before it read a session knows that the session is still the same. A writer that is
-killed in between leaves an odd count: nothing of that bucket is kept until the next writer has passed.
+The processes of a node share a file of counts in memory, one for each stripe: the sessions whose ids agree
+in the first bits of a checksum. A writer makes the counts of what it writes odd before its commit is seen and
+even again afterwards, so whoever finds the even count it had read before it read a session knows that the
+session is still the same. A writer that is killed in between leaves an odd count: nothing of that stripe is
+kept until the next writer has passed.
 
 Behind the counts the file holds the rows that were written last: a process takes what another one has
 written from there.
 """
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,30 +18,34 @@ from typing import Generic, TypeVar
 import msgspec
 
 from canister.record import decode_record
-from canister.store.base import BUCKETS, Mark, Stored
-from canister.store.recent import RecentRows, draw_key, recent_bytes
+from canister.store.base import Mark, Stored
+from canister.store.recent import STRIPES, RecentRows, draw_key, recent_bytes
 from canister.store.shared import make_room, shared_memory
 from canister.store.transaction import Row
 
 T = TypeVar("T")
 
-FACTS = BUCKETS
+FACTS = STRIPES
 """The count of what is not a session: the members, doubts about them, and whether the clock is off."""
-_COUNTS_BYTES = 4 * (BUCKETS + 1)
+_SHIFT = 32 - (STRIPES - 1).bit_length()
+_COUNTS_BYTES = 4 * (STRIPES + 1)
 _RING_BYTES = 4 * 1024 * 1024
 FILE_BYTES = _COUNTS_BYTES + recent_bytes(_RING_BYTES)
 
-_OVERHEAD = 1400
-"""Bytes of a session in memory beside its encoding, in round numbers."""
+_OF_SESSION, _OF_KEY = 1000, 250
+"""Bytes in memory of a session and of each of its keys, beside what is encoded, in round numbers."""
 _MOST_ABSENT = 8192
 """Ids of which it is kept that there is no such session: 5 MB at the most."""
 _WRAP = 0xFFFF_FFFF
-_CLOSED = memoryview(b"\1" * _COUNTS_BYTES).cast("I")
-"""Counts that are odd for good: nothing is kept at them, nor found."""
+
+
+def stripe_of(session: bytes) -> int:
+    """Return the stripe of a session."""
+    return zlib.crc32(session) >> _SHIFT
 
 
 def after(count: int) -> int:
-    """Return the count of a bucket after the next write to it.
+    """Return the count of a stripe after the next write to it.
 
     It is a new one where a writer was killed, too: what it left must not pass for what the next one does.
     """
@@ -50,10 +56,10 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     """A session in memory.
 
     Attributes:
-        at: the count of its bucket at which this is what is stored.
+        at: the count of its stripe at which this is what is stored.
         stored: the session, as readers get it.
         row: the session, as writers need it.
-        size: the bytes of its encoding.
+        size: about how many bytes it takes in memory, where all its values have been asked for.
         place: where the row is in the table.
     """
 
@@ -64,11 +70,20 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     place: int
 
 
+def keeping(at: int, row: Row, encoded: int, place: int) -> Kept:
+    """Return a row as it is kept in memory; *encoded* are its bytes in the table.
+
+    In memory there are twice as many: as they are stored, and decoded.
+    """
+    size = _OF_SESSION + _OF_KEY * len(row.record.cells) + 2 * encoded
+    return Kept(at, row.stored, row, size, place)
+
+
 class Written(msgspec.Struct, frozen=True, gc=False):
     """A session that a transaction has written: how it is kept here, and how for others."""
 
     session: bytes
-    bucket: int
+    stripe: int
     kept: Kept
     recent: bytes | None
 
@@ -91,8 +106,8 @@ def outdate(path: Path) -> None:
         StoreError: the file of counts cannot be opened.
     """
     counts = memoryview(shared_memory(path, FILE_BYTES))[:_COUNTS_BYTES].cast("I")
-    for bucket, count in enumerate(counts):
-        counts[bucket] = after(count)
+    for stripe, count in enumerate(counts):
+        counts[stripe] = after(count)
 
 
 class SessionCache:
@@ -110,7 +125,7 @@ class SessionCache:
     def __init__(self, path: Path, size: int) -> None:
         memory = memoryview(shared_memory(path, FILE_BYTES))
         self.counts = memory[:_COUNTS_BYTES].cast("I")
-        """How often each bucket was written to, twice; odd while it is being written to."""
+        """How often each stripe was written to, twice; odd while it is being written to."""
         self._recent: RecentRows | None = RecentRows(memory[_COUNTS_BYTES:])
         self._most = size // 2
         self._young: dict[bytes, Kept] = {}
@@ -121,8 +136,8 @@ class SessionCache:
         self.fresh: list[Written] = []
         """What the transaction under way has written of what is worth keeping once it is committed."""
 
-    def find(self, session: bytes, bucket: int, count: int) -> Kept | None:
-        """Return a session as it is at the *count* of its bucket, from memory; None if it is not there."""
+    def find(self, session: bytes, stripe: int, count: int) -> Kept | None:
+        """Return a session as it is at the *count* of its stripe, from memory; None if it is not there."""
         kept = self._young.get(session)
         if kept is None:
             kept = self._old.pop(session, None)
@@ -130,19 +145,19 @@ class SessionCache:
                 self.keep(session, kept)
         if kept is not None and kept.at == count:
             return kept
-        return None if self.is_absent(session, count) else self._find_recent(session, bucket, count)
+        return None if self.is_absent(session, count) else self._find_recent(session, stripe, count)
 
-    def _find_recent(self, session: bytes, bucket: int, count: int) -> Kept | None:
+    def _find_recent(self, session: bytes, stripe: int, count: int) -> Kept | None:
         recent = self._recent
         if recent is None or count & 1:
             return None
-        found = recent.find(bucket, count, session)
+        found = recent.find(stripe, count, session)
         if found is None:
             if session in self._young:
                 recent.want()
             return None
         row = Row(decode_record(found.record), None, found.mark.retain, found.mark.digest)
-        kept = Kept(count, row.stored, row, len(found.record), found.place)
+        kept = keeping(count, row, len(found.record), found.place)
         self.keep(session, kept)
         return kept
 
@@ -158,12 +173,12 @@ class SessionCache:
 
         The memo of what was kept before goes on with it, as long as it lives.
         """
-        added = kept.size + _OVERHEAD
+        added = kept.size
         if kept.at & 1 or added > self._most:
             return
         before, stored = self._young.get(session), kept.stored
         if before is not None:
-            added -= before.size + _OVERHEAD
+            added -= before.size
             if stored.record is not None and stored.record.destroy is None:
                 stored.memo = stored.memo or before.stored.memo
         self._young[session] = kept
@@ -172,7 +187,7 @@ class SessionCache:
             self._old, self._young, self._size = self._young, {}, 0
 
     def is_absent(self, session: bytes, count: int) -> bool:
-        """Tell whether a session was looked for in vain at the same *count* of its bucket."""
+        """Tell whether a session was looked for in vain at the same *count* of its stripe."""
         return self._absent.get(session) == count
 
     def keep_absent(self, session: bytes, count: int) -> None:
@@ -191,17 +206,17 @@ class SessionCache:
         """
         self._marked, self.fresh = {}, []
 
-    def mark(self, bucket: int) -> int:
-        """Note that the transaction under way writes to a bucket.
+    def mark(self, stripe: int) -> int:
+        """Note that the transaction under way writes to a stripe.
 
         Returns:
-            The count of the bucket once the transaction is over.
+            The count of the stripe once the transaction is over.
         """
-        found = self._marked.get(bucket)
+        found = self._marked.get(stripe)
         if found is None:
-            found = after(self.counts[bucket])
-            self.counts[bucket] = (found - 1) & _WRAP
-            self._marked[bucket] = found
+            found = after(self.counts[stripe])
+            self.counts[stripe] = (found - 1) & _WRAP
+            self._marked[stripe] = found
         return found
 
     def settle(self) -> None:
@@ -209,9 +224,9 @@ class SessionCache:
         fresh, self.fresh = self.fresh, []
         for written in fresh:
             if written.recent is not None and self._recent is not None:
-                self._recent.add(written.bucket, written.recent)
-        for bucket, count in self._marked.items():
-            self.counts[bucket] = count
+                self._recent.add(written.stripe, written.recent)
+        for stripe, count in self._marked.items():
+            self.counts[stripe] = count
         for written in fresh:
             self.keep(written.session, written.kept)
 
@@ -219,7 +234,8 @@ class SessionCache:
         """Forget everything, and keep nothing more; to be called when no writer is left."""
         self._young, self._old, self._absent = {}, {}, {}
         self._recent = None
-        self.counts = _CLOSED  # the file is let go as soon as the last reader that is under way is through
+        # Odd for good: nothing is kept at them, nor found. The file is let go with the last reader under way.
+        self.counts = memoryview(b"\1" * _COUNTS_BYTES).cast("I")
 
 
 class Fact(Generic[T]):

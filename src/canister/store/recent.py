@@ -2,7 +2,7 @@
 
 What another process has just written would have to be read from the database, and SQLite drops all the pages
 it has kept whenever that happens. So a writer leaves what it has committed here too: in a ring, with an index
-that says where the last row of each bucket begins. Nobody waits for anybody: a row names the count
+that says where the last row of each stripe begins. Nobody waits for anybody: a row names the count
 at which it is what is stored (`canister.store.cache`), and has a keyed digest, so that a row that is just
 being overwritten, or over which a writer was killed, is known by whoever reads it. So is what only looks like
 a row: the index may point into the middle of what a client has stored.
@@ -14,8 +14,10 @@ from hashlib import blake2b
 
 import msgspec
 
-from canister.store.base import BUCKETS, Mark
+from canister.store.base import Mark
 
+STRIPES = 2**18
+"""How many stripes there are: few sessions share one, and most of the counts stay in a processor's cache."""
 _LARGEST = 64 * 1024
 """Bytes of a row that is left here: a few large ones must not push out all others."""
 _FIELDS = struct.Struct("=IHI16sqq")
@@ -23,9 +25,9 @@ _FIELDS = struct.Struct("=IHI16sqq")
 _DIGEST_BYTES = 8
 _KEY_BYTES = 16
 _HEAD_BYTES = _DIGEST_BYTES + _FIELDS.size
-_NEXT, _WANTED = BUCKETS, BUCKETS + 1
+_NEXT, _WANTED = STRIPES, STRIPES + 1
 """Which entries of the index say where there is room, and whether rows are wanted."""
-_INDEX_BYTES = 4 * (BUCKETS + 2)
+_INDEX_BYTES = 4 * (STRIPES + 2)
 
 
 def recent_bytes(ring: int) -> int:
@@ -67,23 +69,23 @@ class RecentRows:
         return self._index[_WANTED] == 1
 
     def make(self, count: int, session: bytes, record: bytes, mark: Mark, place: int) -> bytes | None:
-        """Return a row as it is left, stored while its bucket has *count*; None if it is too large."""
+        """Return a row as it is left, stored while its stripe has *count*; None if it is too large."""
         fields = _FIELDS.pack(count, len(session), len(record), mark.digest, mark.retain, place)
         body = fields + session + record
         return self._digest(body) + body if len(body) <= _LARGEST else None
 
-    def add(self, bucket: int, row: bytes) -> None:
+    def add(self, stripe: int, row: bytes) -> None:
         """Leave a row that was made here and is stored; only the writer may."""
         begin = self._index[_NEXT]
         if begin + len(row) > len(self._ring):
             begin = 0
         self._ring[begin : begin + len(row)] = row
-        self._index[bucket] = begin
+        self._index[stripe] = begin
         self._index[_NEXT] = begin + len(row)
 
-    def find(self, bucket: int, count: int, session: bytes) -> RecentRow | None:
-        """Return a session's row as stored while its bucket has this count, None if it is not here."""
-        begin = self._index[bucket]
+    def find(self, stripe: int, count: int, session: bytes) -> RecentRow | None:
+        """Return a session's row as stored while its stripe has this count, None if it is not here."""
+        begin = self._index[stripe]
         head = self._ring[begin : begin + _HEAD_BYTES].tobytes()
         if len(head) < _HEAD_BYTES:
             return None

@@ -11,7 +11,7 @@ import msgspec
 from canister.errors import StoreError
 from canister.record import NodeId, decode_record, digest_of, encode_record, merge, user_of
 from canister.store.base import BUCKETS, Change, Listed, LogEntry, bucket_of
-from canister.store.cache import Kept, SessionCache, Written, after
+from canister.store.cache import SessionCache, Written, after, keeping, stripe_of
 from canister.store.connections import Cursor, Handle
 from canister.store.transaction import Fresh, Row
 
@@ -31,7 +31,7 @@ _ALL = """
 GET = """
     SELECT place, record, held, retain FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2
 """
-_TAKEN = "SELECT place FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 ORDER BY place"
+_TAKEN = "SELECT place, id FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 ORDER BY place"
 _MOVE = "UPDATE sessions SET place = ? WHERE place = ?"
 _INSERT = "INSERT INTO sessions (place, id, record, retain, user, held) VALUES (?, ?, ?, ?, ?, ?)"
 _AT_ONCE = 256
@@ -64,9 +64,9 @@ _changes_decoder = msgspec.msgpack.Decoder(list[Change])
 
 
 class _Seen(msgspec.Struct, frozen=True, gc=False):
-    """A session as found *at* a count of its bucket: its place, and its row if it has one."""
+    """A session as found *at* a count of its stripe: its place, and its row if it has one."""
 
-    bucket: int
+    stripe: int
     at: int
     place: int
     row: Row | None
@@ -111,18 +111,18 @@ class SqliteRows:
         write = self._writes.get(session)
         if write is not None:
             return write.written.kept.row
-        bucket = bucket_of(session)
-        count = self._cache.counts[bucket]
-        kept = self._cache.find(session, bucket, count)
+        stripe = stripe_of(session)
+        count = self._cache.counts[stripe]
+        kept = self._cache.find(session, stripe, count)
         if kept is not None:
-            self._seen[session] = _Seen(bucket, count, kept.place, kept.row)
+            self._seen[session] = _Seen(stripe, count, kept.place, kept.row)
             return kept.row
-        place, row = place_of(bucket, session), None
+        place, row = place_of(session), None
         if not self._cache.is_absent(session, count):
             found = self._handle.execute(GET, (place, session)).fetchone()
             if found is not None:
                 place, row = found[0], row_of(*found[1:])
-        self._seen[session] = _Seen(bucket, count, place, row)
+        self._seen[session] = _Seen(stripe, count, place, row)
         return row
 
     def put(self, session: bytes, row: Row, encoded: bytes) -> None:
@@ -137,15 +137,15 @@ class SqliteRows:
             sql, values = _CHANGE, (encoded, place, session)
         else:
             sql, values = _REPLACE, (encoded, retain, user, held, place, session)
-        kept = Kept(after(seen.at), row.stored, row, len(encoded) + len(held or b""), place)
+        kept = keeping(after(seen.at), row, len(encoded) + len(held or b""), place)
         recent = self._cache.row_for_others(kept.at, session, row, encoded, place) if self._keeps else None
-        self._writes[session] = _Write(sql, values, Written(session, seen.bucket, kept, recent))
+        self._writes[session] = _Write(sql, values, Written(session, seen.stripe, kept, recent))
 
     def holds(self) -> bool:
         """Tell whether all sessions are still as they were found; the turn has come."""
         counts = self._cache.counts
         for found in self._seen.values():
-            if counts[found.bucket] != found.at or found.at & 1:
+            if counts[found.stripe] != found.at or found.at & 1:
                 break
         else:
             return True
@@ -157,7 +157,7 @@ class SqliteRows:
         for write in self._writes.values():
             written = write.written
             kept = written.kept
-            at, place = self._cache.mark(written.bucket), kept.place
+            at, place = self._cache.mark(written.stripe), kept.place
             if write.sql is _INSERT:
                 place = _insert_one(handle, write.values)
             else:
@@ -172,13 +172,12 @@ class SqliteRows:
 
     def insert(self, rows: Mapping[bytes, Fresh]) -> list[bytes]:
         # In the order of the table: neighbours then share pages.
-        buckets = [bucket_of(session) for session in rows]
-        for bucket in set(buckets):
-            self._cache.mark(bucket)
+        for stripe in set(map(stripe_of, rows)):
+            self._cache.mark(stripe)
         ordered: list[_Values] = sorted(
             [
-                (place_of(bucket, session), session, encoded, mark.retain, user_of(record), None)
-                for bucket, (session, (record, encoded, mark)) in zip(buckets, rows.items(), strict=True)
+                (place_of(session), session, encoded, mark.retain, user_of(record), None)
+                for session, (record, encoded, mark) in rows.items()
             ]
         )
         here: list[bytes] = []
@@ -205,15 +204,15 @@ class SqliteRows:
         return []
 
     def delete(self, session: bytes) -> None:
-        bucket = bucket_of(session)
-        self._cache.mark(bucket)
-        place = place_of(bucket, session)
+        self._cache.mark(stripe_of(session))
+        place = place_of(session)
         self._handle.write(_DELETE, (place, session))
         # Who lies beside its first place does so because that is taken: else `insert` would not find it.
-        taken = [number for (number,) in self._handle.execute(_TAKEN, (place,))]
-        if taken and taken[-1] >= place + len(taken):
-            free = next(number for number in range(place, taken[-1]) if number not in taken)
-            self._handle.write(_MOVE, (free, taken[-1]))
+        taken: dict[int, bytes] = dict(self._handle.execute(_TAKEN, (place,)).fetchall())
+        if taken and (last := max(taken)) >= place + len(taken):
+            free = next(number for number in range(place, last) if number not in taken)
+            self._cache.mark(stripe_of(taken[last]))
+            self._handle.write(_MOVE, (free, last))
 
     def clock(self) -> int:
         return self._last
@@ -234,16 +233,16 @@ def _insert_one(handle: Handle, row: _Values) -> int:
     try:
         handle.write(_INSERT, row)
     except apsw.ConstraintError:
-        taken = {number for (number,) in handle.execute(_TAKEN, (place,))}
+        taken = {number for number, _ in handle.execute(_TAKEN, (place,))}
         place = next(number for number in range(place, place + _PLACES) if number not in taken)
         handle.write(_INSERT, (place, *values))
     return place
 
 
-def place_of(bucket: int, session: bytes) -> int:
+def place_of(session: bytes) -> int:
     """Return the first of the places at which a session may lie: its bucket, and 40 bits of a hash."""
     number = int.from_bytes(blake2b(session, digest_size=5).digest(), "big")
-    return bucket * _PER_BUCKET + number * _PLACES
+    return bucket_of(session) * _PER_BUCKET + number * _PLACES
 
 
 def _bounds(buckets: range) -> tuple[int, int]:
@@ -290,7 +289,7 @@ class SqliteSnapshot:
         return next((record for _, record in self.wholes([session])), None)
 
     def wholes(self, sessions: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        keys = [(place_of(bucket_of(session), session), session) for session in sessions]
+        keys = [(place_of(session), session) for session in sessions]
         return _merged(self._connection.executemany(_WHOLE, keys))
 
     def all(self, buckets: range, at: int) -> Iterator[tuple[bytes, bytes]]:

@@ -32,9 +32,8 @@ from canister.store.base import (
     Merged,
     Page,
     Stored,
-    bucket_of,
 )
-from canister.store.cache import FACTS, Fact, Kept, SessionCache
+from canister.store.cache import FACTS, Fact, SessionCache, keeping, stripe_of
 from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.history import break_history
@@ -113,20 +112,20 @@ class SqliteStore:
         return self._node
 
     def load(self, session: bytes) -> Stored:
-        bucket = bucket_of(session)
-        count = self._cache.counts[bucket]
-        kept = self._cache.find(session, bucket, count)
+        stripe = stripe_of(session)
+        count = self._cache.counts[stripe]
+        kept = self._cache.find(session, stripe, count)
         if kept is not None:
             return kept.stored
         if self._cache.is_absent(session, count):
             return ABSENT
-        found = self._one(GET, (place_of(bucket, session), session))
+        found = self._one(GET, (place_of(session), session))
         if found is None:
             self._cache.keep_absent(session, count)
             return ABSENT
         place, record, held, retain = found
         row = row_of(record, held, retain)
-        kept = Kept(count, row.stored, row, len(record) + len(held or b""), place)
+        kept = keeping(count, row, len(record) + len(held or b""), place)
         self._cache.keep(session, kept)
         return kept.stored
 
