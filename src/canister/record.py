@@ -330,9 +330,10 @@ def _merge_cells(a: Mapping[Slot, Cell], b: Mapping[Slot, Cell], clear: bytes | 
         have = merged.get(slot)
         if have is None or have.version < cell.version or _order(have) < _order(cell):
             merged[slot] = cell
+    grown = len(merged) > len(a)
     if clear is not None:
         merged = {s: c for s, c in merged.items() if c.version >= clear or s[0] == META[0]}
-    return merged if len(merged) < 2 else dict(sorted(merged.items()))
+    return dict(sorted(merged.items())) if grown and len(merged) > 1 else merged
 
 
 def _order(cell: Cell) -> tuple[Version, bool, bytes]:

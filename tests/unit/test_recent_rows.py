@@ -142,9 +142,29 @@ def test_a_process_alone_leaves_nothing(
     """As long as nobody else has missed what it wrote."""
     one = opener()
     monkeypatch.setattr(RecentRows, "add", lambda *_: pytest.fail("a row is left"))
+    neighbours = (b"s1", b"s336475")
+    assert len({*map(stripe_of, neighbours)}) == 1
     for number in range(3):
-        put(one, SESSION, k=b"%d" % number)
+        for session in (SESSION, *neighbours):
+            put(one, session, k=b"%d" % number)
+        for session in (SESSION, *neighbours):
+            assert values(one, session) == {"k": b"%d" % number}
+
+
+@pytest.mark.integration
+def test_a_forked_child_is_another_process(opener: Callable[[], SqliteStore]) -> None:
+    """What it writes is left for its parent as soon as that has missed something."""
+    one = opener()
+    put(one, SESSION, k=b"0")
+    for number in range(2):
+        child = os.fork()
+        if not child:
+            put(one, SESSION, k=b"%d" % number)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
         assert values(one, SESSION) == {"k": b"%d" % number}
+        assert one._cache._recent is not None
+        assert one._cache._recent.are_wanted()
 
 
 def test_a_writer_killed_when_it_has_left_a_row(

@@ -222,6 +222,8 @@ class SessionCache:
     def settle(self) -> None:
         """Note that the transaction is over, committed or not."""
         fresh, self.fresh = self.fresh, []
+        if self._recent is not None:
+            self._recent.sign()
         for written in fresh:
             if written.recent is not None and self._recent is not None:
                 self._recent.add(written.stripe, written.recent)

@@ -8,6 +8,7 @@ being overwritten, or over which a writer was killed, is known by whoever reads 
 a row: the index may point into the middle of what a client has stored.
 """
 
+import os
 import secrets
 import struct
 from hashlib import blake2b
@@ -25,9 +26,9 @@ _FIELDS = struct.Struct("=IHI16sqq")
 _DIGEST_BYTES = 8
 _KEY_BYTES = 16
 _HEAD_BYTES = _DIGEST_BYTES + _FIELDS.size
-_NEXT, _WANTED = STRIPES, STRIPES + 1
-"""Which entries of the index say where there is room, and whether rows are wanted."""
-_INDEX_BYTES = 4 * (STRIPES + 2)
+_NEXT, _WANTED, _WRITER = STRIPES, STRIPES + 1, STRIPES + 2
+"""Which entries of the index say where there is room, whether rows are wanted, and who wrote last."""
+_INDEX_BYTES = 4 * (STRIPES + 3)
 
 
 def recent_bytes(ring: int) -> int:
@@ -59,10 +60,20 @@ class RecentRows:
         self._keyed = blake2b(digest_size=_DIGEST_BYTES, key=memory[:_KEY_BYTES])
         self._index = memory[_KEY_BYTES : _KEY_BYTES + _INDEX_BYTES].cast("I")
         self._ring = memory[_KEY_BYTES + _INDEX_BYTES :]
+        self._salt = secrets.randbits(32)
+
+    def sign(self) -> None:
+        """Note that this process writes."""
+        if not self._index[_WANTED]:
+            self._index[_WRITER] = self._own()
 
     def want(self) -> None:
-        """Ask for rows: until somebody does, as where one process is all there is, writers leave none."""
-        self._index[_WANTED] = 1
+        """Ask for rows if it is others who write: where one process is all there is, it leaves none."""
+        if self._index[_WRITER] != self._own():
+            self._index[_WANTED] = 1
+
+    def _own(self) -> int:
+        return (os.getpid() & 0xFFFF_FFFF) ^ self._salt
 
     def are_wanted(self) -> bool:
         """Tell whether any process has asked for rows."""
