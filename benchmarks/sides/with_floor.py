@@ -18,7 +18,6 @@ import msgspec
 from serving import KEY, VALUE, ids, paced, repeated, serve, timed, wide
 
 from canister import Canister
-from canister.store.base import bucket_of
 from canister.store.rows import place_of
 
 _GET = "SELECT record, held FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2"
@@ -51,7 +50,7 @@ class Floor:
 
     @staticmethod
     def _rows(names: Iterable[bytes]) -> list[tuple[int, bytes]]:
-        return [(place_of(bucket_of(name), name), name) for name in names]
+        return [(place_of(name), name) for name in names]
 
     def fill(self) -> None:
         with self.connection:
