@@ -21,7 +21,7 @@ MEASURED: Mapping[str, Constant] = {
     "mesh.memory": Constant(37, "MB, an agent", "mesh"),
     "mesh.memory.link": Constant(0.7, "MB of an agent, each other node", "mesh"),
     "mesh.memory.session": Constant(27, "bytes of an agent, a session", "mesh"),
-    "mesh.disk": Constant(4.8, "MB, a node without sessions", "mesh"),
+    "mesh.disk": Constant(6.3, "MB, a node without sessions", "mesh"),
     "mesh.disk.row": Constant(170, "bytes, a session in its page without its value", "mesh"),
     "mesh.disk.index": Constant(20, "bytes, a session in the index", "mesh"),
     "mesh.disk.filled": Constant(0.88, "the part of the pages that holds rows", "mesh"),
