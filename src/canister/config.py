@@ -51,8 +51,8 @@ class Config:
         max_value: greatest encoded size of one value, in bytes.
         max_session: greatest encoded size of one session, in bytes; a merge may exceed it.
         cache_size: bytes of memory in which each process keeps sessions that it has read or written; 0:
-            none. A session of one key takes 1.9 kB, and as much again where requests keep with it what they
-            have worked out of it, which is not counted. What does not fit is read from the database.
+            none. A session of one key takes 2 kB, and 1.4 kB more where a session manager keeps with it what
+            it has worked out of it, which is not counted. What does not fit is read from the database.
             Servers are asked each time.
         migrate_to: the data directory or the URL that the sessions are moving to; see `canister migrate`.
             A request then costs a read of both, and a round trip more for what it writes.

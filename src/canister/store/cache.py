@@ -32,7 +32,7 @@ _COUNTS_BYTES = 4 * (STRIPES + 1)
 _RING_BYTES = 4 * 1024 * 1024
 FILE_BYTES = _COUNTS_BYTES + recent_bytes(_RING_BYTES)
 
-_OF_SESSION, _OF_KEY = 1000, 250
+_OF_SESSION, _OF_KEY = 1100, 250
 """Bytes in memory of a session and of each of its keys, beside what is encoded, in round numbers."""
 _MOST_ABSENT = 8192
 """Ids of which it is kept that there is no such session: 5 MB at the most."""
