@@ -21,6 +21,7 @@ from canister.errors import (
 )
 from canister.record import NodeId
 from canister.store import datadir, history
+from canister.store.cache import FILE_BYTES
 from canister.store.connections import explain
 from canister.store.datadir import FORMAT
 from canister.store.sqlite import SqliteStore
@@ -238,6 +239,17 @@ def test_shared_file_removed_while_it_is_in_use(tmp_path: Path, name: str) -> No
     assert values(again, b"s") == {"k": b"2"}
     SqliteStore(tmp_path, NORMAL).close()
     again.close()
+
+
+def test_directory_in_use_by_another_release(tmp_path: Path) -> None:
+    """Who lays out differently what all processes share does not join them."""
+    store = SqliteStore(tmp_path, NORMAL)
+    os.truncate(tmp_path / "writes.map", FILE_BYTES + 1)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"in use by another release of Canister; stop all processes"):
+            SqliteStore(tmp_path, NORMAL)
+    store.close()
+    SqliteStore(tmp_path, NORMAL).close()
 
 
 def test_power_cut_in_normal(tmp_path: Path, reboot: Callable[[], None]) -> None:

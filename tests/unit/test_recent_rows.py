@@ -151,6 +151,17 @@ def test_a_process_alone_leaves_nothing(
             assert values(one, session) == {"k": b"%d" % number}
 
 
+def test_a_reader_that_writes_too(opener: Callable[[], SqliteStore]) -> None:
+    """It gets the rows of others, though before each look it is the one who wrote last."""
+    one, two = opener(), opener()
+    for number in range(3):
+        put(one, SESSION, k=b"%d" % number)
+        put(two, b"own", n=b"%d" % number)
+        assert values(two, SESSION) == {"k": b"%d" % number}
+    assert two._cache._recent is not None
+    assert two._cache._recent.are_wanted()
+
+
 @pytest.mark.integration
 def test_a_forked_child_is_another_process(opener: Callable[[], SqliteStore]) -> None:
     """What it writes is left for its parent as soon as that has missed something."""

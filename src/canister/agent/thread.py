@@ -127,7 +127,8 @@ class AgentThread:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(initializer=_let_others_run))
+        executor = ThreadPoolExecutor(thread_name_prefix="canister-agent", initializer=_let_others_run)
+        self._loop.set_default_executor(executor)
         self._task = asyncio.current_task()
         if self._stopping.is_set():
             return
@@ -162,7 +163,8 @@ def _replace_by_nothing(descriptors: list[int]) -> None:
 def _let_others_run() -> None:
     """Have this thread take the processor from no other one when it wakes; it gets as much time all the same.
 
-    The agent's threads move and sync pages. Whom they put aside may be the writer whose turn it is.
+    The agent's threads move pages, sync them, and sweep. Whom they put aside may be the writer whose turn it
+    is.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a sandbox may forbid it

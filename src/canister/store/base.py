@@ -53,8 +53,8 @@ class Stored(msgspec.Struct):
     Attributes:
         record: what readers may see; None: nothing.
         held: whether something is held until its time comes.
-        end: the instant at which readers see the session end; 0 where nobody has worked that out.
-        due: the instant from which an access is to be recorded; 0 where nobody has worked that out.
+        end: the instant at which readers see the session end, if somebody has worked that out, else 0.
+        due: the instant from which an access is to be recorded, if somebody has worked that out, else 0.
         values: all values by key, if somebody has asked for all and none of them can change in place.
         memo: what a session manager has worked out, of this record or of the one before it.
     """

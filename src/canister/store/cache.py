@@ -73,7 +73,8 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 def keeping(at: int, row: Row, encoded: int, place: int) -> Kept:
     """Return a row as it is kept in memory; *encoded* are its bytes in the table.
 
-    In memory there are twice as many: as they are stored, and decoded.
+    In memory there are twice as many: as they are stored, and decoded. Text beyond ASCII takes more: up to
+    four bytes a character.
     """
     size = _OF_SESSION + _OF_KEY * len(row.record.cells) + 2 * encoded
     return Kept(at, row.stored, row, size, place)

@@ -17,7 +17,7 @@ from canister.errors import (
     StoreError,
 )
 from canister.record import NodeId
-from canister.store.cache import make_counts, outdate
+from canister.store.cache import FILE_BYTES, make_counts, outdate
 from canister.store.connections import connect, explain, retrying
 from canister.store.history import Use, incarnate, set_meta
 from canister.store.notes import Notes
@@ -172,6 +172,11 @@ class DataDir:
             raise StoreError(
                 f"{' and '.join(gone)} in {self.path} was removed while it was in use; stop all processes of "
                 "this node, then start them again"
+            )
+        if self.counts.stat().st_size != FILE_BYTES:
+            raise StoreError(
+                f"{self.path} is in use by another release of Canister; stop all processes of this node, "
+                "then start them again"
             )
 
     def _header(self) -> bytes:

@@ -27,7 +27,9 @@ _DIGEST_BYTES = 8
 _KEY_BYTES = 16
 _HEAD_BYTES = _DIGEST_BYTES + _FIELDS.size
 _NEXT, _WANTED, _WRITER = STRIPES, STRIPES + 1, STRIPES + 2
-"""Which entries of the index say where there is room, whether rows are wanted, and who wrote last."""
+"""Which entries of the index say where there is room, whether rows are wanted, and who writes."""
+_SEVERAL = 0xFFFF_FFFF
+"""Stands for several writers."""
 _INDEX_BYTES = 4 * (STRIPES + 3)
 
 
@@ -65,10 +67,11 @@ class RecentRows:
     def sign(self) -> None:
         """Note that this process writes."""
         if not self._index[_WANTED]:
-            self._index[_WRITER] = self._own()
+            own = self._own()
+            self._index[_WRITER] = own if self._index[_WRITER] in (0, own) else _SEVERAL
 
     def want(self) -> None:
-        """Ask for rows if it is others who write: where one process is all there is, it leaves none."""
+        """Ask for rows if others write too: where one process is all that does, it leaves none for itself."""
         if self._index[_WRITER] != self._own():
             self._index[_WANTED] = 1
 
