@@ -93,7 +93,7 @@ class Config:
     interval_jitter: timedelta = timedelta(minutes=5)
     max_value: int = 256 * 1024
     max_session: int = 1024 * 1024
-    cache_size: int = 48 * 1024 * 1024
+    cache_size: int = 64 * 1024 * 1024
     migrate_to: Path | str | None = None
 
     listen: str | None = None
