@@ -5,6 +5,7 @@ that the test opens with `Node.open` is a process of the node too, one that neve
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -37,8 +38,11 @@ _TROUBLE = {
     "never awaited",
     "py.warnings",
 }
-_PORTS = range(12_000, 30_000)
-"""Below the ports that systems give to outgoing connections: a stopped node's port stays free."""
+_PORTS = itertools.cycle(random.sample(range(12_000, 30_000), 18_000))
+"""Below the ports that systems give to outgoing connections: a stopped node's port stays free.
+
+Each is handed out once: who asks for several has not begun to listen on the first one.
+"""
 
 
 class WorkerError(Exception):
@@ -75,7 +79,7 @@ def eventually(condition: Callable[[], T], deadline: float = 15.0, message: str 
 def free_port() -> int:
     """Return a port of the loopback that nobody uses and the system gives to nobody."""
     while True:
-        port = random.choice(_PORTS)
+        port = next(_PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
