@@ -139,8 +139,8 @@ def test_what_another_process_wrote_is_read_from_memory(
 def test_a_process_alone_leaves_nothing(
     opener: Callable[[], SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as nobody else has missed what it wrote."""
-    one = opener()
+    """Though it misses what it has written beside, and another one, an agent, writes what is no session."""
+    one, agent = opener(), opener()
     monkeypatch.setattr(RecentRows, "add", lambda *_: pytest.fail("a row is left"))
     neighbours = (b"s1", b"s336475")
     assert len({*map(stripe_of, neighbours)}) == 1
@@ -149,6 +149,8 @@ def test_a_process_alone_leaves_nothing(
             put(one, session, k=b"%d" % number)
         for session in (SESSION, *neighbours):
             assert values(one, session) == {"k": b"%d" % number}
+        agent.trim_log(0)
+        agent.set_doubts(number)
 
 
 def test_a_reader_that_writes_too(opener: Callable[[], SqliteStore]) -> None:

@@ -81,7 +81,7 @@ class Contents:
         self.values: dict[Any, Any] = {slot_key(s): decode_value(data) for s, data in self.base.items()}
         self.fixed = self.values
         self.loose: tuple[tuple[Any, bytes], ...] = ()
-        if not all(type(value) in FIXED for value in self.values.values()):
+        if not FIXED.issuperset(map(type, self.values.values())):
             self.fixed = {key: value for key, value in self.values.items() if type(value) in FIXED}
             encoded = zip(self.values, self.base.values(), strict=True)
             self.loose = tuple(pair for pair in encoded if pair[0] not in self.fixed)

@@ -223,7 +223,7 @@ class SessionCache:
     def settle(self) -> None:
         """Note that the transaction is over, committed or not."""
         fresh, self.fresh = self.fresh, []
-        if self._recent is not None:
+        if self._recent is not None and self._marked and FACTS not in self._marked:  # sessions were written
             self._recent.sign()
         for written in fresh:
             if written.recent is not None and self._recent is not None:

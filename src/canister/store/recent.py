@@ -65,7 +65,7 @@ class RecentRows:
         self._salt = secrets.randbits(32)
 
     def sign(self) -> None:
-        """Note that this process writes."""
+        """Note that this process writes sessions."""
         if not self._index[_WANTED]:
             own = self._own()
             self._index[_WRITER] = own if self._index[_WRITER] in (0, own) else _SEVERAL
@@ -76,6 +76,7 @@ class RecentRows:
             self._index[_WANTED] = 1
 
     def _own(self) -> int:
+        # A forked child is another process, and so are containers in which process ids begin anew.
         return (os.getpid() & 0xFFFF_FFFF) ^ self._salt
 
     def are_wanted(self) -> bool:

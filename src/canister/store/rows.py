@@ -31,7 +31,7 @@ _ALL = """
 GET = """
     SELECT place, record, held, retain FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 AND id = ?2
 """
-_TAKEN = "SELECT place, id FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127 ORDER BY place"
+_TAKEN = "SELECT place, id FROM sessions WHERE place BETWEEN ?1 AND ?1 + 127"
 _MOVE = "UPDATE sessions SET place = ? WHERE place = ?"
 _INSERT = "INSERT INTO sessions (place, id, record, retain, user, held) VALUES (?, ?, ?, ?, ?, ?)"
 _AT_ONCE = 256
