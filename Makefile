@@ -100,22 +100,33 @@ coverage: .venv/.ready
 	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-# The pins are made with the oldest Python supported: what it needs, the newer ones can ignore.
+# The pins are made for the oldest Python supported, its first release: what it takes, the newer ones take.
 lock: PYTHON = python3.11
 lock:
 	@$(FIND_PYTHON); \
 	work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
 	"$$python" -m venv "$$work/venv" && \
 	"$$work/venv/bin/python" $(PIP_INSTALL) --upgrade 'pip>=25.1' && \
-	"$$work/venv/bin/python" $(PIP_INSTALL) --group dev -e '.[uvloop,tls,asgi,demo,django,flask,quart,litestar,aiohttp,pyramid]' && \
+	"$$work/venv/bin/python" $(PIP_INSTALL) --dry-run --ignore-installed --report "$$work/report.json" \
+		--python-version $(OLDEST).0 --only-binary=:all: --target "$$work/none" \
+		--group dev -e '.[uvloop,tls,asgi,demo,django,flask,quart,litestar,aiohttp,pyramid]' && \
 	{ sed '/^[^#]/,$$d' requirements/dev.txt; \
-	  "$$work/venv/bin/python" -m pip freeze --exclude-editable; } > "$$work/dev.txt" && \
+	  "$$work/venv/bin/python" -c "$$PINS" "$$work/report.json"; } > "$$work/dev.txt" && \
 	cat "$$work/dev.txt" > requirements/dev.txt
 
 clean:
 	rm -rf .venv .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf build dist htmlcov .coverage .coverage.*
 	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+export PINS
+define PINS
+import json, sys
+found = json.load(open(sys.argv[1]))["install"]
+packages = [one["metadata"] for one in found if "dir_info" not in one["download_info"]]
+for package in sorted(packages, key=lambda package: package["name"].casefold()):
+    print(package["name"], package["version"], sep="==")
+endef
 
 define TRY_PYTHON
 set -e; python=; \
