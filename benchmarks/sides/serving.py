@@ -5,16 +5,20 @@ shares with the harness, and needs nothing but the standard library. Requests an
 """
 
 import asyncio
+import itertools
 import json
 import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 KEY = "user"
 VALUE = "v" * 200
+_DRAWN = 100_000
 
 
 def ids(count: int) -> list[str]:
@@ -26,6 +30,11 @@ def ids(count: int) -> list[str]:
 def wide(keys: int = 10) -> dict[str, str]:
     """Return a session of so many keys with 100 bytes each."""
     return {f"key{n}": f"{n % 10}" * 100 for n in range(keys)}
+
+
+def drawn(things: Sequence[T]) -> Callable[[], T]:
+    """Return what draws one of some things by chance: from what was drawn before anything is timed."""
+    return itertools.cycle(random.Random().choices(things, k=_DRAWN)).__next__
 
 
 def work() -> None:

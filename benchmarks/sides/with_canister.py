@@ -2,12 +2,11 @@
 
 import json
 import logging
-import random
 import sys
 import time
 from typing import Any
 
-from serving import KEY, VALUE, ids, paced, repeated, serve, timed, wide
+from serving import KEY, VALUE, drawn, ids, paced, repeated, serve, timed, wide
 
 from canister import Canister
 from canister.agent.connection import Connection
@@ -106,11 +105,10 @@ class Side:
 
     def mixed_for(self, seconds: float) -> dict[str, float]:
         """Nine loads to one put."""
-        store, names = self.store, self.ids
-        chance = random.Random()
+        store, draw = self.store, drawn(self.ids)
 
         def step(number: int) -> None:
-            name = names[chance.randrange(len(names))]
+            name = draw()
             if number % 10:
                 store.get_data(name)
             else:

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import os
-import random
 import sys
 import time
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from typing import Any
 
 import apsw
 import msgspec
-from serving import KEY, VALUE, ids, paced, repeated, serve, timed, wide
+from serving import KEY, VALUE, drawn, ids, paced, repeated, serve, timed, wide
 
 from canister import Canister
 from canister.store.rows import place_of
@@ -125,10 +124,11 @@ class Floor:
 
     def mixed_for(self, seconds: float) -> dict[str, float]:
         """Nine times read and decoded, once written."""
-        execute, rows, decode, chance = self.execute, self.rows, msgspec.msgpack.decode, random.Random()
+        execute, rows, decode = self.execute, self.rows, msgspec.msgpack.decode
+        draw = drawn(range(len(rows)))
 
         def step(number: int) -> None:
-            name = chance.randrange(len(rows))
+            name = draw()
             if number % 10:
                 execute(_GET, rows[name]).fetchone()
                 decode(self.table[rows[name][1]])

@@ -1,12 +1,11 @@
 """Redis's side: redis-py with hiredis over the loopback; a session of many keys is one JSON text."""
 
 import json
-import random
 import sys
 from typing import Any
 
 import redis
-from serving import VALUE, ids, paced, repeated, serve, timed, wide
+from serving import VALUE, drawn, ids, paced, repeated, serve, timed, wide
 
 
 class Side:
@@ -57,11 +56,10 @@ class Side:
 
     def mixed_for(self, seconds: float) -> dict[str, float]:
         """Nine loads to one put."""
-        client, names = self.client, self.ids
-        chance = random.Random()
+        client, draw = self.client, drawn(self.ids)
 
         def step(number: int) -> None:
-            name = names[chance.randrange(len(names))]
+            name = draw()
             if number % 10:
                 client.get(name)
             else:
