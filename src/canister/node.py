@@ -114,8 +114,9 @@ class Node:
         lacking = missing(after, self.store.heard_of) if after and not local else []
         stored = self.store.load(session)
         if local:
-            return Loaded(stored, stored.record is not None)
-        known = stored.record is not None or self._is_absent(stored.held)
+            return Loaded(stored, stored.is_here)
+        # What is known to end is here, as a rule: a property costs a call.
+        known = stored.end > 0 or stored.is_here or self._is_absent(stored.held)
         if known and not lacking and not ask:
             return Loaded(stored, True)
         fetched = self._fetch(session)
@@ -125,7 +126,7 @@ class Node:
                 "this node is behind what the caller has seen, and no peer that could tell has answered; "
                 "try again, or read without after="
             )
-        certain = stored.record is not None or (fetched.everyone and not stored.held)
+        certain = stored.is_here or (fetched.everyone and not stored.held)
         if not certain and self.config.when_behind == "refuse":
             raise CannotTellError("the session may exist on a member that cannot be reached; try again")
         return Loaded(stored, certain, fetched.everyone)

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 from canister.clock import to_datetime
 from canister.codec import FIXED, decode_value, slot_key
 from canister.life import Status, accessed, deadline, status, updated
-from canister.record import KEY, Record, Slot, stamp_of
+from canister.record import KEY, Record, Slot, decode_record, stamp_of
 from canister.store.base import Stored
+
+_KEY = KEY[0]
 
 
 class SessionInfo(NamedTuple):
@@ -42,13 +44,18 @@ def data_of(stored: Stored) -> dict[Any, Any]:
     """Return all keys of the application and their values; the caller may change them."""
     values = stored.values
     if values is None:
-        if stored.record is None:
+        encoded = stored.encoded
+        record = stored.decoded if encoded is None else decode_record(encoded)
+        if record is None:
             return {}
-        cells = stored.record.cells.items()
-        values = {
-            slot_key(s): decode_value(c.value) for s, c in cells if s[0] == KEY[0] and c.value is not None
-        }
-        if not FIXED.issuperset(map(type, values.values())):
+        values = dict[Any, Any]()
+        are_fixed = True
+        for slot, cell in record.cells.items():
+            if slot[0] == _KEY and cell.value is not None:
+                values[slot_key(slot)] = value = decode_value(cell.value)
+                are_fixed = are_fixed and type(value) in FIXED
+        if not are_fixed:  # else it is they that are asked for again, not the record
+            stored.keep_decoded(record)
             return values
         stored.values = values
     return values.copy()

@@ -15,8 +15,8 @@ from canister.migration import copying
 from canister.migration.engine import Side
 from canister.record import Record
 from canister.sessions import SessionManager
-from canister.store.base import Stored
 from canister.testing.clock import ManualClock
+from canister.testing.contract import told
 
 pytestmark = pytest.mark.integration
 
@@ -189,7 +189,7 @@ def test_writes_that_are_held_back_are_not_left_behind(move: Move) -> None:
     ahead.close()
     mesh = move.side(move.directory)
     mesh.take([(encode_id("t"), record)])
-    assert mesh.store.load(encode_id("t")) == Stored(None, held=True)
+    assert told(mesh.store, encode_id("t")) == (None, True)
     mesh.close()
     move.take("begin")
     with move.both():

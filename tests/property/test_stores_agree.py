@@ -18,12 +18,14 @@ from canister.clock import DAY, SECOND
 from canister.config import Config, Policy
 from canister.edits import Moment
 from canister.errors import CanisterError
-from canister.record import Record, make_version, merge
+from canister.life import deadline
+from canister.record import EMPTY, Record, make_version, merge
 from canister.store.base import BUCKETS, ReplicatedStore, bucket_of
 from canister.store.memory import MemoryStore
 from canister.store.redis import RedisStore
 from canister.store.sqlite import SqliteStore
 from canister.testing.clock import ManualClock
+from canister.testing.contract import told
 
 MINUTE = 60 * SECOND
 SESSIONS = (b"s1", b"s336475", b"s175556", b"s1\x00")
@@ -96,7 +98,7 @@ class Verbs(RuleBasedStateMachine):
 
     def everything(self, store: Any) -> list[Any]:
         """Return all that a store answers to any question."""
-        return [*(store.load(session) for session in SESSIONS), *sorted(store.scan())]
+        return [*(told(store, session) for session in SESSIONS), *sorted(store.scan())]
 
 
 class StoresAgree(Verbs):
@@ -119,7 +121,9 @@ class StoresAgree(Verbs):
     def another_process_sees_the_same(self) -> None:
         """What a process keeps in memory is never older than what another one has written."""
         for session in SESSIONS:
-            assert self.reader.load(session) == self.memory.load(session)
+            stored = self.reader.load(session)
+            assert told(self.reader, session) == told(self.memory, session)
+            assert stored.end in (0, deadline(stored.record or EMPTY))
         assert self.reader.doubts() == self.memory.doubts()
 
     @rule(count=st.integers(0, 2))

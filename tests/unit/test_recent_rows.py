@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from canister.config import Config
-from canister.store.base import Mark
+from canister.store.base import ABSENT, Stored
 from canister.store.cache import SessionCache, stripe_of
-from canister.store.recent import STRIPES, RecentRow, RecentRows, draw_key, recent_bytes
+from canister.store.kept import Kept
+from canister.store.recent import STRIPES, RecentRows, draw_key, recent_bytes
 from canister.store.sqlite import SqliteStore
 from canister.testing.contract import put, values
 
 SESSION = b"s"
 STRIPE = stripe_of(SESSION)
-MARK = Mark(b"d" * 16, 7)
 RING = 2000
 
 
@@ -34,16 +35,24 @@ def new_memory() -> memoryview:
 
 def row_of(rows: RecentRows, count: int, session: bytes, record: bytes = b"record") -> bytes:
     """Return a row as it is left."""
-    row = rows.make(count, session, record, MARK, 3)
+    row = rows.make(session, kept(count, record))
     assert row is not None
     return row
+
+
+def kept(count: int, record: bytes) -> Kept:
+    """Return a session as it is kept when it has been written."""
+    return Kept(count, Stored(None, held=False, encoded=record, end=5), None, 7, b"d" * 16, 1400, 3)
 
 
 def test_a_row_is_found_at_its_count(memory: memoryview) -> None:
     """Any process finds it, at this count of its stripe and under this id only."""
     writer, rows = RecentRows(memory), RecentRows(memory)
     writer.add(STRIPE, row_of(writer, 4, SESSION))
-    assert rows.find(STRIPE, 4, SESSION) == RecentRow(b"record", MARK, 3)
+    found = rows.find(STRIPE, 4, SESSION)
+    assert found is not None
+    assert structs.astuple(found.stored) == structs.astuple(kept(4, b"record").stored)
+    assert structs.replace(found, stored=ABSENT) == structs.replace(kept(4, b"record"), stored=ABSENT)
     assert rows.find(STRIPE, 6, SESSION) is None
     assert rows.find(STRIPE, 4, b"t") is None
 
@@ -89,7 +98,7 @@ def test_what_only_looks_like_a_row_is_not_found(memory: memoryview) -> None:
 
 def test_a_large_row_is_not_left(memory: memoryview) -> None:
     """One session of a megabyte does not push out the thousands that others are about to read."""
-    assert RecentRows(memory).make(2, SESSION, bytes(100_000), MARK, 3) is None
+    assert RecentRows(memory).make(SESSION, kept(2, bytes(100_000))) is None
 
 
 @pytest.fixture

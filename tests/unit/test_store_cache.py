@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -16,20 +17,22 @@ from msgspec import structs
 from tests.records import slot
 
 from canister import edits
-from canister.codec import encode_user, user_record_id
+from canister.codec import encode_user, encode_value, key_slot, user_record_id
 from canister.config import Config, Policy
 from canister.edits import Moment
 from canister.errors import ClockError, DiskFullError, StoreError
+from canister.life import deadline
 from canister.record import Record, Version
 from canister.store import shared
 from canister.store.base import Member, Stored, bucket_of
-from canister.store.cache import Kept, SessionCache, make_counts, stripe_of
+from canister.store.cache import SessionCache, make_counts, stripe_of
 from canister.store.connections import Cursor
+from canister.store.kept import Kept
 from canister.store.notes import Notes
 from canister.store.sqlite import SqliteStore
-from canister.store.transaction import Row
 from canister.testing.clock import ManualClock
-from canister.testing.contract import put, values
+from canister.testing.contract import put, told, values
+from canister.views import data_of
 
 SESSION = b"s"
 STRIPE = stripe_of(SESSION)
@@ -99,7 +102,7 @@ def test_that_a_user_has_no_record_is_read_once(
     user = user_record_id(encode_user("ann"))
     asked = count_queries(one, monkeypatch)
     for _ in range(3):
-        assert one.load(user) == Stored(None, held=False)
+        assert told(one, user) == (None, False)
     assert len(asked) == 1
     put(two, user, k=b"1")
     assert values(one, user) == {"k": b"1"}
@@ -113,7 +116,7 @@ def test_what_another_process_writes_is_seen(one: SqliteStore, two: SqliteStore)
         put(two, SESSION, k=b"-%d" % number)
         assert values(two, SESSION) == values(one, SESSION) == {"k": b"-%d" % number}
     one.forget(SESSION)
-    assert two.load(SESSION) == Stored(None, held=False)
+    assert told(two, SESSION) == (None, False)
 
 
 def before_commit(store: SqliteStore, act: Callable[[], object]) -> None:
@@ -316,11 +319,11 @@ def test_absence_is_kept_until_somebody_writes(
     """An id that is not here is looked for once, and found as soon as it is here."""
     asked = count_queries(two, monkeypatch)
     for _ in range(3):
-        assert two.load(SESSION) == Stored(None, held=False)
+        assert told(two, SESSION) == (None, False)
     assert len(asked) == 1
     put(one, SESSION, k=b"1")
     assert values(two, SESSION) == {"k": b"1"}
-    assert two.load(b"other") == Stored(None, held=False)
+    assert told(two, b"other") == (None, False)
     put(one, b"other", one=b"1")
     put(two, b"other", two=b"2")
     assert values(one, b"other") == {"one": b"1", "two": b"2"}
@@ -331,7 +334,7 @@ def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
     make_counts(tmp_path / "counts")
     cache = SessionCache(tmp_path / "counts", size=20_000)
     record = Record()
-    kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 2400, 0)
+    kept = Kept(0, Stored(record, held=False), None, 0, None, 2400, 0)
     cache.keep(SESSION, kept)
     for number in range(20_000):
         cache.keep_absent(b"%d" % number, 0)
@@ -370,7 +373,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     make_counts(tmp_path / "counts")
     cache = SessionCache(tmp_path / "counts", size=240_000)
     record = Record()
-    kept = Kept(0, Stored(record, held=False), Row(record, None, 0), 2400, 0)
+    kept = Kept(0, Stored(record, held=False), None, 0, None, 2400, 0)
     for number in range(10_000):
         cache.keep(b"%d" % number, kept)
         assert cache.find(b"0", 0, 0) is kept  # used all the time
@@ -387,11 +390,11 @@ def test_a_session_that_is_written_again_takes_no_more_room(tmp_path: Path) -> N
     make_counts(tmp_path / "counts")
     cache = SessionCache(tmp_path / "counts", size=240_000)
     stored = Stored(Record(), held=False)
-    kept = Kept(0, stored, Row(Record(), None, 0), 2400, 0)
+    kept = Kept(0, stored, None, 0, None, 2400, 0)
     for number in range(45):
         cache.keep(b"%d" % number, kept)
     for size in range(1000):
-        cache.keep(b"0", Kept(0, stored, Row(Record(), None, 0), 1400 + size, 0))
+        cache.keep(b"0", Kept(0, stored, None, 0, None, 1400 + size, 0))
     assert not cache._old
     assert len(cache._young) == 45
 
@@ -492,3 +495,42 @@ def test_nothing_is_written_while_somebody_is_next_and_writes_alone(
         assert one.forget(SESSION)
         assert later[0].result(10) is not None
     assert values(one, SESSION) == {"two": b"1"}
+
+
+def write_value(store: SqliteStore, value: object) -> None:
+    """Write a value as the application's key "k"."""
+    writes = {key_slot("k"): encode_value(value)}
+    store.commit([(SESSION, partial(edits.write, policy=Policy.of(Config()), writes=writes))])
+
+
+def test_a_record_is_decoded_when_it_is_asked_for(one: SqliteStore, two: SqliteStore) -> None:
+    """Not to tell whether the session lives or what its values are, whoever wrote it; then only once."""
+    for number in range(3):
+        write_value(one, number)
+        stored = [one.load(SESSION), two.load(SESSION)]
+        for each in stored:
+            assert each.is_live(each.end - 1)
+            assert data_of(each) == {"k": number}
+    here, there = stored
+    assert (here.decoded, there.decoded) == (None, None)
+    assert here.record == there.record
+    assert here.record is here.record
+    assert here.record is not None
+    assert deadline(here.record) == here.end == there.end
+
+
+def test_a_process_alone_decodes_nothing_that_it_has_written(one: SqliteStore) -> None:
+    """It is the one who reads and writes it next."""
+    write_value(one, 1)
+    assert one.load(SESSION).decoded is not None
+
+
+def test_values_that_can_change_are_not_kept_but_their_record_is(one: SqliteStore, two: SqliteStore) -> None:
+    """Whoever gets them may change them; to get them again is to decode them, not the whole session."""
+    for number in range(3):
+        write_value(one, [number])
+        there = two.load(SESSION)
+        assert (there.decoded is None) == (number == 2)
+        data_of(there)["k"].append("changed")
+        assert there.decoded is not None
+        assert data_of(there) == {"k": [number]}

@@ -13,7 +13,7 @@ import msgspec
 
 from canister.edits import Moment
 from canister.life import deadline, due
-from canister.record import NodeId, Record, Version
+from canister.record import NodeId, Record, Version, decode_record
 
 BUCKETS = 65_536
 
@@ -45,26 +45,48 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
     retain: int
 
 
-class Stored(msgspec.Struct):
+class Stored(msgspec.Struct, eq=False):
     """A session as it is here.
 
-    What readers work out of the record is kept with it, for them to find again.
+    What readers work out of the record is kept with it, for them to find again. Where several processes
+    write, the record is decoded when somebody asks for it: much of what is kept is written again before that.
 
     Attributes:
-        record: what readers may see; None: nothing.
+        decoded: what readers may see; None: nothing, or what is still encoded.
         held: whether something is held until its time comes.
+        encoded: what readers may see, until somebody asks for the record.
         end: the instant at which readers see the session end, if somebody has worked that out, else 0.
         due: the instant from which an access is to be recorded, if somebody has worked that out, else 0.
         values: all values by key, if somebody has asked for all and none of them can change in place.
         memo: what a session manager has worked out, of this record or of the one before it.
     """
 
-    record: Record | None
+    decoded: Record | None
     held: bool
+    encoded: bytes | None = None
     end: int = 0
     due: int = 0
     values: dict[Any, Any] | None = None
     memo: Any = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether there is anything that readers may see."""
+        return self.encoded is not None or self.decoded is not None
+
+    @property
+    def record(self) -> Record | None:
+        """What readers may see; None: nothing. The same object each time."""
+        encoded = self.encoded
+        if encoded is not None:
+            self.keep_decoded(decode_record(encoded))
+        return self.decoded
+
+    def keep_decoded(self, record: Record) -> None:
+        """Keep what was decoded of it, unless another thread has."""
+        if self.encoded is not None:
+            self.decoded = record
+            self.encoded = None
 
     def is_live(self, now: int) -> bool:
         """Tell whether readers see the session at *now*; whoever asks often looks at *end* before."""

@@ -17,11 +17,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from canister.record import decode_record
-from canister.store.base import Mark, Stored
+from canister.record import Record
+from canister.store.kept import Kept
 from canister.store.recent import STRIPES, RecentRows, draw_key, recent_bytes
 from canister.store.shared import make_room, shared_memory
-from canister.store.transaction import Row
 
 T = TypeVar("T")
 
@@ -32,8 +31,6 @@ _COUNTS_BYTES = 4 * (STRIPES + 1)
 _RING_BYTES = 4 * 1024 * 1024
 FILE_BYTES = _COUNTS_BYTES + recent_bytes(_RING_BYTES)
 
-_OF_SESSION, _OF_KEY = 1100, 250
-"""Bytes in memory of a session and of each of its keys, beside what is encoded, in round numbers."""
 _MOST_ABSENT = 8192
 """Ids of which it is kept that there is no such session: 5 MB at the most."""
 _WRAP = 0xFFFF_FFFF
@@ -50,34 +47,6 @@ def after(count: int) -> int:
     It is a new one where a writer was killed, too: what it left must not pass for what the next one does.
     """
     return (count + 2 + (count & 1)) & _WRAP
-
-
-class Kept(msgspec.Struct, frozen=True, gc=False):
-    """A session in memory.
-
-    Attributes:
-        at: the count of its stripe at which this is what is stored.
-        stored: the session, as readers get it.
-        row: the session, as writers need it.
-        size: about how many bytes it takes in memory, where all its values have been asked for.
-        place: where the row is in the table.
-    """
-
-    at: int
-    stored: Stored
-    row: Row
-    size: int
-    place: int
-
-
-def keeping(at: int, row: Row, encoded: int, place: int) -> Kept:
-    """Return a row as it is kept in memory; *encoded* are its bytes in the table.
-
-    In memory there are twice as many: as they are stored, and decoded. Text beyond ASCII takes more: up to
-    four bytes a character.
-    """
-    size = _OF_SESSION + _OF_KEY * len(row.record.cells) + 2 * encoded
-    return Kept(at, row.stored, row, size, place)
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +78,10 @@ def outdate(path: Path) -> None:
     counts = memoryview(shared_memory(path, FILE_BYTES))[:_COUNTS_BYTES].cast("I")
     for stripe, count in enumerate(counts):
         counts[stripe] = after(count)
+
+
+def _is_alive(record: Record | None) -> bool:
+    return record is not None and record.destroy is None
 
 
 class SessionCache:
@@ -157,17 +130,16 @@ class SessionCache:
             if session in self._young:
                 recent.want()
             return None
-        row = Row(decode_record(found.record), None, found.mark.retain, found.mark.digest)
-        kept = keeping(count, row, len(found.record), found.place)
-        self.keep(session, kept)
-        return kept
+        self.keep(session, found)
+        return found
 
-    def row_for_others(self, at: int, session: bytes, row: Row, encoded: bytes, place: int) -> bytes | None:
-        """Return a row as it is left for other processes; None where it is not."""
-        if self._recent is None or row.held is not None or not self._recent.are_wanted():
-            return None
-        assert row.digest is not None, "a row that is written has one"
-        return self._recent.make(at, session, encoded, Mark(row.digest, row.retain), place)
+    def leaves_rows(self) -> bool:
+        """Tell whether other processes want what is written here."""
+        return self._recent is not None and self._recent.are_wanted()
+
+    def row_for_others(self, session: bytes, kept: Kept) -> bytes | None:
+        """Return a session that was written as it is left for other processes; None where it is not."""
+        return None if self._recent is None else self._recent.make(session, kept)
 
     def keep(self, session: bytes, kept: Kept) -> None:
         """Keep a session; its count was read before the session was.
@@ -180,8 +152,10 @@ class SessionCache:
         before, stored = self._young.get(session), kept.stored
         if before is not None:
             added -= before.size
-            if stored.record is not None and stored.record.destroy is None:
-                stored.memo = stored.memo or before.stored.memo
+            memo = before.stored.memo
+            # What ends lives, without a look at the record: others wait meanwhile.
+            if memo is not None and (stored.end > 0 or _is_alive(stored.record)):
+                stored.memo = stored.memo or memo
         self._young[session] = kept
         self._size += added
         if self._size > self._most:

@@ -13,16 +13,15 @@ import secrets
 import struct
 from hashlib import blake2b
 
-import msgspec
-
-from canister.store.base import Mark
+from canister.store.base import Stored
+from canister.store.kept import Kept
 
 STRIPES = 2**18
 """How many stripes there are: few sessions share one, and most of the counts stay in a processor's cache."""
 _LARGEST = 64 * 1024
 """Bytes of a row that is left here: a few large ones must not push out all others."""
-_FIELDS = struct.Struct("=IHI16sqq")
-"""Count, bytes of the id, bytes of the record, digest, retention and place; id and record follow."""
+_FIELDS = struct.Struct("=IHI16sqqqI")
+"""Count, bytes of id and of record, digest, retention, place, end and size; id and record follow."""
 _DIGEST_BYTES = 8
 _KEY_BYTES = 16
 _HEAD_BYTES = _DIGEST_BYTES + _FIELDS.size
@@ -41,14 +40,6 @@ def recent_bytes(ring: int) -> int:
 def draw_key(memory: memoryview) -> None:
     """Give memory for rows its key, before anybody uses it."""
     memory[:_KEY_BYTES] = secrets.token_bytes(_KEY_BYTES)
-
-
-class RecentRow(msgspec.Struct, frozen=True, gc=False):
-    """A session's row, of which nothing is held back."""
-
-    record: bytes
-    mark: Mark
-    place: int
 
 
 class RecentRows:
@@ -83,11 +74,17 @@ class RecentRows:
         """Tell whether any process has asked for rows."""
         return self._index[_WANTED] == 1
 
-    def make(self, count: int, session: bytes, record: bytes, mark: Mark, place: int) -> bytes | None:
-        """Return a row as it is left, stored while its stripe has *count*; None if it is too large."""
-        fields = _FIELDS.pack(count, len(session), len(record), mark.digest, mark.retain, place)
+    def make(self, session: bytes, kept: Kept) -> bytes | None:
+        """Return a session that was written as it is left; None if it is decoded, or too large."""
+        record, digest = kept.stored.encoded, kept.digest
+        if record is None or len(record) > _LARGEST:
+            return None
+        assert digest is not None, "what is written has one"
+        fields = _FIELDS.pack(
+            kept.at, len(session), len(record), digest, kept.retain, kept.place, kept.stored.end, kept.size
+        )
         body = fields + session + record
-        return self._digest(body) + body if len(body) <= _LARGEST else None
+        return self._digest(body) + body
 
     def add(self, stripe: int, row: bytes) -> None:
         """Leave a row that was made here and is stored; only the writer may."""
@@ -98,19 +95,22 @@ class RecentRows:
         self._index[stripe] = begin
         self._index[_NEXT] = begin + len(row)
 
-    def find(self, stripe: int, count: int, session: bytes) -> RecentRow | None:
-        """Return a session's row as stored while its stripe has this count, None if it is not here."""
+    def find(self, stripe: int, count: int, session: bytes) -> Kept | None:
+        """Return a session as it is stored while its stripe has this count, None if it is not here."""
         begin = self._index[stripe]
         head = self._ring[begin : begin + _HEAD_BYTES].tobytes()
         if len(head) < _HEAD_BYTES:
             return None
-        at, id_bytes, record_bytes, digest, retain, place = _FIELDS.unpack_from(head, _DIGEST_BYTES)
+        at, id_bytes, record_bytes, digest, retain, place, end, size = _FIELDS.unpack_from(
+            head, _DIGEST_BYTES
+        )
         if at != count or id_bytes != len(session):
             return None
         rest = self._ring[begin + _HEAD_BYTES : begin + _HEAD_BYTES + id_bytes + record_bytes].tobytes()
         if not rest.startswith(session) or self._digest(head[_DIGEST_BYTES:] + rest) != head[:_DIGEST_BYTES]:
             return None
-        return RecentRow(rest[id_bytes:], Mark(digest, retain), place)
+        stored = Stored(None, held=False, encoded=rest[id_bytes:], end=end)
+        return Kept(at, stored, None, retain, digest, size, place)
 
     def _digest(self, body: bytes) -> bytes:
         keyed = self._keyed.copy()

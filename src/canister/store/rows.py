@@ -11,8 +11,9 @@ import msgspec
 from canister.errors import StoreError
 from canister.record import NodeId, decode_record, digest_of, encode_record, merge, user_of
 from canister.store.base import BUCKETS, Change, Listed, LogEntry, bucket_of
-from canister.store.cache import SessionCache, Written, after, keeping, stripe_of
+from canister.store.cache import SessionCache, Written, after, stripe_of
 from canister.store.connections import Cursor, Handle
+from canister.store.kept import keeping
 from canister.store.transaction import Fresh, Row
 
 _PLACES = 1 << 7
@@ -72,12 +73,12 @@ class _Seen(msgspec.Struct, frozen=True, gc=False):
     row: Row | None
 
 
-class _Write(msgspec.Struct, frozen=True, gc=False):
-    """What is to be written of a session, and how it is to be kept then."""
+class _Write(Written, frozen=True, gc=False):
+    """What is to be written of a session: the statement, and the row."""
 
     sql: str
     values: tuple[Any, ...]
-    written: Written
+    row: Row
 
 
 class SqliteRows:
@@ -110,13 +111,14 @@ class SqliteRows:
     def get(self, session: bytes) -> Row | None:
         write = self._writes.get(session)
         if write is not None:
-            return write.written.kept.row
+            return write.row
         stripe = stripe_of(session)
         count = self._cache.counts[stripe]
         kept = self._cache.find(session, stripe, count)
         if kept is not None:
-            self._seen[session] = _Seen(stripe, count, kept.place, kept.row)
-            return kept.row
+            here = kept.row
+            self._seen[session] = _Seen(stripe, count, kept.place, here)
+            return here
         place, row = place_of(session), None
         if not self._cache.is_absent(session, count):
             found = self._handle.execute(GET, (place, session)).fetchone()
@@ -137,9 +139,11 @@ class SqliteRows:
             sql, values = _CHANGE, (encoded, place, session)
         else:
             sql, values = _REPLACE, (encoded, retain, user, held, place, session)
-        kept = keeping(after(seen.at), row, len(encoded) + len(held or b""), place)
-        recent = self._cache.row_for_others(kept.at, session, row, encoded, place) if self._keeps else None
-        self._writes[session] = _Write(sql, values, Written(session, seen.stripe, kept, recent))
+        leaves = self._keeps and self._cache.leaves_rows()
+        stored = row.packed(encoded) if leaves else row.stored
+        kept = keeping(after(seen.at), row, stored, len(encoded) + len(held or b""), place)
+        recent = self._cache.row_for_others(session, kept) if leaves else None
+        self._writes[session] = _Write(session, seen.stripe, kept, recent, sql, values, row)
 
     def holds(self) -> bool:
         """Tell whether all sessions are still as they were found; the turn has come."""
@@ -155,9 +159,8 @@ class SqliteRows:
         """Write what has been put and appended; the connection's transaction has begun."""
         handle = self._handle
         for write in self._writes.values():
-            written = write.written
-            kept = written.kept
-            at, place = self._cache.mark(written.stripe), kept.place
+            kept = write.kept
+            at, place = self._cache.mark(write.stripe), kept.place
             if write.sql is _INSERT:
                 place = _insert_one(handle, write.values)
             else:
@@ -165,7 +168,7 @@ class SqliteRows:
                 if not handle.connection.changes():
                     raise StoreError("a session is not in its place; nothing was written, try again")
             if self._keeps and at == kept.at and place == kept.place:
-                self._cache.fresh.append(written)
+                self._cache.fresh.append(write)
         if self._entry is not None:
             handle.write(_APPEND, self._entry)
             handle.stamp = self._entry[0]

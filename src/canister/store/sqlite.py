@@ -33,10 +33,11 @@ from canister.store.base import (
     Page,
     Stored,
 )
-from canister.store.cache import FACTS, Fact, SessionCache, keeping, stripe_of
+from canister.store.cache import FACTS, Fact, SessionCache, stripe_of
 from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.history import break_history
+from canister.store.kept import keeping
 from canister.store.notes import Notes
 from canister.store.rows import (
     END,
@@ -125,7 +126,7 @@ class SqliteStore:
             return ABSENT
         place, record, held, retain = found
         row = row_of(record, held, retain)
-        kept = keeping(count, row, len(record) + len(held or b""), place)
+        kept = keeping(count, row, row.stored, len(record) + len(held or b""), place)
         self._cache.keep(session, kept)
         return kept.stored
 

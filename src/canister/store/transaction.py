@@ -12,7 +12,7 @@ import msgspec
 from canister.clock import next_stamp
 from canister.edits import Moment
 from canister.errors import ClockError, TooLargeError
-from canister.life import last_retention, retention
+from canister.life import deadline, last_retention, retention
 from canister.record import (
     BACK,
     EMPTY,
@@ -63,6 +63,18 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     def stored(self) -> Stored:
         """What a store tells of it."""
         return Stored(self.visible, self.held is not None)
+
+    def packed(self, encoded: bytes) -> Stored:
+        """Return what a store tells of it, not decoded if that is all there is of a live session.
+
+        Args:
+            encoded: the record.
+        """
+        end = deadline(self.record)
+        if self.held is not None or end <= 0:
+            return self.stored
+        # An encoder's bytes have half as much again behind them, which a copy has not.
+        return Stored(None, held=False, encoded=bytes(memoryview(encoded)), end=end)
 
 
 def mark_of(session: bytes, row: Row, key: bytes) -> Mark:

@@ -20,7 +20,7 @@ from canister.record import (
     merge,
     stamp_of,
 )
-from canister.store.base import Change, Merged, ReplicatedStore, Store, Stored, bucket_of
+from canister.store.base import Change, Merged, ReplicatedStore, Store, bucket_of
 from canister.testing.clock import ManualClock
 from canister.testing.contract import (
     MINUTE,
@@ -31,6 +31,7 @@ from canister.testing.contract import (
     destroyed_elsewhere,
     made_elsewhere,
     put,
+    told,
     values,
     visible,
     writing,
@@ -166,7 +167,7 @@ class MergingContract(StoreContract):
             assert visible(store, session) == merge(before, known)
         assert values(store, b"2") == {"theirs": b"2", "again": b"3"}
         assert (visible(store, b"0"), visible(store, b"4")) == (known, known)
-        assert store.load(b"ahead") == Stored(None, held=True)
+        assert told(store, b"ahead") == (None, True)
         assert whole(store, b"over") is None
         after = {change.session: change.after for change in last_changes(store)}
         assert sorted((bucket_of(s), mark.digest) for s, mark in after.items() if mark) == marks(store)
@@ -220,7 +221,7 @@ class MergingContract(StoreContract):
         """R6: what is further ahead than the drift is kept and passed on, but not shown."""
         record = made_elsewhere(clock.now() + DRIFT + 1, k=b"1")
         assert store.merge([(b"s", record)], {}) == Merged(changed=1, doubtful=[], held=1)
-        assert store.load(b"s") == Stored(None, held=True)
+        assert told(store, b"s") == (None, True)
         assert list(store.scan()) == []
         assert whole(store, b"s") == record
         assert [bucket for bucket, _ in marks(store)] == [bucket_of(b"s")]
@@ -234,7 +235,7 @@ class MergingContract(StoreContract):
         """What is ahead by just the drift is shown."""
         record = made_elsewhere(clock.now() + DRIFT, k=b"1")
         store.merge([(b"s", record)], {})
-        assert store.load(b"s") == Stored(record, held=False)
+        assert told(store, b"s") == (record, False)
 
     def test_held_beside_what_is_visible(self, store: ReplicatedStore, clock: ManualClock) -> None:
         """A write too far ahead is held while the session as it was stays visible."""
@@ -242,7 +243,7 @@ class MergingContract(StoreContract):
         mine = visible(store, b"s")
         later = made_elsewhere(clock.now() + 2 * DRIFT, mine, k=b"later")
         store.merge([(b"s", later)], {})
-        assert store.load(b"s") == Stored(mine, held=True)
+        assert told(store, b"s") == (mine, True)
         assert whole(store, b"s") == merge(mine, later)
 
     def test_digest_counts_what_is_held(
@@ -266,7 +267,7 @@ class MergingContract(StoreContract):
         clock.advance(1)
         digests = marks(store)
         assert store.release() == 1
-        assert store.load(b"s") == Stored(record, held=False)
+        assert told(store, b"s") == (record, False)
         assert marks(store) == digests
         assert stamp_of(put(store, b"t", k=b"1")) > due
         assert store.release() == 0
@@ -278,7 +279,7 @@ class MergingContract(StoreContract):
         store.merge([(b"s", first), (b"s", second)], {})
         clock.advance(15)
         assert store.release() == 0
-        assert store.load(b"s") == Stored(None, held=True)
+        assert told(store, b"s") == (None, True)
         clock.advance(5)
         assert store.release() == 1
         assert visible(store, b"s") == merge(first, second)
@@ -289,7 +290,7 @@ class MergingContract(StoreContract):
         part = Record(cells=made_elsewhere(clock.now(), j=b"2").cells)
         store.merge([(b"s", created)], {})
         assert store.merge([(b"s", part)], {}) == Merged(changed=1, doubtful=[], held=1)
-        assert store.load(b"s") == Stored(None, held=True)
+        assert told(store, b"s") == (None, True)
         clock.advance(10)
         store.release()
         assert visible(store, b"s") == merge(created, part)
@@ -312,7 +313,7 @@ class MergingContract(StoreContract):
         store.merge([(b"s", made_elsewhere(clock.now() + 2 * DRIFT, mine, k=b"2"))], {})
         tombstone = destroyed_elsewhere(clock.now() + ahead, mine)
         assert store.merge([(b"s", tombstone)], {}) == Merged(changed=1, doubtful=[])
-        assert store.load(b"s") == Stored(tombstone, held=False)
+        assert told(store, b"s") == (tombstone, False)
         assert whole(store, b"s") == tombstone
         assert stamp_of(put(store, b"t")) <= clock.now() + 10
 

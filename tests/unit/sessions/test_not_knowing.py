@@ -24,8 +24,8 @@ from canister.freshness import Fetched
 from canister.record import make_version
 from canister.sessions import Outcome, SessionManager, SessionStatus
 from canister.sessions.token import Draft, Token, parse
-from canister.store.base import Stored
 from canister.testing.clock import ManualClock
+from canister.testing.contract import told
 
 
 @pytest.mark.parametrize("age", [timedelta(0), timedelta(days=1)])
@@ -151,7 +151,7 @@ def test_with_doubts_what_is_held_back_is_not_absent(
     moment = edits.Moment(make_version(ahead, OTHER_NODE), ahead)
     record = edits.write(None, moment, policy, {})
     canister.node.store.merge([(token.session, record)], {OTHER_NODE: clock.now()})
-    assert canister.node.store.load(token.session) == Stored(None, held=True)
+    assert told(canister.node.store, token.session) == (None, True)
     assert manager.commit(manager.load([token.text])).set_cookie is None
 
 
