@@ -134,15 +134,17 @@ def test_a_device_that_is_ended_in_the_list_is_out_at_its_next_click(shop: Shop,
     phone_browser = open_browser()
     phone = log_in(phone_browser, "bob")
     phone.press("Green tea")
+    shop.site.await_equal()  # each node lists what it has heard of
     laptop.press("Devices")
     assert len(laptop.items("Devices")) == 2
     assert laptop.text().count("This device") == 1
     assert "Chrome/" in laptop.items("Devices")[0], "what the browser calls itself"
 
     laptop.press("End")
+    shop.site.await_equal()
+    laptop.open("/devices")
     assert len(laptop.items("Devices")) == 1
     assert "This device" in laptop.text()
-    shop.site.await_equal()
     phone.press("Devices")
     assert LOGGED_OUT in phone.text()
     laptop.press("The shop")

@@ -1,12 +1,16 @@
 """Write acknowledgements: a write returns once as many members as asked for hold it."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.integration.cluster import eventually, free_port
+from tests.unit.sessions.kit import KEY
 
 from canister import AcknowledgementError, Canister, InputError
+from canister.life import Status
+from canister.sessions import Event, EventKind, SessionManager
 
 pytestmark = pytest.mark.integration
 
@@ -81,3 +85,46 @@ def test_more_members_than_there_are_is_an_error_in_time(nodes: list[Canister]) 
     """Asking for more members than the cluster has ends with the error, not with a hang."""
     with pytest.raises(AcknowledgementError, match="3 of the 4 members"):
         nodes[0].put("s", "k", 1, acks=4)
+
+
+def log_in(manager: SessionManager, user: str) -> str:
+    """Log a user in; return the session's handle."""
+    session = manager.load([])
+    session.login(user)
+    manager.commit(session)
+    assert session.handle is not None
+    return session.handle
+
+
+def test_to_end_sessions_waits_as_well(nodes: list[Canister]) -> None:
+    """Of a session manager with acks: when a user's sessions are ended, every member knows."""
+    manager = SessionManager(nodes[0], secret_keys=KEY, acks="all")
+    for number in range(20):
+        one, another = log_in(manager, "ann"), log_in(manager, "ann")
+        if number % 2:
+            assert manager.users.end("ann", one)
+        assert manager.users.end_all("ann") == 2 - number % 2
+        for node in nodes:
+            assert [node.record_status(handle).status for handle in (one, another)] == [Status.DESTROYED] * 2
+
+
+def test_what_ended_without_being_acknowledged_is_over(
+    nodes: list[Canister], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error names who knows of it; here nobody gets in any more, and who subscribed is told."""
+    manager = SessionManager(nodes[0], secret_keys=KEY, acks="all")
+    handles = [log_in(manager, "ann") for _ in range(3)]
+    told: list[Event] = []
+    manager.subscribe(told.append)
+    nodes[2].node.isolate(on=True)
+    caplog.set_level(logging.INFO, "canister.sessions")
+    with pytest.raises(AcknowledgementError, match="2 of the 3 members"):
+        manager.users.end("ann", handles[0])
+    with pytest.raises(AcknowledgementError, match="2 of the 3 members"):
+        manager.users.end_all("ann", keep=handles[2])
+    assert [one.handle for one in manager.users.sessions("ann")] == handles[2:]
+    assert [m for m in caplog.messages if "destroyed" in m] == [
+        f"session {handle} was destroyed" for handle in handles[:2]
+    ]
+    ended = [event.handle for event in told if event.kind is EventKind.DESTROYED]
+    assert [*dict.fromkeys(ended)] == handles[:2]  # each at least once

@@ -74,8 +74,9 @@ class SessionManager(SessionLoader):
             be asked. ``"serve"``: what is here, marked as `Session.is_behind`, or where nothing is,
             an empty one that cannot be written. ``"refuse"``: a session of which every use raises
             `CannotTellError`. As the canister's setting by default.
-        acks: how many members must hold what a request writes before it is answered, this one
-            included: a number, ``"majority"`` or ``"all"``. Recording an access waits for nobody.
+        acks: how many members must hold what a request writes, and that sessions were ended, before it is
+            answered, this one included: a number, ``"majority"`` or ``"all"``. Recording an access and
+            keeping a user to *max_sessions* wait for nobody.
         max_sessions: how many sessions a user may have; None: any number.
         at_cap: what a log-in beyond that does: ``"evict"`` ends the oldest, ``"reject"`` refuses the new one.
         strict: whether a change that was never committed raises rather than being logged; by default
@@ -116,7 +117,7 @@ class SessionManager(SessionLoader):
         self.keys = find_keys(secret_keys, node.key_directory, clustered=config.listen is not None)
         node.announce_keys(self.keys.fingerprints)
         self.events = Events()
-        self.users = Users(node, max_sessions, at_cap, self._ended)
+        self.users = Users(node, max_sessions, at_cap, self._ended, acks)
         self._watch = Watch(node, self.users, self.events)
         moving = MoveIn(node, self.keys, self.users, move_in) if move_in else None
         lock = None if config.lock_timeout is None else micros(config.lock_timeout)

@@ -9,11 +9,11 @@ from canister.clock import to_datetime
 from canister.codec import decode_id, encode_id, encode_user, user_record_id
 from canister.edits import Moment
 from canister.engine import Engine
-from canister.errors import ConfigError, TooManySessionsError
+from canister.errors import AcknowledgementError, ConfigError, TooManySessionsError
 from canister.life import accessed, is_live
 from canister.record import Cell, Record, Version, user_of
 from canister.sessions.identity import KNOWN, Identity, identity_of, is_revoked, revocation_in
-from canister.store.base import Edit
+from canister.store.base import Edit, Needed
 
 AtCap = Literal["evict", "reject"]
 
@@ -43,25 +43,34 @@ class Users:
         at_cap: what a log-in beyond that does: ``"evict"`` ends the oldest log-in, ``"reject"`` refuses
             the new one. It is exact on one side of a split; after it the oldest go.
         ended: called with each session that is ended here.
+        acks: how many members must hold that sessions were ended, before who asked for it is answered.
 
     Raises:
         ConfigError: *most* or *at_cap* cannot work.
     """
 
     def __init__(
-        self, node: Engine, most: int | None, at_cap: AtCap, ended: Callable[[str, Any], None]
+        self,
+        node: Engine,
+        most: int | None,
+        at_cap: AtCap,
+        ended: Callable[[str, Any], None],
+        acks: Needed = 1,
     ) -> None:
         if most is not None and most < 1:
             raise ConfigError(f"max_sessions is a number from 1, or None, not {most!r}")
         if at_cap not in ("evict", "reject"):
             raise ConfigError(f"at_cap is 'evict' or 'reject', not {at_cap!r}")
         self._node = node
+        self._acks: Needed = acks
         self.most = most
         self.at_cap: AtCap = at_cap
         self._ended = ended
 
     def sessions(self, user: object) -> list[UserSession]:
         """Return a user's live sessions, the one last seen first. The cost follows their number.
+
+        They are as this node knows them: what was begun or ended elsewhere a moment ago may be missing.
 
         Raises:
             InputError: *user* is no user id.
@@ -70,11 +79,16 @@ class Users:
         return sorted(found, key=lambda one: one.last_seen, reverse=True)
 
     def end(self, user: object, handle: str) -> bool:
-        """End one of a user's sessions for good; False if *handle* is none of them."""
+        """End one of a user's sessions for good; False if *handle* is none of them.
+
+        Raises:
+            AcknowledgementError: fewer members than the session manager's ``acks`` hold that it is over; it
+                is, and that spreads.
+        """
         session = encode_id(handle)
         if not any(session == own for own, _ in self._live(encode_user(user))):
             return False
-        self._destroy([(session, handle, user)])
+        self._end([(session, self._destroyed)], [handle], user)
         return True
 
     def end_all(self, user: object, *, keep: str | None = None) -> int:
@@ -86,6 +100,9 @@ class Users:
         Args:
             user: the user's id.
             keep: the handle of a session that stays.
+
+        Raises:
+            AcknowledgementError: as for `end`.
         """
         encoded = encode_user(user)
         kept = None if keep is None else encode_id(keep)
@@ -97,9 +114,7 @@ class Users:
         if kept is not None:
             work.append((kept, _know_revocation(encoded)))
         work += [(session, self._destroyed) for session in others]
-        self._node.commit(work)
-        for session in others:
-            self._ended(str(decode_id(session)), user)
+        self._end(work, [str(decode_id(session)) for session in others], user)
         return len(others)
 
     def revocation(self, user: bytes) -> Version | None:
@@ -149,7 +164,8 @@ class Users:
             return []
         going = found[:excess] if self.at_cap == "evict" else found[-excess:]
         handles = [str(decode_id(session)) for session, _ in going]
-        self._destroy([(session, handle, user) for (session, _), handle in zip(going, handles, strict=True)])
+        self._node.commit([(session, self._destroyed) for session, _ in going])
+        self._tell(handles, user)
         return handles
 
     def _live(self, user: bytes) -> list[tuple[bytes, Record]]:
@@ -157,9 +173,17 @@ class Users:
         found = self._node.store.of_user(user)
         return [(s, r) for s, r in found if is_live(r, now) and not is_revoked(r, revoked, drift)]
 
-    def _destroy(self, sessions: list[tuple[bytes, str, Any]]) -> None:
-        self._node.commit([(session, self._destroyed) for session, _, _ in sessions])
-        for _, handle, user in sessions:
+    def _end(self, work: list[tuple[bytes, Edit]], handles: list[str], user: object) -> None:
+        """Commit what ends sessions, and tell of them."""
+        try:
+            self._node.commit(work, self._acks)
+        except AcknowledgementError:
+            self._tell(handles, user)  # here they are over
+            raise
+        self._tell(handles, user)
+
+    def _tell(self, handles: list[str], user: object) -> None:
+        for handle in handles:
             self._ended(handle, user)
 
     def _destroyed(self, record: Record | None, moment: Moment) -> Record:
