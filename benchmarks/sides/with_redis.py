@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import redis
-from serving import VALUE, drawn, ids, paced, repeated, serve, timed, wide
+from serving import KEY, VALUE, drawn, ids, paced, repeated, serve, timed, wide
 
 
 class Side:
@@ -15,10 +15,15 @@ class Side:
         self.client = redis.Redis(host="127.0.0.1", port=port)
         self.ids = ids(sessions)
         self.value = VALUE.encode()
+        self.session = json.dumps({KEY: VALUE})
 
     def fill(self) -> None:
         for name in self.ids:
             self.client.set(name, self.value, ex=1200)
+
+    def fill_sessions(self) -> None:
+        for name in self.ids:
+            self.client.set(name, self.session, ex=1200)
 
     def fill_wide(self) -> None:
         text = json.dumps(wide())
@@ -55,15 +60,15 @@ class Side:
         return repeated(lambda n: put(names[n % len(names)], self.value, ex=1200), seconds)
 
     def mixed_for(self, seconds: float) -> dict[str, float]:
-        """Nine loads to one put."""
-        client, draw = self.client, drawn(self.ids)
+        """Nine loads, decoded as on the other sides, to one put."""
+        client, draw, session = self.client, drawn(self.ids), self.session
 
         def step(number: int) -> None:
             name = draw()
             if number % 10:
-                client.get(name)
+                json.loads(client.get(name))
             else:
-                client.set(name, self.value, ex=1200)
+                client.set(name, session, ex=1200)
 
         return repeated(step, seconds)
 

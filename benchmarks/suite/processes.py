@@ -25,7 +25,7 @@ def mixed(bench: Bench) -> list[Result]:
     if bench.has_rivals:
         port = bench.redis_port()
         theirs = [bench.rival("redis", port=port, sessions=sessions) for _ in range(_PROCESSES)]
-        theirs[0].do("fill")
+        theirs[0].do("fill_sessions")
         turns["Redis"] = lambda: {"rate": _together(theirs, "mixed_for", seconds)}
     figures = bench.compare(turns)
     row = Result("mixed", "4 processes, 90 % loads 10 % puts", "1/s", figures["canister"]["rate"])
