@@ -89,6 +89,7 @@ def join(bench: Bench) -> list[Result]:
         reader = first.worker(1_000)
         reader.do("fill")
         fill(reader, count)
+        await_rest(first)
         idle = reader.do("get_for", seconds=bench.seconds(2))["p99"]
         figures: dict[str, list[float]] = {"seconds": [], "p99": [], "processor": []}
         for _ in range(min(bench.turns, 2)):
@@ -206,6 +207,17 @@ def sweep(bench: Bench) -> list[Result]:
     row = Result("sweep", f"{name}: put meanwhile, p99", "us", figures["swept"]["p99"], "idle")
     row.theirs, row.wanted = figures["alone"]["p99"], "at most 2 x"
     return [row, Result("sweep", name, "s", figures["swept"]["seconds"])]
+
+
+def await_rest(node: Node) -> None:
+    """Wait until an agent has moved and read what was stored, and takes next to nothing of a processor."""
+
+    def rests() -> bool:
+        before = node.agent.processor()
+        time.sleep(0.2)
+        return node.agent.processor() - before < 0.02
+
+    wait_for(rests)
 
 
 def fill(side: Side, count: int) -> None:
