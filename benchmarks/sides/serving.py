@@ -27,6 +27,11 @@ def ids(count: int) -> list[str]:
     return [f"{chance.getrandbits(128):032x}" for _ in range(count)]
 
 
+def unknown(count: int) -> list[str]:
+    """Return *count* ids that no side has."""
+    return [f"unknown-{n:024d}" for n in range(count)]
+
+
 def wide(keys: int = 10) -> dict[str, str]:
     """Return a session of so many keys with 100 bytes each."""
     return {f"key{n}": f"{n % 10}" * 100 for n in range(keys)}

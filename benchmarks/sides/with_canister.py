@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from serving import KEY, VALUE, drawn, ids, paced, repeated, serve, timed, wide
+from serving import KEY, VALUE, drawn, ids, paced, repeated, serve, timed, unknown, wide
 
 from canister import Canister
 from canister.agent.connection import Connection
@@ -75,8 +75,8 @@ class Side:
         return timed(lambda n: get(names[(begin + n) % len(names)], KEY), count)
 
     def get_unknown(self, count: int) -> dict[str, float]:
-        get = self.store.get
-        return timed(lambda n: get(f"unknown-{n:024d}", KEY), count)
+        get, names = self.store.get, unknown(count)
+        return timed(lambda n: get(names[n], KEY), count)
 
     def load(self, count: int) -> dict[str, float]:
         load, names = self.store.get_data, ["wide-" + name for name in self.ids]

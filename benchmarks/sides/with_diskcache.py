@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import diskcache
-from serving import VALUE, ids, serve, timed, wide
+from serving import VALUE, ids, serve, timed, unknown, wide
 
 
 class Side:
@@ -28,8 +28,8 @@ class Side:
         return timed(lambda n: get(names[n % len(names)]), count)
 
     def get_unknown(self, count: int) -> dict[str, float]:
-        get = self.cache.get
-        return timed(lambda n: get(f"unknown-{n:024d}"), count)
+        get, names = self.cache.get, unknown(count)
+        return timed(lambda n: get(names[n]), count)
 
     def load(self, count: int) -> dict[str, float]:
         get, names = self.cache.get, ["wide-" + name for name in self.ids]

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import redis
-from serving import KEY, VALUE, drawn, ids, paced, repeated, serve, timed, wide
+from serving import KEY, VALUE, drawn, ids, paced, repeated, serve, timed, unknown, wide
 
 
 class Side:
@@ -35,8 +35,8 @@ class Side:
         return timed(lambda n: get(names[n % len(names)]), count)
 
     def get_unknown(self, count: int) -> dict[str, float]:
-        get = self.client.get
-        return timed(lambda n: get(f"unknown-{n:024d}"), count)
+        get, names = self.client.get, unknown(count)
+        return timed(lambda n: get(names[n]), count)
 
     def load(self, count: int) -> dict[str, float]:
         get, names = self.client.get, ["wide-" + name for name in self.ids]

@@ -6,6 +6,7 @@ from benchmarks.side import Side
 
 _SESSIONS = 2_000
 _WANTED = {
+    "get_unknown": "a hit",
     "get": "8 x Redis, 2 x the floor",
     "load": "8 x Redis, 2 x the floor",
     "put": "2 x Redis, 1.5 x the floor",

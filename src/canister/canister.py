@@ -159,7 +159,8 @@ class Canister:
         session, slot = encode_id(id), key_slot(key)
         stamp = decode_stamp(after) if after is not None else ()
         stored = self.engine.load(session, local=local, after=stamp).stored
-        record = stored.decoded or stored.record  # a field, as a rule: a property costs a call
+        # The field, where that is all: a property costs a call.
+        record = stored.decoded if stored.encoded is None else stored.record
         now = self._clock.now()
         if record is None or (stored.end <= now and not stored.is_live(now)):
             return default

@@ -115,8 +115,9 @@ class Node:
         stored = self.store.load(session)
         if local:
             return Loaded(stored, stored.is_here)
-        # What is known to end is here, as a rule: a property costs a call.
-        known = stored.end > 0 or stored.is_here or self._is_absent(stored.held)
+        # What `is_here` asks, without its call.
+        is_here = stored.encoded is not None or stored.decoded is not None
+        known = is_here or self._is_absent(stored.held)
         if known and not lacking and not ask:
             return Loaded(stored, True)
         fetched = self._fetch(session)
@@ -248,12 +249,11 @@ class Node:
 
     def _is_absent(self, held: bool) -> bool:
         """Tell whether a session that is not here is nowhere."""
-        # In this order: an agent that begins tells its doubts before it can be seen.
-        return not held and self._hears_peers() and self.store.doubts() == 0
-
-    def _hears_peers(self) -> bool:
-        """Tell whether there is an agent, if there are peers: else what it heard of them last is old news."""
-        return not self.store.has_peers() or self._presence.is_there()
+        if held or not self.store.has_peers():  # without peers there is no doubt about one
+            return not held
+        # Without an agent what was heard of them last is old news. In this order: an agent that begins tells
+        # its doubts before it can be seen.
+        return self._presence.is_there() and self.store.doubts() == 0
 
     def _fetch(self, session: bytes) -> Fetched:
         timeout = self.config.remote_timeout.total_seconds()
