@@ -249,11 +249,12 @@ class Node:
 
     def _is_absent(self, held: bool) -> bool:
         """Tell whether a session that is not here is nowhere."""
-        if held or not self.store.has_peers():  # without peers there is no doubt about one
-            return not held
-        # Without an agent what was heard of them last is old news. In this order: an agent that begins tells
-        # its doubts before it can be seen.
-        return self._presence.is_there() and self.store.doubts() == 0
+        # In this order: an agent that begins tells its doubts before it can be seen.
+        return not held and self._hears_peers() and self.store.doubts() == 0
+
+    def _hears_peers(self) -> bool:
+        """Tell whether there is an agent, if there are peers: else what it heard of them last is old news."""
+        return not self.store.has_peers() or self._presence.is_there()
 
     def _fetch(self, session: bytes) -> Fetched:
         timeout = self.config.remote_timeout.total_seconds()
