@@ -119,7 +119,8 @@ class Node:
         is_here = stored.encoded is not None or stored.decoded is not None
         known = is_here or self._is_absent(stored.held)
         if known and not lacking and not ask:
-            return Loaded(stored, True)
+            # What speaks for its absence may have come after the session was read, and the session with it.
+            return Loaded(stored if is_here else self.store.load(session), True)
         fetched = self._fetch(session)
         stored = self.store.load(session)
         if lacking and not fetched.covers(lacking):

@@ -587,3 +587,15 @@ def test_a_closed_node_refuses(tmp_path: Path) -> None:
         node.put("s", "k", 2)
     with Canister(tmp_path) as again:
         assert again.get("s", "k") == 1
+
+
+def test_what_comes_while_it_is_looked_for_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison brings a session and ends the doubts about it, after somebody has found it missing."""
+    with Canister(tmp_path, agent=False) as canister, Canister(tmp_path, agent=False) as agent:
+
+        def compared() -> int:
+            agent.put("i", "k", "v")
+            return 0
+
+        monkeypatch.setattr(canister.node.store, "doubts", compared)
+        assert canister.get("i", "k") == "v"
