@@ -251,7 +251,9 @@ def test_a_write_in_the_place_of_another_session(one: SqliteStore) -> None:
     """Whatever memory says of its place, a session is never written over another one."""
     put(one, SESSION, k=b"1")
     put(one, b"other", k=b"1")
-    kept, other = (one._cache.find(s, one._cache.counts[stripe_of(s)]) for s in (SESSION, b"other"))
+    kept, other = (
+        one._cache.find(s, stripe_of(s), one._cache.counts[stripe_of(s)]) for s in (SESSION, b"other")
+    )
     assert kept is not None
     assert other is not None
     one._cache.keep(SESSION, structs.replace(kept, place=other.place))
@@ -338,7 +340,7 @@ def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
         cache.keep_absent(b"%d" % number, 0)
         assert cache.is_absent(b"%d" % number, 0)
     assert sum(cache.is_absent(b"%d" % number, 0) for number in range(20_000)) < 10_000
-    assert cache.find(SESSION, 0) is kept
+    assert cache.find(SESSION, 0, 0) is kept
     cache.keep_absent(b"odd", 1)
     assert not cache.is_absent(b"odd", 1)
 
@@ -374,13 +376,13 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     kept = Kept(0, Stored(record, held=False), None, 0, None, 2400, 0)
     for number in range(10_000):
         cache.keep(b"%d" % number, kept)
-        assert cache.find(b"0", 0) is kept  # used all the time
-    found = [number for number in range(10_000) if cache.find(b"%d" % number, 0) is not None]
+        assert cache.find(b"0", 0, 0) is kept  # used all the time
+    found = [number for number in range(10_000) if cache.find(b"%d" % number, 0, 0) is not None]
     assert len(found) < 110
     assert 9_999 in found
     cache.close()
     cache.keep(b"1", kept)
-    assert cache.find(b"1", cache.counts[0]) is None
+    assert cache.find(b"1", 0, cache.counts[0]) is None
 
 
 def test_a_session_that_is_written_again_takes_no_more_room(tmp_path: Path) -> None:

@@ -110,17 +110,18 @@ class SessionCache:
         self.fresh: list[Written] = []
         """What the transaction under way has written of what is worth keeping once it is committed."""
 
-    def find(self, session: bytes, count: int) -> Kept | None:
-        """Return a session as it is at the *count* of its stripe, if this process keeps it; else None."""
+    def find(self, session: bytes, stripe: int, count: int) -> Kept | None:
+        """Return a session as it is at the *count* of its stripe, from memory; None if it is not there."""
         kept = self._young.get(session)
         if kept is None:
             kept = self._old.pop(session, None)
             if kept is not None:
                 self.keep(session, kept)
-        return kept if kept is not None and kept.at == count else None
+        if kept is not None and kept.at == count:
+            return kept
+        return None if self.is_absent(session, count) else self._find_recent(session, stripe, count)
 
-    def find_recent(self, session: bytes, stripe: int, count: int) -> Kept | None:
-        """Return a session as it is at the *count* of its stripe, if another process left it; else None."""
+    def _find_recent(self, session: bytes, stripe: int, count: int) -> Kept | None:
         recent = self._recent
         if recent is None or count & 1:
             return None

@@ -114,16 +114,13 @@ class SqliteRows:
             return write.row
         stripe = stripe_of(session)
         count = self._cache.counts[stripe]
-        kept = self._cache.find(session, count)
-        is_absent = kept is None and self._cache.is_absent(session, count)
-        if kept is None and not is_absent:
-            kept = self._cache.find_recent(session, stripe, count)
+        kept = self._cache.find(session, stripe, count)
         if kept is not None:
             here = kept.row
             self._seen[session] = _Seen(stripe, count, kept.place, here)
             return here
         place, row = place_of(session), None
-        if not is_absent:
+        if not self._cache.is_absent(session, count):
             found = self._handle.execute(GET, (place, session)).fetchone()
             if found is not None:
                 place, row = found[0], row_of(*found[1:])

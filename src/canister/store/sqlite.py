@@ -115,13 +115,11 @@ class SqliteStore:
     def load(self, session: bytes) -> Stored:
         stripe = stripe_of(session)
         count = self._cache.counts[stripe]
-        kept = self._cache.find(session, count)
-        if kept is None:
-            if self._cache.is_absent(session, count):
-                return ABSENT
-            kept = self._cache.find_recent(session, stripe, count)
+        kept = self._cache.find(session, stripe, count)
         if kept is not None:
             return kept.stored
+        if self._cache.is_absent(session, count):
+            return ABSENT
         found = self._one(GET, (place_of(session), session))
         if found is None:
             self._cache.keep_absent(session, count)
