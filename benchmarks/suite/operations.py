@@ -1,12 +1,12 @@
 """One caller, one node that is alone: reads and writes beside Redis and diskcache."""
 
 from benchmarks.bench import Bench, Turn
+from benchmarks.nodes import await_equal, cluster
 from benchmarks.results import Result
 from benchmarks.side import Side
 
 _SESSIONS = 2_000
 _WANTED = {
-    "get_unknown": "a hit",
     "get": "8 x Redis, 2 x the floor",
     "load": "8 x Redis, 2 x the floor",
     "put": "2 x Redis, 1.5 x the floor",
@@ -31,8 +31,25 @@ def load(bench: Bench) -> list[Result]:
 
 
 def get_unknown(bench: Bench) -> list[Result]:
-    """Read what is not there."""
-    return _compare(bench, "get_unknown", "get of an unknown id", 5_000)
+    """Read what is not there, alone and in a healthy cluster; beside rivals and beside what is there."""
+    results = _compare(bench, "get_unknown", "get of an unknown id", 5_000)
+    sessions = bench.size(_SESSIONS)
+    alone = bench.canister(bench.fresh("node"), sessions=sessions)
+    alone.do("fill")
+    nodes = cluster(bench, 3)
+    member = nodes[0].worker(sessions)
+    member.do("fill")
+    await_equal(nodes)
+    results.append(_beside_hits(bench, alone, "get of an unknown id, alone"))
+    results.append(_beside_hits(bench, member, "get of an unknown id, one of 3 nodes"))
+    return results
+
+
+def _beside_hits(bench: Bench, side: Side, operation: str) -> Result:
+    count = bench.size(5_000)
+    figures = bench.compare({name: _turn(side, name, count) for name in ("get", "get_unknown")})
+    ours, hits = figures["get_unknown"]["p50"], figures["get"]["p50"]
+    return Result("get_unknown", operation, "us", ours, "a hit", hits, wanted="a hit")
 
 
 def put(bench: Bench) -> list[Result]:

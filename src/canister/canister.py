@@ -161,8 +161,10 @@ class Canister:
         stored = self.engine.load(session, local=local, after=stamp).stored
         # The field, where that is all: a property costs a call.
         record = stored.decoded if stored.encoded is None else stored.record
+        if record is None:
+            return default
         now = self._clock.now()
-        if record is None or (stored.end <= now and not stored.is_live(now)):
+        if stored.end <= now and not stored.is_live(now):
             return default
         if not local and stored.due <= now and stored.is_touch_due(now):
             self._touch_by_reading(session, record)

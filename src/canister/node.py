@@ -117,21 +117,15 @@ class Node:
             return Loaded(stored, stored.is_here)
         # What `is_here` asks, without its call.
         is_here = stored.encoded is not None or stored.decoded is not None
-        known = is_here or self._is_absent(stored.held)
-        if known and not lacking and not ask:
-            # What speaks for its absence may have come after the session was read, and the session with it.
-            return Loaded(stored if is_here else self.store.load(session), True)
-        fetched = self._fetch(session)
-        stored = self.store.load(session)
-        if lacking and not fetched.covers(lacking):
-            raise CannotTellError(
-                "this node is behind what the caller has seen, and no peer that could tell has answered; "
-                "try again, or read without after="
-            )
-        certain = stored.is_here or (fetched.everyone and not stored.held)
-        if not certain and self.config.when_behind == "refuse":
-            raise CannotTellError("the session may exist on a member that cannot be reached; try again")
-        return Loaded(stored, certain, fetched.everyone)
+        if not lacking and not ask:
+            if is_here or not (stored.held or self.store.has_peers()):
+                return Loaded(stored, True)
+            # Without an agent, what it heard last is old news. It is looked for before the doubts: one that
+            # begins tells them before it can be seen.
+            if not stored.held and self._presence.is_there() and self.store.doubts() == 0:
+                # Once more: what speaks for its absence may have come after the first look, and it as well.
+                return Loaded(self.store.load(session), True)
+        return self._load_from_all(session, lacking)
 
     def commit(
         self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1, known: Known | None = None
@@ -248,14 +242,19 @@ class Node:
             if self._waker is not None:
                 self._waker.wake()
 
-    def _is_absent(self, held: bool) -> bool:
-        """Tell whether a session that is not here is nowhere."""
-        # In this order: an agent that begins tells its doubts before it can be seen.
-        return not held and self._hears_peers() and self.store.doubts() == 0
-
-    def _hears_peers(self) -> bool:
-        """Tell whether there is an agent, if there are peers: else what it heard of them last is old news."""
-        return not self.store.has_peers() or self._presence.is_there()
+    def _load_from_all(self, session: bytes, lacking: Sequence[Version]) -> Loaded:
+        """Return a session after the peers were asked, as new as what this node was *lacking* at least."""
+        fetched = self._fetch(session)
+        stored = self.store.load(session)
+        if lacking and not fetched.covers(lacking):
+            raise CannotTellError(
+                "this node is behind what the caller has seen, and no peer that could tell has answered; "
+                "try again, or read without after="
+            )
+        certain = stored.is_here or (fetched.everyone and not stored.held)
+        if not certain and self.config.when_behind == "refuse":
+            raise CannotTellError("the session may exist on a member that cannot be reached; try again")
+        return Loaded(stored, certain, fetched.everyone)
 
     def _fetch(self, session: bytes) -> Fetched:
         timeout = self.config.remote_timeout.total_seconds()

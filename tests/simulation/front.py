@@ -3,6 +3,7 @@
 from typing import Any
 
 from canister import edits
+from canister.agent.presence import AgentPresence
 from canister.codec import encode_value, key_slot
 from canister.freshness import Fetched
 from canister.node import Node
@@ -18,6 +19,16 @@ RING = KeyRing(["the-quick-brown-fox-jumps-over-the-lazy-dog-0123456789"])
 _STEP = 0.0005
 
 
+class _Presence(AgentPresence):
+    """Tells whether a simulated node runs."""
+
+    def __init__(self, node: SimNode) -> None:
+        self._node = node
+
+    def is_there(self) -> bool:
+        return self._node.replica is not None
+
+
 class Front(Node):
     """A `Node` whose store and agent are simulated."""
 
@@ -26,6 +37,7 @@ class Front(Node):
         self.config = node.cluster.config
         self.policy = node.cluster.policy
         self.clock = node.clock
+        self._presence = _Presence(node)
 
     @property
     def store(self) -> Any:
@@ -34,12 +46,8 @@ class Front(Node):
     @property
     def is_clustered(self) -> bool:
         """Tell from what a simulated store knows whether there are peers."""
-        others = (member for member in self.store.members() if member.node != self.store.node)
-        return self.store.doubts() > 0 or any(not member.removed for member in others)
-
-    def _hears_peers(self) -> bool:
-        """Tell whether the simulated node runs."""
-        return self.sim.replica is not None
+        has_peers: bool = self.store.has_peers()
+        return has_peers
 
     def _fetch(self, session: bytes) -> Fetched:
         """Ask the peers as the agent does, and let virtual time pass until they have answered."""

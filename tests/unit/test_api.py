@@ -11,13 +11,15 @@ from uuid import UUID
 import pytest
 
 from canister import Canister, Status
+from canister.agent.presence import AgentPresence
 from canister.clock import instant, to_datetime
 from canister.errors import (
     AgentError,
     SessionDestroyedError,
     StoreError,
 )
-from canister.store.base import LogEntry
+from canister.record import NodeId, make_version, node_of
+from canister.store.base import LogEntry, Member
 from canister.testing.clock import ManualClock
 
 MICROSECOND = timedelta(microseconds=1)
@@ -591,7 +593,10 @@ def test_a_closed_node_refuses(tmp_path: Path) -> None:
 
 def test_what_comes_while_it_is_looked_for_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison brings a session and ends the doubts about it, after somebody has found it missing."""
+    monkeypatch.setattr(AgentPresence, "is_there", lambda self: True)
     with Canister(tmp_path, agent=False) as canister, Canister(tmp_path, agent=False) as agent:
+        version = make_version(1, NodeId(b"elsewher"))
+        agent.node.store.save_members([Member("127.0.0.1:1", version, False, version, node_of(version))])
 
         def compared() -> int:
             agent.put("i", "k", "v")

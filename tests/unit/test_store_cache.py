@@ -27,7 +27,7 @@ from canister.store import shared
 from canister.store.base import Member, Stored, bucket_of
 from canister.store.cache import SessionCache, make_counts, stripe_of
 from canister.store.connections import Cursor
-from canister.store.kept import Kept
+from canister.store.kept import Kept, absence
 from canister.store.notes import Notes
 from canister.store.sqlite import SqliteStore
 from canister.testing.clock import ManualClock
@@ -329,6 +329,18 @@ def test_absence_is_kept_until_somebody_writes(
     assert values(one, b"other") == {"one": b"1", "two": b"2"}
 
 
+def test_absence_of_what_was_here(
+    one: SqliteStore, two: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has gone is looked for once, too, though it is still in memory."""
+    put(two, SESSION, k=b"1")
+    one.forget(SESSION)
+    asked = count_queries(two, monkeypatch)
+    for _ in range(3):
+        assert told(two, SESSION) == (None, False)
+    assert len(asked) == 1
+
+
 def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
     """Whoever asks for many unknown ids fills no memory, and drives no session out of it."""
     make_counts(tmp_path / "counts")
@@ -337,12 +349,12 @@ def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
     kept = Kept(0, Stored(record, held=False), None, 0, None, 2400, 0)
     cache.keep(SESSION, kept)
     for number in range(20_000):
-        cache.keep_absent(b"%d" % number, 0)
-        assert cache.is_absent(b"%d" % number, 0)
-    assert sum(cache.is_absent(b"%d" % number, 0) for number in range(20_000)) < 10_000
+        cache.keep_absent(b"%d" % number, absence(0, number))
+        assert cache.find(b"%d" % number, 0, 0) is not None
+    assert sum(cache.find(b"%d" % number, 0, 0) is not None for number in range(20_000)) < 10_000
     assert cache.find(SESSION, 0, 0) is kept
-    cache.keep_absent(b"odd", 1)
-    assert not cache.is_absent(b"odd", 1)
+    cache.keep_absent(b"odd", absence(1, 0))
+    assert cache.find(b"odd", 0, 1) is None
 
 
 @pytest.mark.parametrize("ask", [lambda s: s.load(SESSION), SqliteStore.doubts, SqliteStore.members])

@@ -340,6 +340,10 @@ class ReplicatedStore(Store, Protocol):
         """Tell all processes of the node whether its clock is too far from its peers' to write."""
         ...
 
+    def has_peers(self) -> bool:
+        """Tell whether there is another member, or doubt about one."""
+        ...
+
     def fingerprints(self) -> Fingerprints:
         """Return what the node's processes said last of their secret keys."""
         ...

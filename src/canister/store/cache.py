@@ -105,21 +105,25 @@ class SessionCache:
         self._young: dict[bytes, Kept] = {}
         self._old: dict[bytes, Kept] = {}
         self._size = 0
-        self._absent: dict[bytes, int] = {}
+        self._absent: dict[bytes, Kept] = {}
         self._marked: dict[int, int] = {}
         self.fresh: list[Written] = []
         """What the transaction under way has written of what is worth keeping once it is committed."""
 
     def find(self, session: bytes, stripe: int, count: int) -> Kept | None:
-        """Return a session as it is at the *count* of its stripe, from memory; None if it is not there."""
+        """Return a session, or its absence, as it is at the *count* of its stripe; None: not in memory."""
         kept = self._young.get(session)
-        if kept is None:
-            kept = self._old.pop(session, None)
-            if kept is not None:
-                self.keep(session, kept)
         if kept is not None and kept.at == count:
             return kept
-        return None if self.is_absent(session, count) else self._find_recent(session, stripe, count)
+        absence = self._absent.get(session)
+        if absence is not None and absence.at == count:
+            return absence
+        kept = self._old.pop(session, None)
+        if kept is not None:
+            self.keep(session, kept)
+            if kept.at == count:
+                return kept
+        return self._find_recent(session, stripe, count)
 
     def _find_recent(self, session: bytes, stripe: int, count: int) -> Kept | None:
         recent = self._recent
@@ -161,17 +165,13 @@ class SessionCache:
         if self._size > self._most:
             self._old, self._young, self._size = self._young, {}, 0
 
-    def is_absent(self, session: bytes, count: int) -> bool:
-        """Tell whether a session was looked for in vain at the same *count* of its stripe."""
-        return self._absent.get(session) == count
-
-    def keep_absent(self, session: bytes, count: int) -> None:
-        """Keep that a session is not here; *count* was read before it was looked for."""
-        if count & 1:
+    def keep_absent(self, session: bytes, absence: Kept) -> None:
+        """Keep that a session is not here; the count was read before it was looked for."""
+        if absence.at & 1:
             return
         if len(self._absent) >= _MOST_ABSENT:
             self._absent = {}
-        self._absent[session] = count
+        self._absent[session] = absence
 
     def begin(self) -> None:
         """Note that a transaction begins; its writer is the only one.

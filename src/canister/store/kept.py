@@ -3,7 +3,7 @@
 import msgspec
 
 from canister.record import EMPTY, Record
-from canister.store.base import Stored
+from canister.store.base import ABSENT, Stored
 from canister.store.transaction import Row
 
 _OF_SESSION, _OF_KEY = 1100, 250
@@ -11,7 +11,7 @@ _OF_SESSION, _OF_KEY = 1100, 250
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
-    """A session in memory.
+    """A session in memory, or that there is none.
 
     Attributes:
         at: the count of its stripe at which this is what is stored.
@@ -20,7 +20,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
         retain: when its data may go.
         digest: its digest; None while nobody has needed it.
         size: about how many bytes it takes in memory, where its record and its values have been asked for.
-        place: where the row is in the table.
+        place: where the row is in the table, or would be.
     """
 
     at: int
@@ -32,9 +32,21 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
     place: int
 
     @property
-    def row(self) -> Row:
-        """The session, as writers need it."""
+    def row(self) -> Row | None:
+        """The session, as writers need it; None: there is none."""
+        if self.stored is ABSENT:
+            return None
         return Row(self.stored.record or EMPTY, self.held, self.retain, self.digest)
+
+
+def absence(at: int, place: int) -> Kept:
+    """Return how it is kept in memory that a session is not here.
+
+    Args:
+        at: the count of its stripe.
+        place: where it would be in the table.
+    """
+    return Kept(at, ABSENT, None, 0, None, 0, place)
 
 
 def keeping(at: int, row: Row, stored: Stored, encoded: int, place: int) -> Kept:

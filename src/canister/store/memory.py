@@ -225,6 +225,10 @@ class MemoryStore:
     def set_doubts(self, count: int) -> None:
         self._doubts = count
 
+    def has_peers(self) -> bool:
+        others = (member for member in self.members() if member.node != self._node)
+        return self._doubts > 0 or not all(member.removed for member in others)
+
     def fingerprints(self) -> Fingerprints:
         return self._fingerprints
 

@@ -116,11 +116,9 @@ class SqliteRows:
         count = self._cache.counts[stripe]
         kept = self._cache.find(session, stripe, count)
         if kept is not None:
-            here = kept.row
-            self._seen[session] = _Seen(stripe, count, kept.place, here)
-            return here
-        place, row = place_of(session), None
-        if not self._cache.is_absent(session, count):
+            place, row = kept.place, kept.row
+        else:
+            place, row = place_of(session), None
             found = self._handle.execute(GET, (place, session)).fetchone()
             if found is not None:
                 place, row = found[0], row_of(*found[1:])

@@ -37,7 +37,7 @@ from canister.store.cache import FACTS, Fact, SessionCache, stripe_of
 from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
 from canister.store.history import break_history
-from canister.store.kept import keeping
+from canister.store.kept import absence, keeping
 from canister.store.notes import Notes
 from canister.store.rows import (
     END,
@@ -118,11 +118,10 @@ class SqliteStore:
         kept = self._cache.find(session, stripe, count)
         if kept is not None:
             return kept.stored
-        if self._cache.is_absent(session, count):
-            return ABSENT
-        found = self._one(GET, (place_of(session), session))
+        first = place_of(session)
+        found = self._one(GET, (first, session))
         if found is None:
-            self._cache.keep_absent(session, count)
+            self._cache.keep_absent(session, absence(count, first))
             return ABSENT
         place, record, held, retain = found
         row = row_of(record, held, retain)
@@ -292,7 +291,6 @@ class SqliteStore:
         return self._doubts.get()
 
     def has_peers(self) -> bool:
-        """Tell whether there is another member, or doubt about one."""
         return self._peers.get()
 
     def set_doubts(self, count: int) -> None:

@@ -1,5 +1,6 @@
 """What a store that replicates has to do on top, as tests: `canister.store.base.ReplicatedStore`."""
 
+import msgspec
 import pytest
 
 from canister import edits
@@ -227,6 +228,20 @@ class ReplicatedStoreContract(MergingContract):
         assert store.doubts() == 3
         store.set_doubts(0)
         assert store.doubts() == 0
+
+    def test_has_peers(self, store: ReplicatedStore) -> None:
+        """There are others if a member is another node and not removed, or if there is doubt about one."""
+        own, other = make_version(5, store.node), make_version(5, PEER)
+        here = Member("127.0.0.1:1", own, False, own, store.node)
+        peer = Member("127.0.0.1:2", other, False, other, PEER)
+        assert not store.has_peers()
+        for members, expected in (([here], False), ([here, peer], True)):
+            store.save_members(members)
+            assert store.has_peers() is expected
+        store.save_members([here, msgspec.structs.replace(peer, removed=True)])
+        assert not store.has_peers()
+        store.set_doubts(1)
+        assert store.has_peers()
 
     def test_fingerprints(self, store: ReplicatedStore) -> None:
         """What the node's processes said last of their keys is kept, as a whole."""
