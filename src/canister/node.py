@@ -19,7 +19,7 @@ from canister.errors import AcknowledgementError, AgentError, CannotTellError
 from canister.freshness import Fetched, Stamp, missing
 from canister.life import NEVER
 from canister.record import Record, Version, stamp_of
-from canister.store.base import Edit, Fingerprints, Known, Needed
+from canister.store.base import Edit, Fingerprints, Known, Needed, Peers
 from canister.store.sqlite import SqliteStore
 
 __all__ = ["Changes", "Heals", "Loaded", "MemberState", "Needed", "Node", "Status", "check_acks"]
@@ -57,6 +57,8 @@ class Node:
         self._presence = AgentPresence(self.store.files.agent_lock)
         self._waker: Waker | None = None
         self._fingerprints: Fingerprints = []
+        self._level: Peers | None = None
+        """What was known of the peers when this node had all that they have, before the next look begins."""
         self.closing = threading.Event()
         self._agent = AgentThread(self.store, config, clock) if may_run_agent else None
         try:
@@ -71,7 +73,7 @@ class Node:
     @property
     def is_clustered(self) -> bool:
         """Tell whether the node has, or may have, peers; a tool need not know what it listens on."""
-        return self.config.listen is not None or self.store.has_peers()
+        return self.config.listen is not None or self.store.peers().exist
 
     @property
     def key_directory(self) -> Path:
@@ -112,19 +114,21 @@ class Node:
         """
         # First what was heard, then the session: what is heard of in between only makes it newer.
         lacking = missing(after, self.store.heard_of) if after and not local else []
+        level = self._level
         stored = self.store.load(session)
         if local:
             return Loaded(stored, stored.is_here)
         # What `is_here` asks, without its call.
         is_here = stored.encoded is not None or stored.decoded is not None
         if not lacking and not ask:
-            if is_here or not (stored.held or self.store.has_peers()):
+            if is_here:
                 return Loaded(stored, True)
-            # Without an agent, what it heard last is old news. It is looked for before the doubts: one that
-            # begins tells them before it can be seen.
-            if not stored.held and self._presence.is_there() and self.store.doubts() == 0:
-                # Once more: what speaks for its absence may have come after the first look, and it as well.
-                return Loaded(self.store.load(session), True)
+            peers = self._level_peers()
+            if peers is not None and not stored.held:
+                if peers is not level:
+                    # What speaks for its absence may have come after the first look, and the session with it.
+                    self._level, stored = peers, self.store.load(session)
+                return Loaded(stored, True)
         return self._load_from_all(session, lacking)
 
     def commit(
@@ -241,6 +245,12 @@ class Node:
             self.store.merge(part, {}, tell=True)
             if self._waker is not None:
                 self._waker.wake()
+
+    def _level_peers(self) -> Peers | None:
+        """Return what is known of the peers if all that they have is here, else None."""
+        # In this order: an agent that begins tells its doubts first. Without one they are old news.
+        is_heard, peers = self._presence.is_there(), self.store.peers()
+        return peers if not peers.exist or (is_heard and peers.doubts == 0) else None
 
     def _load_from_all(self, session: bytes, lacking: Sequence[Version]) -> Loaded:
         """Return a session after the peers were asked, as new as what this node was *lacking* at least."""

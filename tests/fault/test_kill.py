@@ -77,7 +77,7 @@ def test_an_agent_killed_where_nobody_takes_over(cluster: Cluster) -> None:
     """What is not here may be elsewhere: workers do not believe what the agent has told last."""
     node, peer = cluster.start(2)
     await_linked([node, peer])
-    eventually(lambda: node.store.node.store.doubts() == 0, 15, "they have been compared")
+    eventually(lambda: node.store.node.store.peers().doubts == 0, 15, "they have been compared")
     unknown = encode_id("unknown")
     assert node.store.node.load(unknown).certain
     node.process.kill()

@@ -23,7 +23,7 @@ def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
     """A node of a cluster whose only other member cannot be reached."""
     settings = {"listen": f"127.0.0.1:{free_port()}", "seeds": ["127.0.0.1:1"], "remote_timeout": "100ms"}
     with Canister(tmp_path / "cut-off", clock=clock, **settings) as canister:
-        assert canister.node.store.doubts() > 0
+        assert canister.node.store.peers().doubts > 0
         yield canister
 
 

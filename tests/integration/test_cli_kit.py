@@ -108,4 +108,5 @@ def pair(tmp_path: Path, **settings: Any) -> Generator[tuple[Canister, Canister]
 
 def all_up(node: Canister) -> bool:
     """Tell whether the node has one peer, and all it had is here."""
-    return [member.state for member in node.members()] == ["self", "up"] and node.node.store.doubts() == 0
+    states = [member.state for member in node.members()]
+    return states == ["self", "up"] and node.node.store.peers().doubts == 0

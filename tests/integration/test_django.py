@@ -58,7 +58,7 @@ def cut_off(tmp_path: Path, clock: ManualClock) -> Iterator[dict[str, Any]]:
     """Make the project a node that cannot tell; return its settings."""
     own = cut_off_settings(tmp_path / "cut-off")
     with override_settings(CANISTER=own):
-        assert session_manager().canister.node.store.doubts() > 0
+        assert session_manager().canister.node.store.peers().doubts > 0
         yield own
 
 

@@ -52,7 +52,7 @@ def canister(tmp_path: Path, clock: ManualClock) -> Iterator[Canister]:
 @pytest.fixture
 def cut_off(tmp_path: Path) -> Iterator[None]:
     with override_settings(CANISTER=cut_off_settings(tmp_path / "cut-off")):
-        assert session_manager().canister.node.store.doubts() > 0
+        assert session_manager().canister.node.store.peers().doubts > 0
         yield
 
 

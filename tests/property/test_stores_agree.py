@@ -124,7 +124,7 @@ class StoresAgree(Verbs):
             stored = self.reader.load(session)
             assert told(self.reader, session) == told(self.memory, session)
             assert stored.end in (0, deadline(stored.record or EMPTY))
-        assert self.reader.doubts() == self.memory.doubts()
+        assert self.reader.peers() == self.memory.peers()
 
     @rule(count=st.integers(0, 2))
     def set_doubts(self, count: int) -> None:

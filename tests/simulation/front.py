@@ -38,6 +38,7 @@ class Front(Node):
         self.policy = node.cluster.policy
         self.clock = node.clock
         self._presence = _Presence(node)
+        self._level = None
 
     @property
     def store(self) -> Any:
@@ -46,7 +47,7 @@ class Front(Node):
     @property
     def is_clustered(self) -> bool:
         """Tell from what a simulated store knows whether there are peers."""
-        has_peers: bool = self.store.has_peers()
+        has_peers: bool = self.store.peers().exist
         return has_peers
 
     def _fetch(self, session: bytes) -> Fetched:

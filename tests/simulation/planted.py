@@ -21,7 +21,7 @@ from canister.replication.link import Link
 from canister.replication.messages import Root
 from canister.sessions.lookup import Lookup
 from canister.store import transaction
-from canister.store.base import Change, LogEntry, Stored
+from canister.store.base import Change, LogEntry, Peers, Stored
 from canister.store.memory import MemoryStore
 from canister.store.notes import Notes
 from canister.store.transaction import Row, Transaction
@@ -301,7 +301,8 @@ def r6_what_is_held_counts_for_nothing() -> AbstractContextManager[Any]:
 
 def r23_absent_though_some_were_not_compared() -> AbstractContextManager[Any]:
     """A session is called absent, whoever has not been compared with."""
-    return patch.object(MemoryStore, "doubts", lambda self: 0)
+    peers = MemoryStore.peers
+    return patch.object(MemoryStore, "peers", lambda self: Peers(peers(self).exist, doubts=0))
 
 
 def r23_expired_here_is_over() -> AbstractContextManager[Any]:

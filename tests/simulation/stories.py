@@ -110,7 +110,7 @@ def what_was_used_a_moment_ago_is_not_over() -> None:
     isolate(cluster, c, a, b)
     use(c, token)
     cluster.run(1)
-    assert a.store.doubts() == 0
+    assert a.store.peers().doubts == 0
     assert not is_live(a.visible(token.session), a.clock.now())
     assert [verdict(node, token) for node in (a, b)] == [Verdict.OPEN] * 2
     cluster.network.heal()

@@ -80,7 +80,7 @@ def test_when_all_clocks_step_together_links_go_on(steps: tuple[int, int]) -> No
     cluster.network.cut(nodes[:1], nodes[1:])
     cluster.network.cut(nodes[1:], nodes[:1])
     cluster.run(cluster.config.node_interval.total_seconds())
-    assert [node.store.doubts() for node in nodes] == [1, 1]
+    assert [node.store.peers().doubts for node in nodes] == [1, 1]
 
 
 def test_the_log_is_trimmed_while_its_stamps_are_ahead_of_the_clock() -> None:

@@ -15,14 +15,17 @@ from canister.agent.presence import AgentPresence
 from canister.clock import instant, to_datetime
 from canister.errors import (
     AgentError,
+    CannotTellError,
     SessionDestroyedError,
     StoreError,
 )
 from canister.record import NodeId, make_version, node_of
-from canister.store.base import LogEntry, Member
+from canister.store.base import LogEntry, Member, Stored
 from canister.testing.clock import ManualClock
 
 MICROSECOND = timedelta(microseconds=1)
+JOINED = make_version(1, NodeId(b"elsewher"))
+ELSEWHERE = Member("127.0.0.1:1", JOINED, removed=False, version=JOINED, node=node_of(JOINED))
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -591,16 +594,55 @@ def test_a_closed_node_refuses(tmp_path: Path) -> None:
         assert again.get("s", "k") == 1
 
 
+def test_what_may_be_elsewhere_is_not_called_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown id is absent where all members have been compared with, by an agent that is there."""
+    with Canister(tmp_path, agent=False, when_behind="refuse") as canister:
+        store = canister.node.store
+        assert canister.get("i", "k") is None
+        store.save_members([ELSEWHERE])
+        with pytest.raises(CannotTellError):
+            canister.get("i", "k")
+        monkeypatch.setattr(AgentPresence, "is_there", lambda self: True)
+        assert canister.get("i", "k") is None
+        store.set_doubts(1)
+        with pytest.raises(CannotTellError):
+            canister.get("i", "k")
+
+
 def test_what_comes_while_it_is_looked_for_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison brings a session and ends the doubts about it, after somebody has found it missing."""
+    with Canister(tmp_path, agent=False) as canister, Canister(tmp_path, agent=False) as agent:
+        agent.node.store.save_members([ELSEWHERE])
+        monkeypatch.setattr(AgentPresence, "is_there", lambda self: True)
+        assert canister.get("unknown", "k") is None
+        agent.node.store.set_doubts(1)
+
+        def compare(presence: AgentPresence) -> bool:
+            agent.put("i", "k", "v")
+            agent.node.store.set_doubts(0)
+            return True
+
+        monkeypatch.setattr(AgentPresence, "is_there", compare)
+        assert canister.get("i", "k") == "v"
+
+
+def test_what_comes_while_another_thread_looks_too_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That another reader has found all compared meanwhile says nothing of a look from before."""
     monkeypatch.setattr(AgentPresence, "is_there", lambda self: True)
     with Canister(tmp_path, agent=False) as canister, Canister(tmp_path, agent=False) as agent:
-        version = make_version(1, NodeId(b"elsewher"))
-        agent.node.store.save_members([Member("127.0.0.1:1", version, False, version, node_of(version))])
+        agent.node.store.set_doubts(1)
+        look = canister.node.store.load
 
-        def compared() -> int:
+        def look_and_wait(session: bytes) -> Stored:
+            stored = look(session)
+            monkeypatch.undo()
+            monkeypatch.setattr(AgentPresence, "is_there", lambda self: True)
             agent.put("i", "k", "v")
-            return 0
+            agent.node.store.set_doubts(0)
+            assert canister.get("unknown", "k") is None
+            return stored
 
-        monkeypatch.setattr(canister.node.store, "doubts", compared)
+        monkeypatch.setattr(canister.node.store, "load", look_and_wait)
         assert canister.get("i", "k") == "v"

@@ -183,7 +183,7 @@ def test_reopened(opener: Opener) -> None:
     again = opener()
     assert again.node == first.node
     assert visible(again, b"s").cells[b"kk"].version == version  # type: ignore[index]
-    assert again.doubts() == 2
+    assert again.peers().doubts == 2
     with again.snapshot() as view:
         assert view.last_stamp() == stamp_of(version)
         assert len(view.log(0)) == 1

@@ -214,11 +214,11 @@ def test_a_read_under_way_while_somebody_writes(
 
 def test_doubts_and_members_of_another_process(one: SqliteStore, two: SqliteStore) -> None:
     """What is kept besides sessions is as new as what was written."""
-    assert (two.doubts(), two.members()) == (0, [])
+    assert (two.peers().doubts, two.members()) == (0, [])
     member = Member("a:1", put(one, SESSION), False, put(one, SESSION), one.node)
     one.set_doubts(2)
     one.save_members([member])
-    assert (two.doubts(), two.members()) == (2, [member])
+    assert (two.peers().doubts, two.members()) == (2, [member])
     two.members().clear()
     assert two.members() == [member]
 
@@ -357,7 +357,7 @@ def test_absence_that_is_kept_is_bounded(tmp_path: Path) -> None:
     assert cache.find(b"odd", 0, 1) is None
 
 
-@pytest.mark.parametrize("ask", [lambda s: s.load(SESSION), SqliteStore.doubts, SqliteStore.members])
+@pytest.mark.parametrize("ask", [lambda s: s.load(SESSION), SqliteStore.peers, SqliteStore.members])
 def test_a_closed_store_serves_nothing(one: SqliteStore, ask: Callable[[SqliteStore], object]) -> None:
     """What was kept is not served after the end."""
     put(one, SESSION, k=b"1")

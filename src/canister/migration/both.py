@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from canister.clock import Clock
 from canister.life import NEVER, retention
 from canister.record import EMPTY, SERVERS, NodeId, Record, Version, merge, user_of
-from canister.store.base import Edit, Known, Store, Stored
+from canister.store.base import Edit, Known, Peers, Store, Stored
 
 
 def joined(a: Record | None, b: Record | None, now: int) -> Record | None:
@@ -76,8 +76,8 @@ class BothStores:
         # Whoever reads the servers misses nothing that was written there.
         return NEVER if node == SERVERS else self._mesh.heard_of(node)
 
-    def doubts(self) -> int:
-        return self._mesh.doubts()
+    def peers(self) -> Peers:
+        return self._mesh.peers()
 
     def close(self) -> None:
         self._first.close()

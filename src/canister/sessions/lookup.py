@@ -193,7 +193,7 @@ class Lookup:
         if not self._node.is_clustered:
             return True
         young = self._node.clock.now() - stamp_of(token.issued) < self._node.policy.grace
-        return self._has_heard(token) and (young or self._node.store.doubts() == 0)
+        return self._has_heard(token) and (young or self._node.store.peers().doubts == 0)
 
     def _has_heard(self, token: Token) -> bool:
         return self._node.store.heard_of(origin_of(token.issued)) >= stamp_of(token.issued)

@@ -175,6 +175,27 @@ class Member(msgspec.Struct, array_like=True, frozen=True):
         return (self.joined, self.removed, self.version)
 
 
+class Peers(msgspec.Struct, frozen=True):
+    """What a node knows of the other members.
+
+    Attributes:
+        exist: whether there are others, or doubt about one.
+        doubts: how many of them this node has not fully compared itself with lately.
+    """
+
+    exist: bool
+    doubts: int
+
+    @classmethod
+    def among(cls, members: Iterable[Member], node: NodeId, doubts: int) -> "Peers":
+        """Return what *node* knows, with so many doubts."""
+        others = any(not member.removed for member in members if member.node != node)
+        return cls(doubts > 0 or others, doubts)
+
+
+NO_PEERS = Peers(exist=False, doubts=0)
+
+
 class Snapshot(Protocol):
     """A consistent view for the agent: the log and the digests as of one instant."""
 
@@ -262,8 +283,8 @@ class Store(Protocol):
         """Return the stamp up to which all commits of *node* are known to be here, else 0."""
         ...
 
-    def doubts(self) -> int:
-        """Return how many members this node has not fully compared itself with lately."""
+    def peers(self) -> Peers:
+        """Return what is known of the other members: the same object for as long as nothing of it changes."""
         ...
 
     def close(self) -> None:
@@ -338,10 +359,6 @@ class ReplicatedStore(Store, Protocol):
 
     def set_clock_off(self, off: bool) -> None:
         """Tell all processes of the node whether its clock is too far from its peers' to write."""
-        ...
-
-    def has_peers(self) -> bool:
-        """Tell whether there is another member, or doubt about one."""
         ...
 
     def fingerprints(self) -> Fingerprints:

@@ -12,6 +12,7 @@ from canister.life import NEVER
 from canister.record import NodeId, Record, Version, encode_record, new_node_id, user_of
 from canister.store.base import (
     ABSENT,
+    NO_PEERS,
     Edit,
     Fingerprints,
     Known,
@@ -20,6 +21,7 @@ from canister.store.base import (
     Mark,
     Member,
     Merged,
+    Peers,
     Stored,
     bucket_of,
 )
@@ -84,7 +86,7 @@ class MemoryStore:
         self._scope = Scope(self._node, config.cluster.encode(), drift, config.max_session)
         self._lock = threading.RLock()
         self._members: list[Member] = []
-        self._doubts = 0
+        self._peers = NO_PEERS
         self._fingerprints: Fingerprints = []
         self._closed = False
         self.rows: dict[bytes, Row] = {}
@@ -100,7 +102,7 @@ class MemoryStore:
             twin.rows = dict(self.rows)
             twin.vouched = dict(self.vouched)
             twin.forgot_at = self.forgot_at
-            twin._members = list(self._members)
+            twin.save_members(self._members)
             last = [LogEntry(entry.stamp, []) for entry in self.entries[-1:]]
             twin.entries = list(self.entries) if twin.node == self.node else last
         return twin
@@ -214,20 +216,17 @@ class MemoryStore:
 
     def save_members(self, members: Iterable[Member]) -> None:
         self._members = list(members)
+        self.set_doubts(self._peers.doubts)
 
     def sync(self) -> None:
         pass  # nothing here outlives anything
 
-    def doubts(self) -> int:
+    def peers(self) -> Peers:
         self._check_open()
-        return self._doubts
+        return self._peers
 
     def set_doubts(self, count: int) -> None:
-        self._doubts = count
-
-    def has_peers(self) -> bool:
-        others = (member for member in self.members() if member.node != self._node)
-        return self._doubts > 0 or not all(member.removed for member in others)
+        self._peers = Peers.among(self._members, self._node, count)
 
     def fingerprints(self) -> Fingerprints:
         return self._fingerprints

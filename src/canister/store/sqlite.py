@@ -31,6 +31,7 @@ from canister.store.base import (
     Member,
     Merged,
     Page,
+    Peers,
     Stored,
 )
 from canister.store.cache import FACTS, Fact, SessionCache, stripe_of
@@ -103,7 +104,6 @@ class SqliteStore:
         self._notes = Notes(self.files.write_lock)
         self._turn = WriteTurn(self.files.write_lock, self.files.turn_lock, self._notes.busy)
         self._cache = SessionCache(self.files.counts, config.cache_size)
-        self._doubts = Fact(self._cache, self._read_doubts)
         self._members = Fact(self._cache, self._read_members)
         self._peers = Fact(self._cache, self._read_peers)
         self._clock_off = Fact(self._cache, lambda: self._one(_META, ("clock_off",)) is not None)
@@ -287,10 +287,7 @@ class SqliteStore:
     def sync(self) -> None:
         sync_log(self.files.database)
 
-    def doubts(self) -> int:
-        return self._doubts.get()
-
-    def has_peers(self) -> bool:
+    def peers(self) -> Peers:
         return self._peers.get()
 
     def set_doubts(self, count: int) -> None:
@@ -325,13 +322,9 @@ class SqliteStore:
             rows = handle.execute("SELECT member FROM members").fetchall()
         return [_member_decoder.decode(member) for (member,) in rows]
 
-    def _read_doubts(self) -> int:
+    def _read_peers(self) -> Peers:
         found = self._one(_META, ("doubts",))
-        return int(found[0]) if found else 0
-
-    def _read_peers(self) -> bool:
-        others = (member for member in self.members() if member.node != self._node)
-        return self.doubts() > 0 or not all(member.removed for member in others)
+        return Peers.among(self._members.get(), self._node, int(found[0]) if found else 0)
 
     def _one(self, sql: str, parameters: tuple[Any, ...]) -> Any:
         """Return the first row of a query, None if there is none."""

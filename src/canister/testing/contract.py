@@ -37,7 +37,7 @@ from canister.record import (
     node_of,
     stamp_of,
 )
-from canister.store.base import Edit, Store
+from canister.store.base import NO_PEERS, Edit, Store
 from canister.testing.clock import ManualClock
 
 CONFIG = Config()
@@ -126,7 +126,7 @@ class StoreContract:
             lambda: put(store, b"s"),
             lambda: list(store.scan()),
             lambda: store.heard_of(PEER),
-            store.doubts,
+            store.peers,
         ]
 
     @pytest.fixture
@@ -319,7 +319,7 @@ class StoreContract:
         """A node has heard all of itself, and is behind of nobody while it is alone."""
         put(store, b"s", k=b"1")
         assert store.heard_of(store.node) > 2**61
-        assert store.doubts() == 0
+        assert store.peers() == NO_PEERS
 
     def test_known_decides_nothing(self, store: Store) -> None:
         """What the caller has loaded may be old: an edit counts on what is stored, and is merged with it."""

@@ -15,7 +15,18 @@ from canister.record import (
     merge,
     stamp_of,
 )
-from canister.store.base import BUCKETS, Change, Listed, Mark, Member, Merged, ReplicatedStore, bucket_of
+from canister.store.base import (
+    BUCKETS,
+    NO_PEERS,
+    Change,
+    Listed,
+    Mark,
+    Member,
+    Merged,
+    Peers,
+    ReplicatedStore,
+    bucket_of,
+)
 from canister.testing.clock import ManualClock
 from canister.testing.contract import (
     CONFIG,
@@ -221,27 +232,33 @@ class ReplicatedStoreContract(MergingContract):
         store.save_members([two])
         assert store.members() == [two]
 
-    def test_doubts(self, store: ReplicatedStore) -> None:
-        """The number of members that this node may be behind of is kept."""
-        assert store.doubts() == 0
-        store.set_doubts(3)
-        assert store.doubts() == 3
-        store.set_doubts(0)
-        assert store.doubts() == 0
-
-    def test_has_peers(self, store: ReplicatedStore) -> None:
+    def test_peers(self, store: ReplicatedStore) -> None:
         """There are others if a member is another node and not removed, or if there is doubt about one."""
         own, other = make_version(5, store.node), make_version(5, PEER)
         here = Member("127.0.0.1:1", own, False, own, store.node)
         peer = Member("127.0.0.1:2", other, False, other, PEER)
-        assert not store.has_peers()
-        for members, expected in (([here], False), ([here, peer], True)):
-            store.save_members(members)
-            assert store.has_peers() is expected
+        assert store.peers() == NO_PEERS
+        store.save_members([here])
+        assert store.peers() == NO_PEERS
+        store.save_members([here, peer])
+        assert store.peers() == Peers(exist=True, doubts=0)
+        store.set_doubts(3)
+        assert store.peers() == Peers(exist=True, doubts=3)
         store.save_members([here, msgspec.structs.replace(peer, removed=True)])
-        assert not store.has_peers()
+        assert store.peers() == Peers(exist=True, doubts=3)
+        store.set_doubts(0)
+        assert store.peers() == NO_PEERS
+
+    def test_peers_are_the_same_until_they_change(self, store: ReplicatedStore) -> None:
+        """So a reader can tell that what it knew before it looked for a session still holds."""
         store.set_doubts(1)
-        assert store.has_peers()
+        before = store.peers()
+        store.merge([(b"s", made_elsewhere(5, k=b"1"))], {})
+        assert store.peers() is before
+        store.set_doubts(0)
+        assert store.peers() is not before
+        store.set_doubts(1)
+        assert store.peers() is not before
 
     def test_fingerprints(self, store: ReplicatedStore) -> None:
         """What the node's processes said last of their keys is kept, as a whole."""

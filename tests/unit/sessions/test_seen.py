@@ -430,7 +430,7 @@ def test_a_session_made_a_moment_ago_on_a_linked_member_is_not_ended(
     manager: SessionManager, canister: Canister, peers: Peers, clock: ManualClock
 ) -> None:
     """All members are linked and compared, but the commit that made the session is still on its way."""
-    assert canister.node.store.doubts() == 0
+    assert canister.node.store.peers().doubts == 0
     token = draft(manager.keys).seal(make_version(clock.now(), PEER))
     session = manager.load([token.text])
     assert session.cannot_tell

@@ -26,7 +26,7 @@ from canister.record import (
     user_of,
     versions,
 )
-from canister.store.base import Edit, Known, Needed, Page, Stored
+from canister.store.base import NO_PEERS, Edit, Known, Needed, Page, Peers, Stored
 from canister.store.redis.asking import masters_of, run, run_each, run_on, servers_of
 from canister.store.redis.clock import ServerClock
 from canister.store.redis.deadline import Deadline
@@ -166,9 +166,9 @@ class RedisStore:
         self._check_open()
         return NEVER  # all processes read what all have written
 
-    def doubts(self) -> int:
+    def peers(self) -> Peers:
         self._check_open()
-        return 0
+        return NO_PEERS
 
     def close(self) -> None:
         self._closed = True

@@ -62,7 +62,7 @@ def check_final(nodes: Sequence[Node], commits: Sequence[Commit], *, clocks_agre
     for node in nodes:
         if clocks_agree and not all(_has_heard(node, commit) for commit in commits):
             raise Violation(f"I8: {NAMES[node.seat.number]} has everything and does not know it")
-        if (clocks_agree and node.store.doubts()) or node.replica.queued():
+        if (clocks_agree and node.store.peers().doubts) or node.replica.queued():
             raise Violation(f"I1: {NAMES[node.seat.number]} still waits for a peer")
 
 
