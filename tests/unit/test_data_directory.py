@@ -382,6 +382,38 @@ def make_other_cluster_not_checkpointed(directory: Path) -> None:
     store.close()
 
 
+def cut_checkpoint_short(directory: Path, *, sessions: int = 300) -> None:
+    """Leave what a checkpoint does that is cut short: the first page, which counts more than there are."""
+    live = SqliteStore(directory / "live", NORMAL)
+    for name in ("canister.db", "canister.db-wal"):
+        shutil.copy(directory / "live" / name, directory / name)
+    for number in range(sessions):
+        put(live, b"%d" % number, k=b"1")
+    shutil.copy(directory / "live/canister.db-wal", directory / "canister.db-wal")
+    live.checkpoint()
+    header = directory.joinpath("live/canister.db").read_bytes()[:4096]
+    live.close()
+    with directory.joinpath("canister.db").open("r+b") as file:
+        file.write(header)
+        assert file.seek(0, os.SEEK_END) < 4096 * int.from_bytes(header[28:32], "big")
+
+
+def test_a_checkpoint_that_was_cut_short(tmp_path: Path) -> None:
+    """A kill amid a checkpoint, or a full disk, leaves the database short; the rest is in the log."""
+    cut_checkpoint_short(tmp_path)
+    with closing(SqliteStore(tmp_path, NORMAL)) as store:
+        assert len(list(store.scan())) == 300
+        put(store, b"new", k=b"1")
+    with closing(SqliteStore(tmp_path, NORMAL)) as store:
+        assert len(list(store.scan())) == 301
+
+
+def make_short_with_a_log_that_lacks_pages(directory: Path) -> None:
+    cut_checkpoint_short(directory)
+    log = directory / "canister.db-wal"
+    os.truncate(log, log.stat().st_size // 2)
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "why"),
     [
@@ -390,6 +422,7 @@ def make_other_cluster_not_checkpointed(directory: Path) -> None:
         (make_empty_file, CorruptDatabaseError, "its header is missing"),
         (make_foreign_database, ForeignDatabaseError, "is not a Canister database"),
         (make_truncated, CorruptDatabaseError, "shorter than its header says"),
+        (make_short_with_a_log_that_lacks_pages, CorruptDatabaseError, "shorter than its header says"),
         (make_damaged, CorruptDatabaseError, "is damaged"),
         (make_newer, NewerFormatError, f"has format {FORMAT + 1}, this release reads {FORMAT}"),
         (make_older, StoreError, f"has format {FORMAT - 1}, from before the first release"),

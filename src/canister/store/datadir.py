@@ -24,6 +24,7 @@ from canister.store.notes import Notes
 from canister.store.peeking import in_use, peek
 from canister.store.shared import make_room
 from canister.store.turn import WriteTurn
+from canister.store.wal import pages_in_log
 
 FORMAT = 3
 APPLICATION_ID = 0x43414E49  # "CANI"
@@ -158,7 +159,7 @@ class DataDir:
                 f"{self.database} has format {version}, from before the first release; it was left "
                 "untouched; move its directory away: the sessions come back from the other members"
             )
-        # A checkpoint under way may have written the header before the pages it counts.
+        # A checkpoint under way may have begun the log anew between two looks.
         if not retrying(self._is_whole, seconds=1.0):
             raise CorruptDatabaseError(
                 f"{self.database} is shorter than its header says: truncated; it was left untouched; "
@@ -186,10 +187,12 @@ class DataDir:
             raise StoreError(f"{self.database} cannot be read: {error.strerror}") from error
 
     def _is_whole(self) -> bool:
+        """Tell whether all pages are there; the last ones are in the log where a checkpoint was cut short."""
         header = self._header()
         (size,) = struct.unpack_from(">H", header, _PAGE_SIZE_AT)
         (pages,) = struct.unpack_from(">I", header, _PAGES_AT)
-        return bool(self.database.stat().st_size >= pages * (65536 if size == 1 else size))
+        here = self.database.stat().st_size // (65536 if size == 1 else size)
+        return here >= pages or pages_in_log(self.database).issuperset(range(here + 1, pages + 1))
 
     def _incarnate(self, config: Config, draw: Callable[[], NodeId], notes: Notes) -> NodeId:
         handle = connect(self.database, full=True)

@@ -1,6 +1,7 @@
 """The write-ahead log: syncing it, and moving it into the database."""
 
 import os
+import struct
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ _LARGE_LOG = 8192
 """Pages of a write-ahead log, 32 MB, from which it is begun anew though writers have to wait."""
 _PASSES = 3
 """How often pages are moved before writers wait: each time only those written during the time before."""
+_HEADER = struct.Struct(">8xI4x8s8x")
+"""Of the log: the size of its pages, and the salts of its frames."""
+_FRAME = struct.Struct(">II8s8x")
+"""Of a page in the log: its number, how many pages there are after the commit that it ends, and its salts."""
 _LOOKS, _BETWEEN_LOOKS = 10, 0.001
 """How often a log is looked at that is being written to, and seconds between two looks."""
 
@@ -56,6 +61,33 @@ def sync_log(database: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def pages_in_log(database: Path) -> set[int]:
+    """Return the numbers of the pages that the write-ahead log holds (sqlite.org/fileformat2.html, 4.1).
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    committed: set[int] = set()
+    written: set[int] = set()
+    log = database.with_name("canister.db-wal")
+    if not log.exists():
+        return committed
+    with log.open("rb") as file:
+        header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size:
+            return committed
+        size, salts = _HEADER.unpack(header)
+        while len(frame := file.read(_FRAME.size + size)) == _FRAME.size + size:
+            page, ends, own_salts = _FRAME.unpack_from(frame)
+            if own_salts != salts:  # of the log before it was begun anew
+                break
+            written.add(page)
+            if ends:
+                committed |= written
+                written = set()
+    return committed
 
 
 @contextmanager
