@@ -108,7 +108,9 @@ class AcknowledgementError(CanisterError):
         self.needed = needed
         self.version = version
         self.held = len(holders) + (replicas or 0)
-        names = ", ".join(holders) if replicas is None else f"{', '.join(holders)} with {replicas} replicas"
+        names = ", ".join(holders) or "nobody could be asked"
+        if replicas is not None:
+            names += f" with {replicas} replicas"
         super().__init__(
             f"{self.held} of the {needed} members asked for hold the write ({names}); it stands on "
             f"{'this node' if replicas is None else 'the master'} and spreads as the others come back"

@@ -19,6 +19,7 @@ from canister.errors import AcknowledgementError, AgentError, CannotTellError
 from canister.freshness import Fetched, Stamp, missing
 from canister.life import NEVER
 from canister.record import Record, Version, stamp_of
+from canister.replication.acks import needed_of
 from canister.store.base import Edit, Fingerprints, Known, Needed, Peers
 from canister.store.sqlite import SqliteStore
 
@@ -161,7 +162,12 @@ class Node:
         """
         timeout = self.config.remote_timeout.total_seconds()
         request = control.AwaitHeld(stamp_of(version), acks, timeout)
-        reply = self._client.ask(request, control.HeldReply, timeout)
+        try:
+            reply = self._client.ask(request, control.HeldReply, timeout)
+        except AgentError as error:
+            # Nobody could be asked who holds it, not even whether it is on this node's disk.
+            others = [m for m in self.store.members() if m.node != self.store.node and not m.removed]
+            raise AcknowledgementError([], needed_of(acks, 1 + len(others)), version) from error
         if len(reply.members) < reply.needed:
             raise AcknowledgementError(reply.members, reply.needed, version)
 

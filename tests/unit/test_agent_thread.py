@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from canister.agent import thread
+from canister.agent import control, thread
 from canister.agent.agent import Agent
 from canister.agent.thread import AgentThread
 from canister.clock import SystemClock
@@ -74,3 +76,21 @@ def test_what_waits_for_the_disk_lets_others_run(store: SqliteStore, monkeypatch
     assert asked.wait(10)
     candidate.stop()
     assert policies[:2] == [os.SCHED_OTHER, os.SCHED_BATCH]
+
+
+def test_a_question_that_is_open_while_the_agent_stops(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who waits for an answer is hung up on, and nothing is told as an error."""
+    candidate = AgentThread(store, Config(), SystemClock())
+    candidate.start()
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.settimeout(10)
+        asker.connect(str(store.files.control_socket))
+        asker.sendall(control.frame(msgspec.msgpack.encode(control.AskHeals())))
+        assert asker.recv(4)
+        asker.sendall(control.frame(msgspec.msgpack.encode(control.AwaitHeld(1, 2, 60.0))))
+        candidate.stop()
+        while asker.recv(65536):
+            pass
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -14,13 +14,14 @@ from canister import Canister, Status
 from canister.agent.presence import AgentPresence
 from canister.clock import instant, to_datetime
 from canister.errors import (
+    AcknowledgementError,
     AgentError,
     CannotTellError,
     SessionDestroyedError,
     StoreError,
 )
 from canister.record import NodeId, make_version, node_of
-from canister.store.base import LogEntry, Member, Stored
+from canister.store.base import LogEntry, Member, Needed, Stored
 from canister.testing.clock import ManualClock
 
 MICROSECOND = timedelta(microseconds=1)
@@ -578,6 +579,17 @@ def test_without_an_agent_sessions_work_and_members_say_what_to_do(tmp_path: Pat
         assert tool.num_local_sessions() == 1
         with pytest.raises(AgentError, match="no agent runs"):
             tool.members()
+
+
+@pytest.mark.parametrize(("acks", "needed"), [(2, 2), ("majority", 2), ("all", 2)])
+def test_without_an_agent_what_is_not_acknowledged_stands(tmp_path: Path, acks: Needed, needed: int) -> None:
+    """Nobody can be asked who holds it; that is no reason to say that it was not written."""
+    with Canister(tmp_path, agent=False) as tool:
+        tool.node.store.save_members([ELSEWHERE])
+        with pytest.raises(AcknowledgementError, match="nobody could be asked") as caught:
+            tool.put("s", "k", 1, acks=acks)
+        assert (caught.value.held, caught.value.needed) == (0, needed)
+        assert tool.get("s", "k", local=True) == 1
 
 
 def test_a_closed_node_refuses(tmp_path: Path) -> None:

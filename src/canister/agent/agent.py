@@ -226,6 +226,8 @@ class Agent:
                 await writer.drain()
         except (EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
             logger.debug("a process hung up: %s", error)
+        except asyncio.CancelledError:  # the agent stops; the streams of Python 3.11 print it as an error
+            logger.debug("a process was not answered")
         finally:
             self._askers.discard(writer)
             writer.close()

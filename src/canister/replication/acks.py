@@ -18,6 +18,11 @@ class Holders(NamedTuple):
     needed: int
 
 
+def needed_of(needed: Needed, members: int) -> int:
+    """Return how many of so many members are needed."""
+    return {"majority": members // 2 + 1, "all": members}[needed] if isinstance(needed, str) else needed
+
+
 class _Waiter(NamedTuple):
     stamp: int
     needed: int
@@ -56,8 +61,7 @@ class Acks:
 
         The commits themselves must have been sent. Returns the number that `expire` takes.
         """
-        members = 1 + len(self._membership.others())
-        count = {"majority": members // 2 + 1, "all": members}[needed] if isinstance(needed, str) else needed
+        count = needed_of(needed, 1 + len(self._membership.others()))
         self._store.sync()
         self._held[self._membership.address] = stamp
         self._number += 1
