@@ -55,7 +55,7 @@ class Node:
         self.clock = clock
         self.store = SqliteStore(path, config, clock)
         self._client = AgentClient(self.store.files.control_socket)
-        self._presence = AgentPresence(self.store.files.agent_lock)
+        self._presence = AgentPresence(self.store.files.agent_lock, config.node_interval.total_seconds())
         self._waker: Waker | None = None
         self._fingerprints: Fingerprints = []
         self._level: Peers | None = None
@@ -274,6 +274,8 @@ class Node:
 
     def _fetch(self, session: bytes) -> Fetched:
         timeout = self.config.remote_timeout.total_seconds()
+        if not self._presence.is_there():
+            return Fetched([], everyone=False)
         try:
             reply = self._client.ask(control.FetchSession(session, timeout), control.FetchReply, timeout)
         except AgentError:

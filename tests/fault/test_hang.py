@@ -7,6 +7,8 @@ from statistics import median
 import pytest
 from tests.integration.cluster import Cluster, Node, await_equal, eventually
 
+from canister.codec import encode_id
+
 pytestmark = pytest.mark.fault
 
 STOPPED = 4.0
@@ -58,3 +60,20 @@ def test_a_stopped_peer_slows_nobody_down(cluster: Cluster) -> None:
     await_equal(nodes, 10)
     eventually(lambda: all(node.states()[third.address] == "up" for node in (first, second)), 10)
     assert len(third.store.get_data("s-0", local=True)) == len(first.store.get_data("s-0", local=True)) > 2
+
+
+def test_an_agent_that_is_stopped_is_not_believed(cluster: Cluster) -> None:
+    """What is not here may be elsewhere, and nobody waits for it, while this node's agent hears nothing."""
+    node, peer = cluster.start(2)
+    unknown = encode_id("unknown")
+    eventually(lambda: node.store.node.load(unknown).certain, 15, "they have been compared")
+    node.process.signal(signal.SIGSTOP)
+    eventually(lambda: node.process.state() == "T", 2)
+    peer.store.put("unknown", "k", 1)
+    eventually(lambda: not node.store.node.load(unknown).certain, STOPPED, "the worker notices")
+    begun = time.monotonic()
+    assert node.store.get("unknown", "k") is None
+    assert time.monotonic() - begun < 0.5
+    node.process.signal(signal.SIGCONT)
+    eventually(lambda: node.store.get("unknown", "k") == 1, 10)
+    eventually(lambda: node.store.node.load(encode_id("nowhere")).certain, 15, "it is heard of again")

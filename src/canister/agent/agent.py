@@ -13,6 +13,7 @@ from canister.agent import control
 from canister.agent.control import MemberState, Status
 from canister.agent.log_upkeep import keep_log_short
 from canister.agent.mesh import Mesh
+from canister.agent.presence import stay
 from canister.agent.sockets import socket_path
 from canister.agent.wake import WakeFlag
 from canister.clock import SECOND, Clock, next_stamp, steady
@@ -177,6 +178,7 @@ class Agent:
 
     async def _tick(self) -> None:
         while True:
+            stay(self._store.files.agent_lock)
             self._gather()
             self._replica.tick()
             self._mesh.dial_missing()
