@@ -1,6 +1,7 @@
 """What the verbs of the library and the session manager need, whatever holds the sessions."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
@@ -134,6 +135,13 @@ class Engine(Protocol):
 
         Raises:
             AcknowledgementError: fewer hold it within ``remote_timeout``; here it stands.
+        """
+        ...
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Return what lets in one thread or task at a time, which may come in again while it is in.
+
+        It waits as whatever `beside` runs does.
         """
         ...
 

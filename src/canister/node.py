@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -196,6 +197,10 @@ class Node:
         # The agent keeps the log for five seconds; a look that comes later may find a gap.
         missed = bool(entries) and self.clock.now() - stamp > 4 * SECOND
         return Changes([change for entry in entries for change in entry.changes], upto, missed)
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Return what lets in one thread at a time."""
+        return threading.RLock()
 
     async def beside(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run what may wait for the disk or for members; the event loop goes on meanwhile."""

@@ -2,6 +2,7 @@
 
 import atexit
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event
 from typing import TypeVar, TypeVarTuple
@@ -15,7 +16,7 @@ from canister.freshness import Stamp
 from canister.life import NEVER
 from canister.record import Record, Version
 from canister.store.base import Change, Edit, Known, Mark, Needed
-from canister.store.redis import RedisStore, beside
+from canister.store.redis import Alone, RedisStore, beside
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -87,6 +88,10 @@ class ServerEngine:
         """
         check_acks(acks)
         return self.store.commit(edits, known, acks)
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Return what lets in one thread, or one task of an event loop, at a time."""
+        return Alone()
 
     async def beside(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run what may wait for a server; the event loop goes on meanwhile."""

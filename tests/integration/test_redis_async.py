@@ -15,7 +15,7 @@ import pytest
 from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, running_redis
 
-from canister import Canister, Status, StoreUnavailableError
+from canister import Canister, SessionError, Status, StoreUnavailableError
 from canister.sessions import SessionManager
 from canister.store.redis import waiting
 from canister.store.redis.links import MOST_LINKS
@@ -270,3 +270,37 @@ def test_it_comes_back_by_itself(manager: SessionManager, server: RedisServer) -
 def _pages() -> int:
     """Return how many pages this thread has been given."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+
+def test_tasks_that_commit_one_session_at_once(manager: SessionManager) -> None:
+    """One after the other, and none of them blocks the loop that the one before needs."""
+
+    async def work_together() -> list[int]:
+        session = await manager.aload([await store(manager, a=1)])
+
+        async def work(name: str) -> None:
+            for _ in range(5):
+                session.increment(name)
+                await session.acommit()
+
+        with only_awaiting():
+            await asyncio.gather(work("in"), work("out"))
+        found = await manager.aload([session.state.token.text if session.state.token else ""])
+        return [found.count("in"), found.count("out")]
+
+    assert asyncio.run(work_together()) == [5, 5]
+
+
+def test_a_commit_that_blocks_beside_an_awaited_one(manager: SessionManager) -> None:
+    """It would wait for ever for what the loop has yet to do."""
+
+    async def meet() -> None:
+        session = await manager.aload([await store(manager, a=1)])
+        session["a"] = 2
+        awaited = asyncio.create_task(session.acommit())
+        await asyncio.sleep(0)
+        with pytest.raises(SessionError, match="await acommit"):
+            session.commit()
+        await awaited
+
+    asyncio.run(meet())

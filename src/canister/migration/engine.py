@@ -13,6 +13,7 @@ write that turns out to have come too late for its step is carried over before i
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event
 from typing import Protocol, TypeVar, TypeVarTuple
@@ -148,6 +149,10 @@ class MigratingEngine:
         if failure is not None:
             raise failure
         return version
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Return what lets in one thread at a time."""
+        return self._mesh.alone()
 
     async def beside(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run what may wait for disk, members or servers; the event loop goes on meanwhile."""

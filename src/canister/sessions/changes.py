@@ -19,6 +19,28 @@ from canister.sessions.token import Draft
 from canister.store.base import Edit
 
 
+class Noting:
+    """An edit that keeps what is stored once it is written.
+
+    Args:
+        edit: the edit.
+
+    Attributes:
+        stored: the session then; None if there is none.
+    """
+
+    stored: Record | None = None
+
+    def __init__(self, edit: Edit) -> None:
+        self._edit = edit
+
+    def __call__(self, record: Record | None, moment: Moment) -> Record | None:
+        """Do what the edit does."""
+        written = self._edit(record, moment)
+        self.stored = record if written is None else merge(record or EMPTY, written)
+        return written
+
+
 def save(policy: Policy, changes: Changes, *, asked: bool = True) -> Edit:
     """Return the edit that writes into a session that is still live.
 
@@ -53,24 +75,35 @@ class Succession:
         policy: the times the new session is born with.
         changes: what the request has written.
         carry: whether the new session takes over what the old one holds at the commit.
+        again: what it takes over where another request has ended the old one; None: that is an error.
     """
 
-    def __init__(self, policy: Policy, changes: Changes, *, carry: bool) -> None:
+    def __init__(self, policy: Policy, changes: Changes, *, carry: bool, again: Record | None = None) -> None:
         self._policy = policy
         self._changes = changes
         self._carry = carry
+        self._again = again
         self._carried: dict[Slot, bytes | None] = {}
         self._expiry: tuple[Expiry, int] | None = None
 
     def destroy(self, record: Record | None, moment: Moment) -> Record:
         """Write the tombstone, having read what is carried over."""
         if self._carry:
-            live = _live(record, moment)
+            live = self._old(record, moment)
             spaces = (KEY[0], IDENTITY[0])
             self._carried = {s: c.value for s, c in live.cells.items() if s[0] in spaces}
             self._carried |= counters.carry(live, moment)
             self._expiry = (live.expiry, live.reach) if live.expiry else None
         return edits.destroy(record, moment, self._policy)
+
+    def _old(self, record: Record | None, moment: Moment) -> Record:
+        """Return what is carried over."""
+        try:
+            return _live(record, moment)
+        except (SessionDestroyedError, SessionEndedError):
+            if self._again is None:
+                raise
+            return self._again
 
     def create(self, draft: Draft) -> Edit:
         """Return the edit that creates the new session."""

@@ -16,11 +16,10 @@ from canister.errors import (
 )
 from canister.freshness import covers, newest
 from canister.life import is_live
-from canister.record import Record, Slot, Version
+from canister.record import EMPTY, Record, Slot, Version
 from canister.sessions import stamp
-from canister.sessions.changes import Succession, save, touch
+from canister.sessions.changes import Noting, Succession, save, touch
 from canister.sessions.choice import behind, unknown
-from canister.sessions.contents import NOTHING
 from canister.sessions.cookie import CookieSettings
 from canister.sessions.events import EventKind
 from canister.sessions.identity import Identity, identity_of
@@ -131,9 +130,10 @@ class Committer:
         _check_headers(state)
         fresh = draft(self._keys)
         edit = Succession(self._node.policy, changes, carry=False).create(fresh)
-        version = self._commit(state, [(fresh.session, edit)], {fresh.session: None})
+        noting = Noting(edit)
+        version = self._commit(state, [(fresh.session, noting)], {fresh.session: None})
         assert version is not None  # the edit always writes
-        return self._issue(session, fresh.seal(version), changes)
+        return self._issue(session, fresh.seal(version), changes, noting)
 
     def _update(self, session: Session, token: Token, changes: Changes) -> Version | None:
         state = session.state
@@ -152,16 +152,18 @@ class Committer:
         if state.contents.replaced and state.seen and not state.replaced:
             changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
         if changes.any:
-            edit = save(self._node.policy, changes, asked=asked)
+            noting = Noting(save(self._node.policy, changes, asked=asked))
         elif state.read and due:
-            edit = touch()
+            noting = Noting(touch())
         else:
             return None
         # Recording an access is not waited for.
         known = {} if state.record is None else {token.session: state.record}
-        version = self._commit(state, [(token.session, edit)], known, self._acks if changes.any else 1)
+        version = self._commit(state, [(token.session, noting)], known, self._acks if changes.any else 1)
         follower = renewal.token() if renewal is not None and version is not None else None
         session.committed(follower or token, changes)
+        if version is not None:
+            self._note_stored(state, noting)
         if follower is not None:
             state.cookie = self._keep(state, follower)
             self._happened(EventKind.RENEWED, token.handle, state)
@@ -204,7 +206,8 @@ class Committer:
         state = session.state
         if state.pending.carry and state.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
-        succession = Succession(self._node.policy, changes, carry=state.pending.carry)
+        again = _before(state.record) if state.pending.logging_in else None
+        succession = Succession(self._node.policy, changes, carry=state.pending.carry, again=again)
         known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
         if not (state.pending.carry or changes.any or state.pending.wanted):
             version = self._commit(state, [(retired.session, succession.destroy)], known)
@@ -214,11 +217,12 @@ class Committer:
             return version
         _check_headers(state)
         fresh = draft(self._keys)
-        edits = [(retired.session, succession.destroy), (fresh.session, succession.create(fresh))]
+        noting = Noting(succession.create(fresh))
+        edits: list[tuple[bytes, Edit]] = [(retired.session, succession.destroy), (fresh.session, noting)]
         version = self._commit(state, edits, {**known, fresh.session: None})
         assert version is not None  # both edits always write
         self._happened(EventKind.DESTROYED, retired.handle, state)
-        return self._issue(session, fresh.seal(version), changes)
+        return self._issue(session, fresh.seal(version), changes, noting)
 
     def _commit(
         self, state: State, edits: Sequence[tuple[bytes, Edit]], known: Known, acks: Needed | None = None
@@ -230,12 +234,19 @@ class Committer:
             state.missing = error
             return Version(error.version)
 
-    def _issue(self, session: Session, token: Token, changes: Changes) -> Version:
+    def _note_stored(self, state: State, noting: Noting) -> None:
+        """Go on from what was stored. Of what others have written meanwhile the client has seen nothing."""
+        if state.served is None and self._node.is_clustered:
+            state.served = state.contents.stamp
+        if noting.stored is not None:
+            state.note_stored(noting.stored)
+
+    def _issue(self, session: Session, token: Token, changes: Changes, noting: Noting) -> Version:
         session.committed(token, changes)
         state = session.state
         state.shown = state.lacking = ()
         state.served, state.behind, state.replaced = (token.issued,), False, False
-        state.contents = NOTHING  # what was loaded is another session's
+        self._note_stored(state, noting)
         state.cookie = self._keep(state, token)
         self._happened(EventKind.CREATED, token.handle, state)
         return token.issued
@@ -278,6 +289,14 @@ class Committer:
             return None
         state.shown, state.restamp = state.served, False
         return self._seen_cookie.lasting(state.max_age).keep(stamp.seal(state.served, token))
+
+
+def _before(record: Record | None) -> Record:
+    """Return what a log-in goes on from where another request has ended its session, as one sent twice has.
+
+    That is what this one had loaded, unless somebody was logged in then: a log-out stands.
+    """
+    return record if record is not None and identity_of(record) is None else EMPTY
 
 
 def _check_headers(state: State) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, TypedDict
 from weakref import WeakSet
 
@@ -31,7 +32,7 @@ from canister.sessions.keys import find_keys
 from canister.sessions.loading import SessionLoader
 from canister.sessions.lookup import Lookup
 from canister.sessions.movein import MoveIn, OldSystem
-from canister.sessions.outcome import Outcome
+from canister.sessions.outcome import Outcome, shown
 from canister.sessions.session import Session
 from canister.sessions.users import AtCap, Users
 from canister.sessions.watch import Lease, Watch
@@ -137,7 +138,8 @@ class SessionManager(SessionLoader):
             SessionError: a cookie would have to be sent, and the response headers have left.
             CanisterError: as for `commit`.
         """
-        self._committer.store(session)
+        with self._alone(session):
+            self._committer.store(session)
 
     async def astore(self, session: Session) -> None:
         """Do what `store` does; the event loop goes on while disk or members are waited for."""
@@ -213,7 +215,7 @@ class SessionManager(SessionLoader):
             lost = True
         if not lost:
             return
-        request = " ".join(where)
+        request = shown(" ".join(where))
         what = (
             f"what {request} changed in session {session.handle} after the response headers had left is lost"
         )
@@ -260,16 +262,28 @@ class SessionManager(SessionLoader):
         return outcome
 
     def _commit(self, session: Session) -> Outcome:
-        session.state.outcome = None  # what comes of it reaches the client
-        try:
-            self._committer.store(session)
-        except AcknowledgementError:
-            self._committer.deliver(session)
-            raise
-        except CanisterError:
-            session.state.failed = True
-            raise
-        return self._committer.deliver(session)
+        with self._alone(session):
+            session.state.outcome = None  # what comes of it reaches the client
+            try:
+                self._committer.store(session)
+            except AcknowledgementError:
+                self._committer.deliver(session)
+                raise
+            except CanisterError:
+                session.state.failed = True
+                raise
+            return self._committer.deliver(session)
+
+    def _alone(self, session: Session) -> AbstractContextManager[object]:
+        """Return what keeps tasks and threads that share a session from storing it at once.
+
+        Each goes on from what the one before has stored.
+        """
+        state = session.state
+        if state.alone is None:
+            vars(state).setdefault("alone", self._node.alone())
+        assert state.alone is not None
+        return state.alone
 
     def _ended(self, handle: str, user: Any) -> None:
         logger.info("session %s was %s", handle, EventKind.DESTROYED)

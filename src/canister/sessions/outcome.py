@@ -51,6 +51,11 @@ class RefusalPage(NamedTuple):
         return {"Content-Type": "text/plain; charset=utf-8", **REFUSAL_HEADERS}
 
 
+def shown(where: str) -> str:
+    """Return what names a request as it may stand in a log: a client chose it, line ends and all."""
+    return where.encode("unicode_escape").decode("ascii")
+
+
 def refuse(error: Exception, where: str) -> RefusalPage:
     """Log that a request was refused; return what it is answered.
 
@@ -58,7 +63,7 @@ def refuse(error: Exception, where: str) -> RefusalPage:
         error: one of `REFUSALS`.
         where: the request.
     """
-    logger.warning("%s was refused: %s", where, error)
+    logger.warning("%s was refused: %s", shown(where), error)
     status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
     return RefusalPage(status, reason, f"{reason}: {error}\n")
 

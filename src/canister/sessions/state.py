@@ -1,6 +1,7 @@
 """What a request's session is, besides its keys: the book-keeping between load and commit."""
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -193,7 +194,7 @@ class State:
 
     Attributes:
         token: the good token the client showed; None in a session that is not stored.
-        contents: the session as loaded.
+        alone: what keeps two commits apart, once there was one.
         doubt: a token of which this node cannot tell whether its session exists.
         stale: whether the client shows a token that is surely no good and should be taken away.
         seen: whether the response depends on the session.
@@ -224,8 +225,10 @@ class State:
     """
 
     token: Token | None
-    contents: Contents
     glance: Glance | None
+    _contents: Contents
+    _stored: Record | None = None
+    alone: AbstractContextManager[object] | None = None
     doubt: Token | None = None
     stale: bool = False
     seen: bool = False
@@ -257,7 +260,7 @@ class State:
         self, token: Token | None = None, contents: Contents = NOTHING, glance: Glance | None = None
     ) -> None:
         self.token = token
-        self.contents = contents
+        self._contents = contents
         self.glance = glance
         if glance is not None:
             self.shown = glance.shown
@@ -266,7 +269,19 @@ class State:
         """Have the commit do more, or less: fields of `Pending`."""
         self.pending = msgspec.structs.replace(self.pending, **wishes)
 
+    def note_stored(self, record: Record) -> None:
+        """Note what a commit has stored: a connection that goes on is served by that."""
+        self._stored = record
+
+    @property
+    def contents(self) -> Contents:
+        """The session as loaded, or as the last commit has stored it."""
+        stored, self._stored = self._stored, None
+        if stored is not None:
+            self._contents = Contents(stored)
+        return self._contents
+
     @property
     def record(self) -> Record | None:
-        """The session as loaded; None in one that was not stored."""
+        """The session as loaded, or as the last commit has stored it; None in one that is not stored."""
         return None if self.contents is NOTHING else self.contents.record

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,78 @@ def test_a_log_out_while_a_commit_waits_stays(
     manager.commit(session)
     assert manager.commit(session).set_cookie == manager.cookie.end()
     assert manager.load([cookie]).handle is None
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[SessionManager]:
+    """Return a manager whose awaited commits run in threads: they wait for the disk."""
+    with Canister(tmp_path / "durable", agent=False, durability="full") as canister:
+        yield SessionManager(canister, secret_keys=KEY)
+
+
+def test_tasks_that_commit_one_session_at_once(durable: SessionManager) -> None:
+    """Each goes on from what the one before has stored: nothing is lost, nor added twice."""
+    cookie = create(durable, log=[])
+    session = durable.load([cookie])
+
+    async def work(name: str) -> None:
+        for _ in range(10):
+            session.increment(name)
+            session.update_key("log", lambda log: [*log, name])
+            await session.acommit()
+
+    async def work_together() -> None:
+        await asyncio.gather(work("in"), work("out"))
+
+    asyncio.run(work_together())
+    found = durable.load([cookie])
+    assert [found.count("in"), found.count("out"), len(found["log"])] == [10, 10, 20]
+
+
+def test_tasks_that_store_a_new_session_at_once(durable: SessionManager) -> None:
+    session = durable.load([])
+
+    async def store(name: str) -> None:
+        session[name] = 1
+        await durable.acommit(session)
+
+    async def store_together() -> None:
+        await asyncio.gather(*(store(name) for name in "abc"))
+
+    asyncio.run(store_together())
+    assert durable.canister.num_local_sessions() == 1
+    assert durable.canister.get_data(session.handle or "") == {"a": 1, "b": 1, "c": 1} == session
+
+
+def test_threads_that_commit_one_session_at_once(manager: SessionManager) -> None:
+    cookie = create(manager, a=1)
+    session = manager.load([cookie])
+
+    def work(name: str) -> None:
+        for _ in range(50):
+            session.increment(name)
+            session.commit()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, "abcd"))
+    assert [manager.load([cookie]).count(name) for name in "abcd"] == [50] * 4
+
+
+def test_a_log_in_that_is_sent_twice(manager: SessionManager) -> None:
+    """Both are logged in, each in a session of its own with what the visitor had: either may be kept."""
+    cookie = create(manager, cart=["tea"])
+    requests = [manager.load([cookie]) for _ in range(2)]
+    for request in requests:
+        request.login("ann")
+    for request in requests:
+        found = manager.load([sent(manager.commit(request).set_cookie)])
+        assert (found.user, found) == ("ann", {"cart": ["tea"]})
+
+
+def test_a_log_in_after_a_log_out_elsewhere_takes_nothing_over(manager: SessionManager) -> None:
+    cookie = log_in(manager, create(manager, cart=["tea"]))
+    late = manager.load([cookie])
+    manager.destroy(manager.load([cookie]))
+    late.login("ann")
+    found = manager.load([sent(manager.commit(late).set_cookie)])
+    assert (found.user, found) == ("ann", {})

@@ -56,8 +56,13 @@ def _awaiting(step: Coroutine[Any, Any, T]) -> T:
     return cast("T", parent.switch(step))
 
 
+def is_call(code: greenlet) -> bool:
+    """Tell whether code runs in `beside`."""
+    return isinstance(code, _Call)
+
+
 def _in_loop() -> bool:
-    return isinstance(getcurrent(), _Call)
+    return is_call(getcurrent())
 
 
 def is_ready(file: int, *, to_write: bool, seconds: float) -> bool:

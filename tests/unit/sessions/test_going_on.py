@@ -1,0 +1,74 @@
+"""A connection that goes on after a commit, such as a WebSocket: it is served by what it has stored."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.unit.sessions.kit import KEY, MINUTE, create, sent
+
+from canister import Canister
+from canister.sessions import SessionManager
+from canister.testing.clock import ManualClock
+
+
+@pytest.mark.parametrize("logs_in", [False, True])
+def test_the_connection_that_made_a_session_keeps_it_alive(
+    manager: SessionManager, clock: ManualClock, logs_in: bool
+) -> None:
+    """What it reads counts as an access from the first commit on, or the session would end in use."""
+    session = manager.load([])
+    session["a"] = 1
+    if logs_in:
+        session.login("ann")
+    cookie = sent(manager.commit(session).set_cookie)
+    for _ in range(10):
+        clock.advance(5 * MINUTE)
+        session.get("a")
+        session.commit()
+    assert manager.load([cookie]) == {"a": 1}
+
+
+def test_when_a_session_ends_that_was_just_stored(manager: SessionManager) -> None:
+    session = manager.load([])
+    session["a"] = 1
+    assert session.ends is None
+    cookie = sent(manager.commit(session).set_cookie)
+    ends = manager.load([cookie]).ends
+    assert session.ends == ends is not None
+    session.set_expiry(timedelta(hours=2))
+    session.commit()
+    assert session.ends == manager.load([cookie]).ends != ends
+
+
+def test_commits_that_only_read_write_once(manager: SessionManager) -> None:
+    """The secrets that were replaced are ended by the first; the others find nothing to do."""
+    session = manager.load([create(manager, a=1)])
+    session.renew()
+    session = manager.load([sent(manager.commit(session).set_cookie)])
+    versions = []
+    for _ in range(3):
+        session.get("a")
+        session.commit()
+        versions.append(manager.canister.version(session.handle or ""))
+    assert len(set(versions)) == 1
+
+
+@pytest.fixture
+def cluster_of_one(tmp_path: Path, clock: ManualClock) -> Iterator[SessionManager]:
+    with Canister(tmp_path / "one", agent=False, clock=clock) as canister:
+        canister.node.store.set_doubts(1)
+        yield SessionManager(canister, secret_keys=KEY)
+
+
+def test_the_stamp_tells_what_the_client_has_seen(cluster_of_one: SessionManager) -> None:
+    """That is what was loaded and what was written, not what another request has written in between."""
+    cookie = create(cluster_of_one, a=1)
+    session, other = cluster_of_one.load([cookie]), cluster_of_one.load([cookie])
+    loaded = session.state.contents.stamp
+    other["b"] = 2
+    cluster_of_one.commit(other)
+    session["a"] = 2
+    session.commit()
+    assert session.state.served == loaded
+    assert session.state.written not in (None, *loaded)
