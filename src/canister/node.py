@@ -32,6 +32,9 @@ _MOST_RINGS = 16
 _TAKEN_AT_ONCE = 512 * 1024
 """Bytes of values after which what is taken in is a transaction, and a message to the peers, of its own."""
 
+_PATIENCE = 2.0
+"""Seconds for which a request waits for the agent on top of `remote_timeout`: it may hang."""
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -120,6 +123,11 @@ class Node:
         stored = self.store.load(session)
         if local:
             return Loaded(stored, stored.is_here)
+        if after and stored.held:
+            raise CannotTellError(
+                "part of the session is held back until its time comes: a member's clock is ahead, or this one's "
+                "behind; set them right, or read without after="
+            )
         # What `is_here` asks, without its call.
         is_here = stored.encoded is not None or stored.decoded is not None
         if not lacking and not ask:
@@ -164,7 +172,7 @@ class Node:
         timeout = self.config.remote_timeout.total_seconds()
         request = control.AwaitHeld(stamp_of(version), acks, timeout)
         try:
-            reply = self._client.ask(request, control.HeldReply, timeout)
+            reply = self._client.ask(request, control.HeldReply, timeout, patience=_PATIENCE)
         except AgentError as error:
             # Nobody could be asked who holds it, not even whether it is on this node's disk.
             others = [m for m in self.store.members() if m.node != self.store.node and not m.removed]
@@ -282,7 +290,8 @@ class Node:
         if not self._presence.is_there():
             return Fetched([], everyone=False)
         try:
-            reply = self._client.ask(control.FetchSession(session, timeout), control.FetchReply, timeout)
+            request = control.FetchSession(session, timeout)
+            reply = self._client.ask(request, control.FetchReply, timeout, patience=_PATIENCE)
         except AgentError:
             # Without an agent nobody can be asked: that is an answer of nobody, not an absence.
             return Fetched([], everyone=False)

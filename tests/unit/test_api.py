@@ -10,9 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from canister import Canister, Status
+from canister import Canister, Status, edits
 from canister.agent.presence import AgentPresence
 from canister.clock import instant, to_datetime
+from canister.codec import encode_id, encode_value, key_slot
+from canister.edits import Moment
 from canister.errors import (
     AcknowledgementError,
     AgentError,
@@ -20,6 +22,7 @@ from canister.errors import (
     SessionDestroyedError,
     StoreError,
 )
+from canister.freshness import encode_stamp
 from canister.record import NodeId, make_version, node_of
 from canister.store.base import LogEntry, Member, Needed, Stored
 from canister.testing.clock import ManualClock
@@ -619,6 +622,26 @@ def test_what_may_be_elsewhere_is_not_called_absent(tmp_path: Path, monkeypatch:
         store.set_doubts(1)
         with pytest.raises(CannotTellError):
             canister.get("i", "k")
+
+
+@pytest.mark.parametrize("was_here", [True, False])
+def test_what_is_held_back_is_not_passed_over(tmp_path: Path, was_here: bool) -> None:
+    """Who has seen what a member wrote whose clock is ahead is neither served what is older, nor nothing."""
+    clock = ManualClock()
+    with Canister(tmp_path, agent=False, clock=clock) as canister:
+        if was_here:
+            canister.put("s", "k", "old")
+        now = clock.now() + 3_600_000_000
+        ahead = make_version(now, node_of(JOINED))
+        moment = Moment(ahead, now)
+        new = edits.write(None, moment, canister.node.policy, {key_slot("k"): encode_value("new")})
+        canister.node.store.merge([(encode_id("s"), new)], {node_of(JOINED): now})
+        assert canister.get("s", "k", local=True) == ("old" if was_here else None)
+        with pytest.raises(CannotTellError, match="held back"):
+            canister.get("s", "k", after=encode_stamp((ahead,)))
+        clock.advance(timedelta(hours=1))
+        canister.node.store.release()
+        assert canister.get("s", "k", after=encode_stamp((ahead,))) == "new"
 
 
 def test_what_comes_while_it_is_looked_for_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,23 @@ def test_too_large_values_and_sessions_are_refused(tmp_path: Path) -> None:
         node.put("s", "m", b"x" * 990)
 
 
+def test_a_session_that_a_merge_made_too_large_can_be_made_smaller(tmp_path: Path) -> None:
+    """Both sides of a split may have filled it: what makes it smaller is no reason to refuse."""
+    with Canister(tmp_path / "one", agent=False, max_value=2500, max_session=3000) as node:
+        with Canister(tmp_path / "two", agent=False, max_value=2500, max_session=3000) as other:
+            node.put("s", "k", b"x" * 2000)
+            other.put("s", "l", b"x" * 2000)
+            node.node.take(list(other.node.store.scan()))
+        with pytest.raises(TooLargeError):
+            node.put("s", "m", 1)
+        with pytest.raises(TooLargeError):
+            node.put("s", "k", b"y" * 2000)
+        node.put("s", "k", b"y" * 1900)
+        assert node.remove("s", "l") == b"x" * 2000
+        node.put("s", "m", 1)
+        assert node.get_data("s") == {"k": b"y" * 1900, "m": 1}
+
+
 def test_false_versions_are_refused(node: Canister) -> None:
     """What version() cannot have returned is refused; it does not count as seen."""
     node.put("s", "k", 1)

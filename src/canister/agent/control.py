@@ -180,20 +180,23 @@ class AgentClient:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def ask(self, request: AnyRequest, kind: type[T], timeout: float = 0.0) -> T:
+    def ask(
+        self, request: AnyRequest, kind: type[T], timeout: float = 0.0, *, patience: float = _PATIENCE
+    ) -> T:
         """Send a request and return the answer.
 
         Args:
             request: what to ask.
             kind: type of the answer.
             timeout: seconds the agent may take on top of what answering takes.
+            patience: seconds that answering may take.
 
         Raises:
             AgentError: no agent runs, it did not answer, or it could not do it.
         """
         try:
             with socket_path(self._path) as name, socket.socket(socket.AF_UNIX) as channel:
-                channel.settimeout(_PATIENCE + timeout)
+                channel.settimeout(patience + timeout)
                 channel.connect(name)
                 channel.sendall(frame(msgspec.msgpack.encode(request)))
                 reply = _reply_decoder.decode(

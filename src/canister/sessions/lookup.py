@@ -136,6 +136,8 @@ class Lookup:
             lacking = unheard  # what was fetched has been dropped since
             absent = not stored.held and self._is_absent(token)
             found = Found(token, Verdict.GONE if absent else Verdict.OPEN)
+        if stored.held:
+            lacking = list(shown)  # what is held back may be what the client has seen
         verdict = found.verdict
         if lacking and verdict is Verdict.LIVE:
             verdict = Verdict.BEHIND

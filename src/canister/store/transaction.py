@@ -128,18 +128,21 @@ class Scope(NamedTuple):
     max_session: int
 
 
-def check_size(encoded: bytes, delta: Record, most: int) -> None:
-    """Refuse a commit that makes a session too large; one that holds too much can still be ended.
+def check_size(encoded: bytes, before: Record | None, delta: Record, most: int) -> None:
+    """Refuse a commit that makes a session too large; one that holds too much can be ended, and made smaller.
+
+    Two sides of a split may each have stored what is too much for one session.
 
     Args:
         encoded: the session with the commit merged in.
+        before: the session without it, if there was one.
         delta: the commit.
         most: the greatest size in bytes.
 
     Raises:
         TooLargeError: nothing may be written.
     """
-    if len(encoded) > most and delta.cells:
+    if len(encoded) > most and delta.cells and (not before or len(encoded) >= len(encode_record(before))):
         raise TooLargeError(
             f"the session would have {len(encoded)} bytes, max_session is {most}; nothing was written"
         )
@@ -285,7 +288,7 @@ class Transaction:
         held = row.held if row and record.destroy is None else None
         encoded = self._put(session, row, record, held, encode_record(delta))
         if len(encoded) > self._scope.max_session:
-            check_size(encoded, delta, self._scope.max_session)
+            check_size(encoded, row.record if row else None, delta, self._scope.max_session)
 
     def _add(
         self, batch: Iterable[tuple[bytes, Record]], *, tell: bool

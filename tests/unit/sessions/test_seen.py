@@ -108,9 +108,11 @@ def peers(canister: Canister, monkeypatch: pytest.MonkeyPatch) -> Peers:
     return peers
 
 
-def written_elsewhere(canister: Canister, client: Client, **values: int) -> tuple[Version, Record]:
-    """Return a commit of the peer, which the client has seen and this node has not."""
-    now = canister.node.clock.now()
+def written_elsewhere(
+    canister: Canister, client: Client, *, ahead: int = 0, **values: int
+) -> tuple[Version, Record]:
+    """Return a commit of the peer, whose clock is so far *ahead*, that only the client has seen."""
+    now = canister.node.clock.now() + ahead
     version = make_version(now, PEER)
     stored = canister.node.store.load(client.good.session).record
     writes = {key_slot(key): encode_value(value) for key, value in values.items()}
@@ -226,6 +228,20 @@ def test_what_was_heard_of_is_not_asked_for(client: Client, canister: Canister, 
     canister.node.store.merge([(client.good.session, record)], {PEER: int.from_bytes(version[:8], "big")})
     assert client.read()[0]["b"] == 2
     assert peers.asked == 0
+
+
+def test_what_is_held_back_is_not_passed_over(client: Client, canister: Canister, clock: ManualClock) -> None:
+    """This node has heard of what the client has seen, but shows it only when its time has come."""
+    version, record = written_elsewhere(canister, client, ahead=300_000_000, b=2)
+    canister.node.store.merge([(client.good.session, record)], {PEER: int.from_bytes(version[:8], "big")})
+    session = client.load()
+    assert (session, session.is_behind) == ({"a": 1}, True)
+    client.commit(session)
+    assert covers(client.stamp, [version])
+    clock.advance(5 * MINUTE)
+    canister.node.store.release()
+    session = client.load()
+    assert (session, session.is_behind) == ({"a": 1, "b": 2}, False)
 
 
 def test_when_nobody_can_tell_it_is_served_and_said(

@@ -252,7 +252,7 @@ class RedisStore:
                 delta = edit(record, moment)
                 if delta is not None:
                     after[session] = merge(record or EMPTY, delta)
-                    check_size(encode_record(after[session]), delta, most)
+                    check_size(encode_record(after[session]), record, delta, most)
             if not after:
                 return None
             self._last = stamp
