@@ -125,8 +125,8 @@ class Node:
             return Loaded(stored, stored.is_here)
         if after and stored.held:
             raise CannotTellError(
-                "part of the session is held back until its time comes: a member's clock is ahead, or this one's "
-                "behind; set them right, or read without after="
+                "part of the session is held back until its time comes: a member's clock is ahead, or that "
+                "of this node is behind; set them right, or read without after="
             )
         # What `is_here` asks, without its call.
         is_here = stored.encoded is not None or stored.decoded is not None
