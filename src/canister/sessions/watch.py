@@ -107,7 +107,7 @@ class Watch:
                 self._leases.pop(lease.session, None)
 
     def acted(self, handle: str) -> None:
-        """Note that this process has told of a session's end itself."""
+        """Note that this process has told of a session's end."""
         self._told.append(handle)
 
     def look(self) -> None:
@@ -222,6 +222,7 @@ class Watch:
         elif change.after is not None and handle not in self._told:
             record: Record | None = self._node.store.load(change.session).record
             if record is not None and record.destroy is not None:
+                self.acted(handle)  # what was written just before is looked at too, and finds the same end
                 self._events.tell(self._event(EventKind.DESTROYED, handle))
 
     def _event(self, kind: EventKind, handle: str) -> Event:

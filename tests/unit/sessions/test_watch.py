@@ -146,6 +146,23 @@ def test_what_others_do_is_told(
     assert [(e.kind, e.handle, e.here) for e in events] == [(EventKind.EXPIRED, expiring.handle, False)]
 
 
+def test_an_end_after_many_writes_is_told_once(
+    manager: SessionManager, elsewhere: SessionManager, watch: Watch
+) -> None:
+    """One look finds all of them, and the session as it is after the last."""
+    session = create(manager)
+    events: list[Event] = []
+    manager.events.subscribe(events.append)
+    watch.look()
+    other = elsewhere.load([session.state.token.text])
+    for number in range(5):
+        other["a"] = number
+        elsewhere.commit(other)
+    elsewhere.destroy(other)
+    watch.look()
+    assert [(e.kind, e.handle) for e in events] == [(EventKind.DESTROYED, session.handle)]
+
+
 def test_what_this_process_did_is_told_once(manager: SessionManager, watch: Watch) -> None:
     session = create(manager)
     events: list[Event] = []
