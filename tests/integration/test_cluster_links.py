@@ -261,6 +261,7 @@ def test_a_taken_port_is_an_error_that_names_it(tmp_path: Path) -> None:
     with Canister(tmp_path / "a", listen=f"127.0.0.1:{free_port()}") as store:
         store.put("s", "k", 1)
         assert store.get("s", "k") == 1
+        assert [member.state for member in store.members()] == ["self"], "nobody waits for the taken port"
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7400", "192.0.2.1:7400", "example.org:7400", "[::]:7400"])

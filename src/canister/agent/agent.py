@@ -82,8 +82,9 @@ class Agent:
             ListenError: the configured address cannot be listened on.
         """
         try:
-            self._replica.start()
+            # An address that cannot be listened on is not written down: it would be a member for good.
             await self._mesh.start(self._replica)
+            self._replica.start()
             await self._open_sockets()
             started()
             async with asyncio.TaskGroup() as tasks:

@@ -84,13 +84,13 @@ class Mesh:
         return self._replica
 
     async def start(self, replica: Replica) -> None:
-        """Listen, and begin to dial the seeds and all known members.
+        """Listen, and begin to dial the seeds and all known members once the caller waits for anything.
 
         Raises:
             ListenError: the address is taken or does not exist here.
         """
-        self._replica = replica
         if self._config.listen is None:
+            self._replica = replica
             return
         if self._config.plain_tcp:
             logger.warning("plain_tcp is on: whoever is on the network can read and forge all sessions")
@@ -99,6 +99,7 @@ class Mesh:
             self._server = await asyncio.start_server(self._incoming, host, port, limit=_READ_AHEAD)
         except OSError as error:
             raise ListenError(f"cannot listen on {self._config.listen}: {error.strerror or error}") from error
+        self._replica = replica
         self.dial_missing()
 
     async def stop(self) -> None:
@@ -248,7 +249,9 @@ class Mesh:
         assert task is not None
         self._readers.add(task)
         try:
-            if self.isolated or len(self._strangers) >= _MOST_STRANGERS:
+            if self._replica is None:
+                writer.transport.abort()  # it was faster than the start, and dials again
+            elif self.isolated or len(self._strangers) >= _MOST_STRANGERS:
                 if not self.isolated:
                     peer = writer.get_extra_info("peername")
                     self._tell(peer[0] if peer else "unknown", "too many connections without a handshake")
