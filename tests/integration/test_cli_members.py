@@ -34,6 +34,19 @@ def test_removes_a_member(flags: list[str], tmp_path: Path) -> None:
         assert f"{b.config.listen} is not a member" in said
 
 
+def test_a_removed_member_is_told_of_with_its_address_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pair(tmp_path) as (a, b):
+        first, second = a.config.listen, b.config.listen
+        run("remove-member", tmp_path / "a", second)
+        for said in (
+            f"{first}: refused: it cannot be linked with: {second} was removed from the cluster; ",
+            f"127.0.0.1: refused: {second} was removed from the cluster; ",
+        ):
+            eventually(lambda said=said: any(m.startswith(said) for m in caplog.messages), message=said)
+
+
 def test_a_node_does_not_remove_itself(tmp_path: Path) -> None:
     with pair(tmp_path) as (a, _):
         said = refused("remove-member", tmp_path / "a", a.config.listen)

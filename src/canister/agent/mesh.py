@@ -307,7 +307,8 @@ class Mesh:
         if dialed is not None and hello.member.node == self.replica.store.node:
             return None  # said silently, and tried again: another program may have echoed the hello
         await connection.refuse(f"{hello.member.address} {reason}")
-        raise HandshakeError("no member", f"refused: {hello.member.address} {reason}")
+        who = "it" if dialed == hello.member.address else hello.member.address
+        raise HandshakeError("no member", f"refused: {who} {reason}")
 
     async def _receive(self, number: LinkId) -> None:
         connection, link = self._links.get(number), self.replica.links.get(number)

@@ -64,7 +64,10 @@ class Admission:
         )
 
     def refusal(self, hello: Hello) -> str | None:
-        """Return why a peer that says *hello* cannot be linked with, None if it can."""
+        """Return why a peer that says *hello* cannot be linked with, None if it can.
+
+        The peer is the subject of the sentence, which each side begins as it knows it.
+        """
         if hello.oldest > PROTOCOL or hello.newest < OLDEST:
             return f"speaks protocol {hello.oldest} to {hello.newest}, this node {OLDEST} to {PROTOCOL}"
         if hello.cluster != self._cluster:
@@ -72,11 +75,12 @@ class Admission:
         if hello.member.node == self._store.node or hello.member.address == self._membership.address:
             return "is this node itself, or another one with its address or a copy of its data"
         if self._membership.belongs_to_another(hello.member):
-            return f"{hello.member.address} is the address of another node by now: each node needs its own"
+            return "has the address of another node by now: each node needs its own"
         if hello.member.removed or self._membership.is_removed(hello.member):
-            return f"{hello.member.address} was removed from the cluster; it may return with empty data only"
+            return "was removed from the cluster; it may return with empty data only"
         if self._membership.me.removed:
-            return "this node was removed from the cluster; start it with an empty data directory"
+            removed = self._membership.address
+            return f"cannot be linked with: {removed} was removed from the cluster; start it with empty data"
         if len(self._links) >= MOST_MEMBERS:
             return f"cannot be linked with: there are {MOST_MEMBERS} links already"
         return None
