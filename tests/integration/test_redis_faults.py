@@ -1,19 +1,27 @@
 """Servers that fail in the middle of a call, or change places, and what a call then does."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, acknowledges, running_redis
 
-from canister import AcknowledgementError, Canister, StoreError, StoreUnavailableError
+from canister import AcknowledgementError, Canister, StoreBusyError, StoreError, StoreUnavailableError
+from canister.integrations.asgi import SessionMiddleware
 from canister.sessions import SessionManager
-from canister.store.redis import wire
+from canister.store.redis import RedisStore, deadline, wire
 
 pytestmark = pytest.mark.integration
 
@@ -161,6 +169,53 @@ def test_a_write_whose_reply_was_lost_is_waited_for(
         here.put("s", "k", 2, acks=2)
         assert client.pttl(key) > 1000  # its life was renewed, and so something was written
         assert here.get_data("s") == {"k": 2, "other": 1}
+
+
+def test_a_write_that_others_get_ahead_of_reads_anew_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it found before the pause is old by then, if they write all the time."""
+    with running_redis(tmp_path) as server, Canister(server.url) as here, Canister(server.url) as there:
+        pauses = list[float]()
+
+        def others_write(seconds: float) -> None:
+            pauses.append(seconds)
+            there.put(handle, "n", len(pauses))
+
+        one, other = (SessionManager(node, secret_keys=KEY) for node in (here, there))
+        session = one.open([])
+        session["k"] = 1
+        cookies = [(one.commit(session).set_cookie or "").partition(";")[0]]
+        session, rival = one.open(cookies), other.open(cookies)
+        handle, rival["rival"] = str(session.handle), 1
+        other.commit(rival)
+        monkeypatch.setattr(deadline, "pause", others_write)
+        session["k"] = 2
+        one.commit(session)
+        assert len(pauses) == 2
+        assert here.get(handle, "k") == 2
+
+
+def test_who_cannot_get_ahead_of_others_is_answered_503(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise StoreBusyError("others kept writing")
+
+    async def change(request: Request) -> Response:
+        request.session["k"] = 1
+        return PlainTextResponse("ok")
+
+    async def request() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://test") as client:
+            return await client.get("/")
+
+    with running_redis(tmp_path) as server, Canister(server.url) as node:
+        middleware = Middleware(SessionMiddleware, canister=node, secret_keys=KEY)
+        app = Starlette(routes=[Route("/", change)], middleware=[middleware])
+        monkeypatch.setattr(RedisStore, "commit", busy)
+        answer = asyncio.run(request())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
 def test_the_clock_is_not_set_back_by_waiting_for_replicas(tmp_path: Path) -> None:

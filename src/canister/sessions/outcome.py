@@ -10,6 +10,7 @@ from canister.errors import (
     CannotTellError,
     OldSystemError,
     SessionLockedError,
+    StoreBusyError,
     StoreUnavailableError,
     TooManySessionsError,
 )
@@ -20,6 +21,7 @@ REFUSALS: Mapping[type[CanisterError], tuple[int, str]] = {
     CannotTellError: (503, "Service unavailable"),
     OldSystemError: (503, "Service unavailable"),
     AcknowledgementError: (503, "Service unavailable"),
+    StoreBusyError: (503, "Service unavailable"),
     StoreUnavailableError: (503, "Service unavailable"),
     SessionLockedError: (403, "Forbidden"),
     TooManySessionsError: (403, "Forbidden"),

@@ -30,6 +30,11 @@ class Deadline:
         """Whether no time is left."""
         return time.monotonic() >= self._end
 
+    @property
+    def is_first_retry(self) -> bool:
+        """Whether `pause` has nothing to wait for yet."""
+        return self._pause == 0
+
     def share(self, parts: int) -> "Deadline":
         """Return the deadline of the first of so many attempts that are to have the same time each."""
         return Deadline(self.left / parts)

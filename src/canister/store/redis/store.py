@@ -215,8 +215,12 @@ class RedisStore:
             present = self._apply(draft, acks, deadline)
             if not present:
                 return draft.version
-            held |= present
-            hinted -= present.keys()
+            if deadline.is_first_retry:
+                held |= present
+                hinted -= present.keys()
+            else:  # after a pause what is there now is old, the older the longer it was
+                held.clear()
+                hinted.clear()
             if not deadline.pause():
                 raise StoreBusyError("others kept writing to the session first; try again")
 
