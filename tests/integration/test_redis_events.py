@@ -175,6 +175,20 @@ def test_a_server_that_hung_and_one_that_went(server: RedisServer, there: Sessio
         assert other.ended.wait(10)
 
 
+def test_a_server_that_does_not_say_that_it_is_there_is_left(
+    server: RedisServer, here: SessionManager, there: SessionManager
+) -> None:
+    """What it answers instead ends the connection, not whoever listens."""
+    session = create(there)
+    stream = Stream(here, session).await_first_look()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-ping")
+        before = here.canister.engine.last_stamp()
+        eventually(lambda: here.canister.engine.last_stamp() > before, 10, "it listens anew")
+    there.destroy(session)
+    assert stream.ended.wait(SOON)
+
+
 def test_a_child_listens_for_itself(here: SessionManager, there: SessionManager) -> None:
     """After a fork parent and child each have a connection of their own."""
     first, second = create(there), create(there)

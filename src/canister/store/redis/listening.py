@@ -151,6 +151,8 @@ class Listener:
             self._connect()
 
     def _take(self, reply: Any) -> None:
+        if isinstance(reply, ResponseError):  # to a PING: nothing else is asked
+            raise ConnectionError(f"the server does not say that it is there: {reply}")
         if reply[0] != b"message" or not reply[2]:
             return  # the answer to a PING, or a new process that tries whether it may speak
         self._last += 1
