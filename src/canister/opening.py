@@ -1,5 +1,6 @@
 """Which engine a path or a URL stands for."""
 
+import re
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from canister.migration.engine import MigratingEngine, Side
 from canister.migration.leases import Leases
 from canister.migration.marks import check_mark
 from canister.node import Node
+
+_REDIS = re.compile(r"rediss?(\+\w+)?:", re.IGNORECASE)
 
 
 def open_engine(
@@ -51,6 +54,11 @@ def is_url(path_or_url: str | Path) -> bool:
 def open_side(path_or_url: str | Path, config: Config, clock: Clock | None, *, may_run_agent: bool) -> Side:
     """Open one engine, whatever its sessions are doing; takes and raises what `open_engine` does."""
     if not is_url(path_or_url):
+        if _REDIS.match(str(path_or_url)):  # it may hold a password, so it is not shown
+            raise ConfigError(
+                "this begins as a URL of Redis and is none: '//' is missing behind the scheme; a data "
+                "directory of such a name is './redis:...'"
+            )
         return Node(Path(path_or_url), config, clock or SystemClock(), may_run_agent=may_run_agent)
     try:
         from canister.server_engine import ServerEngine

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from canister import Canister
 from canister.errors import ConfigError
 from canister.store.redis.url import Topology, is_redis_url, parse_url
 
@@ -94,3 +95,15 @@ def test_paths_are_no_urls() -> None:
     assert not is_redis_url("redis")
     assert not is_redis_url("./redis:/x")
     assert is_redis_url("rediss+cluster://h")
+
+
+@pytest.mark.parametrize("text", ["redis:/bob:hidden@h", "rediss:hidden@h", "redis+cluster:/h", "Redis:h"])
+def test_no_directory_is_made_of_a_url_that_lacks_a_slash(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name would be the password, and no other process would have its sessions."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="'//' is missing") as failure:
+        Canister(text)
+    assert "hidden" not in str(failure.value)
+    assert not list(tmp_path.iterdir())
