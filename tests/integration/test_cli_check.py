@@ -105,3 +105,13 @@ def test_without_an_application_the_settings_are_those_of_the_directory(
 )
 def test_what_cannot_be_checked_is_said(app: str, said: str) -> None:
     assert said in run("check", app, code=2).err
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hidden@h", "rediss+sentinel://ann:hidden@h/s?sentinel_password=hidden"]
+)
+def test_no_password_is_shown(url: str) -> None:
+    """Who takes the command for one that looks at sessions names where they are."""
+    said = run("check", url, code=2).err
+    assert "is no application" in said
+    assert "hidden" not in said

@@ -9,6 +9,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from canister.addresses import without_secrets
 from canister.checks.finding import Finding, Verdict
 from canister.checks.points import check
 from canister.checks.subject import Settings
@@ -55,6 +56,8 @@ def _check(app: str | None) -> list[Finding]:
 
 
 def _settings_of(app: str) -> Settings:
+    if "://" in app:
+        raise UsageError(f"{without_secrets(app)} is no application; name one as module:name")
     before = set(session_managers())
     module, _, name = app.partition(":")
     sys.path.insert(0, os.getcwd())
