@@ -17,7 +17,7 @@ from tests.redis_servers import RedisServer
 from canister import Canister, MigrationError
 from canister.clock import SECOND
 from canister.config import Config
-from canister.errors import ClockError, ConfigError
+from canister.errors import ClockError, ConfigError, CorruptDatabaseError
 from canister.migration import leases
 from canister.migration.marks import Step
 from canister.testing.clock import ManualClock
@@ -144,6 +144,17 @@ def test_no_password_is_told(redis_server: RedisServer, tmp_path: Path, monkeypa
     with pytest.raises(MigrationError) as refusal:
         Canister(redis_server.url, agent=False)
     assert "default" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("fields", [{"step": 9}, {"step": b"\xff"}, {"step": 1, "p:x": "x"}])
+def test_a_board_that_is_none_is_told(move: Move, fields: dict[str, Any]) -> None:
+    """A newer release may know more steps than this one."""
+    board = move.board()
+    board.write(fields)
+    with pytest.raises(CorruptDatabaseError, match="no move of sessions that this release knows"):
+        board.read()
+    board.close()
+    assert "no move of sessions that this release knows" in refused("migrate", move.source, move.target)
 
 
 def test_wrong_usage(redis_server: RedisServer, tmp_path: Path) -> None:

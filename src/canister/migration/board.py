@@ -13,10 +13,12 @@ A process goes by a step for as long as its lease, which it takes as it is told 
 whoever has set a step knows who may still go by the one before, and until when.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from canister.errors import CorruptDatabaseError
 from canister.migration.marks import Mark, Step
 from canister.store.redis.asking import run
 from canister.store.redis.deadline import Deadline
@@ -84,23 +86,33 @@ class Board:
             name: the process.
             lease: for how many seconds it is going to go by the step.
             node: the process's node in the mesh.
+
+        Raises:
+            CorruptDatabaseError: what is on the board is no move that is known here.
         """
         words = (name, int(lease * 1000), node.hex())
-        return _mark(self._ask((b"EVAL", _REGISTER, 1, self._key, *words)))
+        fields = self._ask((b"EVAL", _REGISTER, 1, self._key, *words))
+        with _known(self._key):
+            return _mark(fields)
 
     def read(self) -> State:
-        """Return all that is on the board."""
+        """Return all that is on the board.
+
+        Raises:
+            CorruptDatabaseError: it is none that is known here.
+        """
         found = self._ask((b"HGETALL", self._key))
         seconds, micros = self._ask((b"TIME",))
         fields: dict[bytes, bytes] = dict(zip(found[::2], found[1::2], strict=True))
-        return State(
-            _mark([fields.get(name) for name in (b"source", b"target", b"to_servers", b"step")]),
-            int(seconds) * 1000 + int(micros) // 1000,
-            int(fields.get(b"settled", 0)),
-            fields.get(b"position", b""),
-            int(fields.get(b"copied", 0)),
-            [_holder(value) for name, value in fields.items() if name.startswith(_PROCESS)],
-        )
+        with _known(self._key):
+            return State(
+                _mark([fields.get(name) for name in (b"source", b"target", b"to_servers", b"step")]),
+                int(seconds) * 1000 + int(micros) // 1000,
+                int(fields.get(b"settled", 0)),
+                fields.get(b"position", b""),
+                int(fields.get(b"copied", 0)),
+                [_holder(value) for name, value in fields.items() if name.startswith(_PROCESS)],
+            )
 
     def write(self, fields: Mapping[str, str | int | bytes]) -> None:
         """Set fields."""
@@ -128,6 +140,18 @@ class Board:
     def _ask(self, command: Command) -> Any:
         (reply,) = run(self._servers, self._key, [command], Deadline(self._patience))
         return reply
+
+
+@contextlib.contextmanager
+def _known(key: bytes) -> Generator[None]:
+    """Say of what cannot be read where it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise CorruptDatabaseError(
+            f"{key.decode()} on the servers holds no move of sessions that this release knows ({error}); "
+            "use the release that began it, or delete the key if there is none"
+        ) from error
 
 
 def _mark(fields: list[bytes | None]) -> Mark | None:
