@@ -99,10 +99,22 @@ def test_what_is_no_session(fields: dict[bytes, bytes], error: type[Exception]) 
         read_hash(reply(fields))
 
 
-@pytest.mark.parametrize("cell", [b"", b"0" * 15, b"0" * 16 + b"x"])
+@pytest.mark.parametrize("cell", [b"", b"0" * 15, b"0" * 16 + b"=", version(1) + b"x"])
 def test_what_is_no_cell(cell: bytes) -> None:
     """A cell is a version, and a value behind its mark."""
     fields = stored({}, sent(None, written(None, 1, a=b"1"), 1)) | {slot("a"): cell}
+    with pytest.raises(CorruptDatabaseError):
+        read_hash(reply(fields))
+
+
+@pytest.mark.parametrize("revision", [None, b"", b"x", b"0" * 16, version(1) + b"x"])
+def test_what_is_no_revision(revision: bytes | None) -> None:
+    """What is written next would have to be later than it."""
+    fields = stored({}, sent(None, written(None, 1, a=b"1"), 1))
+    if revision is None:
+        del fields[b"r"]
+    else:
+        fields[b"r"] = revision
     with pytest.raises(CorruptDatabaseError):
         read_hash(reply(fields))
 

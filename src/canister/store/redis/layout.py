@@ -24,6 +24,7 @@ from canister.errors import CorruptDatabaseError, NewerFormatError, ProtocolErro
 from canister.life import deadline, retention
 from canister.record import (
     EMPTY,
+    LATEST,
     VERSION_BYTES,
     Cell,
     Record,
@@ -31,6 +32,7 @@ from canister.record import (
     Version,
     decode_record,
     encode_record,
+    stamp_of,
     versions,
 )
 
@@ -212,7 +214,7 @@ def read_hash(reply: Any) -> Held:
     except ProtocolError as error:
         raise CorruptDatabaseError(f"a session's key on the server holds something else: {error}") from error
     cells = {Slot(name): _read_cell(data) for name, data in sorted(fields.items())}
-    return Held(msgspec.structs.replace(facts, cells=cells), revision)
+    return Held(msgspec.structs.replace(facts, cells=cells), _read_version(revision))
 
 
 def is_written(reply: Any) -> bool:
@@ -253,8 +255,15 @@ def _changed(before: Record, after: Record) -> Iterable[tuple[Slot, Cell]]:
     return ((slot, cell) for slot, cell in after.cells.items() if before.cells.get(slot) != cell)
 
 
+def _read_version(data: bytes) -> Version:
+    version = Version(data)
+    if len(version) != VERSION_BYTES or stamp_of(version) >= LATEST:
+        raise CorruptDatabaseError("a session's key on the server holds something else than a session")
+    return version
+
+
 def _read_cell(data: bytes) -> Cell:
-    version, value = Version(data[:VERSION_BYTES]), data[VERSION_BYTES:]
-    if len(version) < VERSION_BYTES or (value and not value.startswith(_VALUE)):
+    version, value = _read_version(data[:VERSION_BYTES]), data[VERSION_BYTES:]
+    if value and not value.startswith(_VALUE):
         raise CorruptDatabaseError("a session's key on the server holds something else than a session")
     return Cell(version, value[len(_VALUE) :] if value else None)
