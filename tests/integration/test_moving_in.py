@@ -422,6 +422,24 @@ def test_servers_that_do_not_tell_the_end_are_named(
             old.system.find(old.value)
 
 
+@pytest.mark.parametrize("form", ["json", "msgpack"])
+def test_a_client_that_decodes_is_named(redis_client: "Redis", form: str) -> None:
+    where = {name: redis_client.get_connection_kwargs()[name] for name in ("host", "port", "db")}
+    with flask_session_old(redis_client, SESSION_SERIALIZATION_FORMAT=form) as old:
+        decoding = Redis(**where, decode_responses=True)
+        system = FlaskSessionRedis(flask_app(SESSION_REDIS=decoding))
+        with decoding, pytest.raises(OldSystemError, match="decode_responses"):
+            system.find(old.value)
+
+
+def test_an_end_that_no_date_reaches_is_named(redis_client: "Redis") -> None:
+    with flask_session_old(redis_client) as old:
+        [key] = redis_client.keys("session:*")
+        redis_client.pexpireat(key, 2**58)
+        with pytest.raises(OldSystemError, match="later than can be told"):
+            old.system.find(old.value)
+
+
 def test_flask_session_needs_its_client_and_its_key() -> None:
     with pytest.raises(ConfigError, match="SESSION_REDIS"):
         FlaskSessionRedis(flask_app())

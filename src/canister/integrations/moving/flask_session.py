@@ -17,6 +17,8 @@ from canister.sessions.movein import OldSession
 
 logger = logging.getLogger("canister.sessions")
 
+_DECODES = "SESSION_REDIS decodes what the servers say; set it to a client without decode_responses"
+
 
 class FlaskSessionRedis:
     """The sessions of an application that Flask-Session 0.7 and later kept in Redis or Valkey.
@@ -76,11 +78,21 @@ class FlaskSessionRedis:
             ) from error
         except RedisError as error:
             raise OldSystemError(f"Flask-Session's servers cannot be asked: {error}") from error
+        except UnicodeDecodeError as error:  # no MessagePack is text
+            raise OldSystemError(_DECODES) from error
+        if isinstance(stored, str):
+            raise OldSystemError(_DECODES)
         if stored is not None and milliseconds < 0:
             # Nobody but an operator makes such a one; without an end it could not stay logged out.
             logger.warning("a session of Flask-Session has no end, and cannot move in: give it one (EXPIRE)")
             stored = None
-        return stored, datetime.fromtimestamp(max(milliseconds, 0) / 1000, UTC)
+        try:
+            ends = datetime.fromtimestamp(max(milliseconds, 0) / 1000, UTC)
+        except (ValueError, OverflowError) as error:
+            raise OldSystemError(
+                f"a session of Flask-Session ends later than can be told: {error}"
+            ) from error
+        return stored, ends
 
 
 def _signer(app: Flask) -> Signer:
