@@ -75,11 +75,36 @@ def test_no_engine_is_opened_alone_while_it_does_not_have_everything(move: Move)
                 move.plain(place)
         if move.to_servers:
             assert "new ones are there only" in refused("put", move.directory, "s", "k", "v")
-            run("sessions", move.directory)
         move.take("copy", "finish")
     with pytest.raises(MigrationError, match=r"have moved to .*; open that"):
         move.plain(move.source)
     move.plain(move.target).close()
+
+
+def test_the_commands_show_all_there_is_or_refuse(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    with move.plain(move.source) as old:
+        old.put("s", "k", "old")
+    move.take("begin")
+    with move.both() as canister:
+        canister.get("s", "k")
+        move.take("switch")
+        canister.put("s", "k", "new")
+    looking = [("get", "s"), ("info", "s"), ("sessions",)]
+    for command, *words in looking:
+        assert "the sessions of" in refused(command, move.directory, *words)
+    if move.to_servers:
+        monkeypatch.setenv("CANISTER_MIGRATE_TO", move.url)
+        assert run("get", move.directory, "s", "k").out == "'new'\n"
+        assert "live" in run("info", move.directory, "s").out
+        assert run("sessions", move.directory).out == "s\n"
+        monkeypatch.delenv("CANISTER_MIGRATE_TO")
+    move.take("copy", "finish")
+    for command, *words in looking:
+        if move.to_servers:
+            assert "have moved to" in refused(command, move.directory, *words)
+        else:
+            run(command, move.directory, *words)
+    assert "no agent" in run("status", move.directory, code=3).err
 
 
 def test_both_are_opened_only_while_a_move_says_so(move: Move) -> None:

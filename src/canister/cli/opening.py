@@ -20,9 +20,10 @@ def open_existing(options: Namespace, *, serves: bool = False) -> Canister:
 
     The cluster and the durability are the directory's own. A session that may exist on a member that
     cannot be asked raises `CannotTellError`: it must not look like one that is nowhere. *serves* is for
-    what writes sessions: it is refused, or done to both engines, while they move.
+    what reads or writes sessions: it is refused, or done with both engines, while they move.
 
     Raises:
+        MigrationError: *serves*, and this directory alone does not have all there is.
         StoreError: it is not a data directory, or cannot be used.
     """
     if "://" in options.datadir:

@@ -49,7 +49,7 @@ def _declare_get(parser: ArgumentParser) -> None:
 
 def _run_get(options: Namespace) -> None:
     session = session_id(options.id, options)
-    with open_existing(options) as canister:
+    with open_existing(options, serves=True) as canister:
         if options.key is None:
             _print_data(live_session(canister, session).data, as_json=options.json)
         elif options.json:
@@ -67,7 +67,7 @@ def _print_data(data: dict[Any, Any], *, as_json: bool) -> None:
 
 def _run_info(options: Namespace) -> None:
     session = session_id(options.id, options)
-    with open_existing(options) as canister:
+    with open_existing(options, serves=True) as canister:
         info = canister.session_info(session)
         status = canister.record_status(session)
     if status.status is Status.UNKNOWN:
@@ -109,7 +109,7 @@ def _declare_sessions(parser: ArgumentParser) -> None:
 
 
 def _run_sessions(options: Namespace) -> None:
-    with open_existing(options) as canister:
+    with open_existing(options, serves=True) as canister:
         for session in islice(canister.all_sessions(), options.limit):
             if options.json:
                 print_json(session)
