@@ -225,6 +225,19 @@ def parse_duration(value: object, name: str = "duration") -> timedelta:
         raise ConfigError(f"{name} is too long: {value!r}") from error
 
 
+def parse_switch(value: object, name: str) -> bool:
+    """Return a bool, or the text or number of one such as ``"yes"`` or ``"0"``, as a bool.
+
+    Raises:
+        ConfigError: *value* is neither.
+    """
+    texts = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    found = value if isinstance(value, bool) else texts.get(str(value).strip().lower())
+    if found is None:
+        raise ConfigError(f"{name} must be true or false, not {value!r}")
+    return found
+
+
 def _from_file(environ: Mapping[str, str], file: Path | None) -> Mapping[str, Any]:
     named = environ.get("CANISTER_CONFIG")
     path = file or Path(named or "canister.toml")
@@ -257,18 +270,10 @@ def _convert(name: str, value: Any, source: str) -> Any:
             raise ConfigError(f"{name} in {source} must be a whole number, not {value!r}")
         return int(value)
     if kind is bool:
-        return _switch(name, value, source)
+        return parse_switch(value, f"{name} in {source}")
     if name == "seeds":
         return _seeds(value, source)
     return value
-
-
-def _switch(name: str, value: object, source: str) -> bool:
-    texts = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    found = value if isinstance(value, bool) else texts.get(str(value).strip().lower())
-    if found is None:
-        raise ConfigError(f"{name} in {source} must be true or false, not {value!r}")
-    return found
 
 
 def _seeds(value: object, source: str) -> tuple[str, ...]:

@@ -605,6 +605,9 @@ def test_what_cannot_work_is_refused_at_start(tmp_path: Path) -> None:
     for wrong, message in [
         ({"CANISTER": {}}, "path"),
         ({"CANISTER": {"path": tmp_path, "colour": "red"}}, "colour"),
+        ({"CANISTER": {"path": tmp_path, "any_host": "maybe"}}, "any_host"),
+        ({"CANISTER": {"path": tmp_path, "record_client": "some"}}, "record_client"),
+        ({"CANISTER": {"path": tmp_path, "strict": "banana"}}, "strict"),
         ({"SESSION_COOKIE_NAME": "__Host-x", "SESSION_COOKIE_DOMAIN": "example.org"}, "__Host-x"),
         ({"SESSION_COOKIE_SAMESITE": False}, "samesite"),
         ({"SECRET_KEY": "short"}, "32 characters"),
@@ -619,6 +622,11 @@ def test_plain_http_serves_private_networks_only(tmp_path: Path) -> None:
         cookie = Client().get("/put/a/1").cookies["id"]
         assert not cookie["secure"]
         with pytest.raises(ConfigError, match="private networks"):
+            Client(HTTP_HOST="example.org").get("/put/a/1")
+        with (
+            override_settings(CANISTER={"path": tmp_path / "data", "any_host": "no"}),
+            pytest.raises(ConfigError, match="private networks"),
+        ):
             Client(HTTP_HOST="example.org").get("/put/a/1")
         with override_settings(CANISTER={"path": tmp_path / "data", "any_host": True}):
             assert Client(HTTP_HOST="example.org").get("/put/a/1").cookies["id"]

@@ -47,6 +47,7 @@ pytestmark = pytest.mark.integration
         ({"SESSION_COOKIE_SAMESITE": "Strict"}, NAME, "; Path=/; Secure; HttpOnly; SameSite=Strict"),
         ({"SESSION_COOKIE_SAMESITE": "None"}, NAME, "; Path=/; Secure; HttpOnly; SameSite=None"),
         ({"CANISTER_INSECURE_COOKIES": True}, "session", "; Path=/; HttpOnly; SameSite=Lax"),
+        ({"CANISTER_INSECURE_COOKIES": "false"}, "__Host-id", "; Path=/; Secure; HttpOnly; SameSite=Lax"),
         (
             {"CANISTER_INSECURE_COOKIES": True, "SESSION_COOKIE_SECURE": True},
             "session",
@@ -71,6 +72,9 @@ def test_flasks_cookie_settings(canister: Canister, config: Any, name: str, attr
         ({"CANISTER_INSECURE_COOKIES": True, "SESSION_COOKIE_SAMESITE": "None"}, "samesite"),
         ({"SECRET_KEY": "dev"}, "at least 32"),
         ({"SECRET_KEY_FALLBACKS": ["dev"]}, "at least 32"),
+        ({"CANISTER_INSECURE_COOKIES": "off?"}, "INSECURE_COOKIES must be true or false"),
+        ({"CANISTER_RECORD_CLIENT": "maybe"}, "RECORD_CLIENT must be true or false"),
+        ({"CANISTER_STRICT": "banana"}, "STRICT must be true or false"),
         ({"CANISTER_ACKS": "some"}, "acks"),
         ({"CANISTER_PATH": "here"}, "CANISTER_PATH: no effect"),
     ],

@@ -116,6 +116,10 @@ def test_the_client_is_recorded_where_the_application_wants_it(
     client.post("/login/ann", headers={"User-Agent": "Reader"})
     (plain,) = manager.users.sessions("ann")
     assert (plain.identity.address, plain.identity.agent) == (None, None)
+    app.config["CANISTER_RECORD_CLIENT"] = "no"
+    client.post("/login/ann", headers={"User-Agent": "Reader"})
+    (plain,) = manager.users.sessions("ann")
+    assert plain.identity.address is None
     app.config["CANISTER_RECORD_CLIENT"] = True
     client.post("/login/ann", headers={"User-Agent": "Reader" * 100})
     (recorded,) = manager.users.sessions("ann")

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Flask, request, session
 
-from canister.integrations.flask_parts import RECORD_CLIENT, FlaskSession
+from canister.integrations.flask_parts import FlaskSession, records_client
 from canister.sessions.identity import AGENT_LENGTH
 
 _OWN = ("_user_id", "_fresh", "_id", "_remember", "_remember_seconds")
@@ -37,7 +37,7 @@ def _logged_in(app: Flask, **_: Any) -> None:
     if current is not None:
         kept = _kept(current, _OWN)  # where another user was logged in, nothing else is
         address = agent = None
-        if app.config.get(RECORD_CLIENT, False):
+        if records_client(app.config):
             address = request.remote_addr
             agent = request.user_agent.string[:AGENT_LENGTH] or None
         current.login(kept["_user_id"], address=address, agent=agent)

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 from canister.canister import Canister
 from canister.clock import micros
 from canister.codec import encode_value, key_slot
+from canister.config import parse_switch
 from canister.edits import Times
 from canister.errors import ConfigError
 from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, SessionStatus
@@ -22,12 +23,10 @@ from canister.sessions.state import Changes, State
 EXTENSION = "canister"
 """Where an application keeps its session manager among its extensions."""
 
-RECORD_CLIENT = "CANISTER_RECORD_CLIENT"
-"""Whether a log-in by Flask-Login records the client's address and software."""
-
 _PREFIX = "CANISTER_"
+_RECORD_CLIENT = "CANISTER_RECORD_CLIENT"
 _INSECURE = "CANISTER_INSECURE_COOKIES"
-_NOT_SETTINGS = (RECORD_CLIENT, _INSECURE)
+_NOT_SETTINGS = (_RECORD_CLIENT, _INSECURE)
 """What begins like a setting of `Canister` and is one of the adapter."""
 _DEFAULT_NAME = "session"
 _PERMANENT = "_permanent"
@@ -190,6 +189,9 @@ def manager_for(
     }
     own = {_PREFIX + name.upper(): name for name in ManagerOptions.__annotations__ if name != "cookie"}
     chosen: dict[str, Any] = {name: given.pop(key) for key, name in own.items() if key in given}
+    if chosen.get("strict") is not None:
+        chosen["strict"] = parse_switch(chosen["strict"], f"{_PREFIX}STRICT")
+    records_client(config)  # a text that says nothing is told of now, not at the first log-in
     chosen = {"secret_keys": _secret_keys(config)} | chosen | options
     chosen.setdefault("cookie", None)
     chosen["cookie"] = chosen["cookie"] or cookie_settings(config)
@@ -209,7 +211,7 @@ def cookie_settings(config: Mapping[str, Any]) -> CookieSettings:
     """
     if config.get("SESSION_COOKIE_PARTITIONED"):
         raise ConfigError("SESSION_COOKIE_PARTITIONED is not supported: the session cookie is first-party")
-    insecure = bool(config.get(_INSECURE, False))
+    insecure = parse_switch(config.get(_INSECURE, False), _INSECURE)
     domain = (config["SESSION_COOKIE_DOMAIN"] or "").lstrip(".") or None
     path = config["SESSION_COOKIE_PATH"] or config["APPLICATION_ROOT"]
     name = config["SESSION_COOKIE_NAME"]
@@ -223,6 +225,15 @@ def cookie_settings(config: Mapping[str, Any]) -> CookieSettings:
         httponly=bool(config["SESSION_COOKIE_HTTPONLY"]),
         plain_http=insecure and not config["SESSION_COOKIE_SECURE"],
     )
+
+
+def records_client(config: Mapping[str, Any]) -> bool:
+    """Tell whether a log-in by Flask-Login records the client's address and software.
+
+    Raises:
+        ConfigError: the setting is neither true nor false.
+    """
+    return parse_switch(config.get(_RECORD_CLIENT, False), _RECORD_CLIENT)
 
 
 def refusal_of(error: Exception, where: str) -> HTTPException:

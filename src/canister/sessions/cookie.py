@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+from canister.config import parse_switch
 from canister.errors import ConfigError
 from canister.sessions.hosts import is_private_host
 
@@ -53,6 +54,8 @@ class CookieSettings:
     any_host: bool = False
 
     def __post_init__(self) -> None:
+        for switch in ("httponly", "plain_http", "any_host"):  # settings may come from a file
+            object.__setattr__(self, switch, parse_switch(getattr(self, switch), switch))
         if not self.name:
             object.__setattr__(self, "name", "id" if self.plain_http else "__Host-id")
         if not self.seen:

@@ -29,6 +29,12 @@ def test_plain_http_has_another_name_and_no_secure() -> None:
     assert CookieSettings(plain_http=True).keep("v") == "id=v; Path=/; HttpOnly; SameSite=Lax"
 
 
+def test_a_switch_may_be_text() -> None:
+    assert CookieSettings(plain_http="no", httponly="true") == CookieSettings()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="plain_http must be true or false, not 'maybe'"):
+        CookieSettings(plain_http="maybe")  # type: ignore[arg-type]
+
+
 def test_the_second_cookie_has_the_same_attributes_and_its_own_name() -> None:
     assert CookieSettings().for_seen().keep("v") == "__Host-seen=v; Path=/; Secure; HttpOnly; SameSite=Lax"
     assert CookieSettings(plain_http=True).for_seen().keep("v") == "seen=v; Path=/; HttpOnly; SameSite=Lax"

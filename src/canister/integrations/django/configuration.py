@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from canister.canister import Canister
-from canister.config import Config, load_config, stated_settings
+from canister.config import Config, load_config, parse_switch, stated_settings
 from canister.errors import ConfigError
 from canister.integrations.moving.django import DjangoSessions
 from canister.sessions import CookieSettings, ManagerOptions, SessionManager
@@ -111,11 +111,14 @@ def read_settings() -> Settings:
     path = given.pop("path", None)
     if not path:
         raise ConfigError("there is no data directory; set CANISTER = {'path': ...}")
-    record_client = bool(given.pop("record_client", False))
+    record_client, any_host = (_switch(given, name) for name in ("record_client", "any_host"))
     if "cookie" in given:
         raise ConfigError("the cookie is described by Django's own settings, SESSION_COOKIE_NAME and so on")
     options = cast("ManagerOptions", {name: given.pop(name) for name in _MANAGER_OPTIONS & given.keys()})
-    cookie = _cookie(any_host=bool(given.pop("any_host", False)))
+    strict: Any = options.get("strict")
+    if strict is not None:
+        options["strict"] = parse_switch(strict, "CANISTER['strict']")
+    cookie = _cookie(any_host=any_host)
     if "secret_keys" not in options and VARIABLE not in os.environ:
         keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
         options["secret_keys"] = [key.hex() if isinstance(key, bytes) else key for key in keys]
@@ -214,6 +217,10 @@ def _config(given: dict[str, Any]) -> Config:
     except ConfigError as error:
         hint = f" (session_timeout is {_AGE})" if "session_timeout" in str(error) else ""
         raise ConfigError(f"{error}{hint}") from error
+
+
+def _switch(given: dict[str, Any], name: str) -> bool:
+    return parse_switch(given.pop(name, False), f"CANISTER[{name!r}]")
 
 
 def _old_systems(given: str | Sequence[str | OldSystem]) -> list[OldSystem]:
