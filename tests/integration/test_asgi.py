@@ -667,6 +667,22 @@ def test_cookies_in_several_headers_and_several_of_one_name(canister: Canister) 
     assert "set-cookie" not in response.headers
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_headers_that_can_be_read_only_once_all_arrive(canister: Canister, written: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"].update({"a": 1} if written else {})
+        headers = (pair for pair in [(b"content-type", b"text/html"), (b"x-own", b"here")])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    middleware = SessionMiddleware(app, canister=canister, secret_keys=KEY)
+    response = TestClient(middleware, base_url="https://testserver").get("/")
+    assert response.headers["content-type"] == "text/html"
+    assert response.headers["x-own"] == "here"
+    assert response.headers["vary"] == "Cookie"
+    assert ("set-cookie" in response.headers) is written
+
+
 def test_the_example_runs(canister: Canister) -> None:
     client = TestClient(asgi_starlette.make_app(canister), base_url="http://127.0.0.1:8000")
     client.get("/")

@@ -180,6 +180,9 @@ class _Response:
         """Commit, and let the headers leave."""
         self.begun = True  # before the commit: when it fails, the error page goes out as it is
         self._start = message
+        headers = message.get("headers") or ()
+        if not isinstance(headers, (list, tuple)):
+            message["headers"] = list(headers)  # ASGI lets it be a generator, and it is read more than once
         session = self._session
         try:
             if self._scope.get(_HOLD) is self._hold:  # or what is there is a mounted application's
