@@ -398,6 +398,7 @@ def test_the_cookie_is_safe_where_the_project_says_nothing() -> None:
     assert cookie() == ("__Host-id", True, True, "lax", "/", None)
     assert cookie(SESSION_COOKIE_NAME="sessionid") == ("sessionid", True, True, "lax", "/", None)
     assert cookie(SESSION_COOKIE_DOMAIN="example.org")[0] == "__Secure-id"
+    assert cookie(SESSION_COOKIE_DOMAIN=".example.org") == cookie(SESSION_COOKIE_DOMAIN="example.org")
     assert cookie(SESSION_COOKIE_PATH="/shop")[0] == "__Secure-id"
     assert cookie(SESSION_COOKIE_SECURE=False)[:2] == ("id", False)
     assert cookie(SESSION_COOKIE_HTTPONLY=False)[2] is False

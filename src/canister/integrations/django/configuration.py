@@ -231,7 +231,8 @@ def _old_systems(given: str | Sequence[str | OldSystem]) -> list[OldSystem]:
 
 def _cookie(*, any_host: bool) -> CookieSettings:
     plain = settings.is_overridden(f"{_COOKIE}SECURE") and not settings.SESSION_COOKIE_SECURE
-    path, domain = settings.SESSION_COOKIE_PATH, settings.SESSION_COOKIE_DOMAIN or None
+    path = settings.SESSION_COOKIE_PATH
+    domain = (settings.SESSION_COOKIE_DOMAIN or "").lstrip(".") or None  # browsers ignore the dot: RFC 6265
     name = settings.SESSION_COOKIE_NAME if settings.is_overridden(f"{_COOKIE}NAME") else ""
     if not (name or plain) and (path != "/" or domain is not None):
         name = "__Secure-id"
