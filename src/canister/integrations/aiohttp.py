@@ -14,7 +14,7 @@ from canister.errors import ConfigError
 from canister.integrations.streams import Hold
 from canister.sessions import ManagerOptions, Outcome, SessionManager
 from canister.sessions import Session as CanisterSession
-from canister.sessions.outcome import REFUSALS, refuse
+from canister.sessions.outcome import REFUSALS, refuse, shown
 
 logger = logging.getLogger("canister.sessions")
 
@@ -179,7 +179,7 @@ class _Course:
         self._begun = True
 
     async def _close(self, stream: web.StreamResponse) -> None:
-        logger.info("http %s ends with its session", self._request.path)
+        logger.info("http %s ends with its session", shown(self._request.path))
         if isinstance(stream, web.WebSocketResponse):
             await stream.close(code=1008, message=b"the session is over")
         elif stream.content_length is None:

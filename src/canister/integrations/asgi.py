@@ -10,7 +10,7 @@ from canister.canister import Canister
 from canister.errors import ConfigError
 from canister.integrations.streams import Hold
 from canister.sessions import ManagerOptions, Outcome, Session, SessionManager
-from canister.sessions.outcome import REFUSALS, refuse
+from canister.sessions.outcome import REFUSALS, refuse, shown
 
 logger = logging.getLogger("canister.sessions")
 
@@ -218,7 +218,7 @@ class _Response:
 
     async def close(self) -> None:
         """End the stream of a session that is over; the client is to ask anew."""
-        logger.info("%s %s ends with its session", self._scope["type"], self._scope["path"])
+        logger.info("%s %s ends with its session", self._scope["type"], shown(self._scope["path"]))
         with contextlib.suppress(OSError):  # the client is gone
             if self._scope["type"] == "websocket":
                 await self._send({"type": "websocket.close", "code": 1008, "reason": "the session is over"})

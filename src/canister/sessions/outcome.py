@@ -54,8 +54,8 @@ class RefusalPage(NamedTuple):
 
 
 def shown(where: str) -> str:
-    """Return what names a request as it may stand in a log: a client chose it, line ends and all."""
-    return where.encode("unicode_escape").decode("ascii")
+    """Return what names a request as the log may hold it: a path can carry line ends and terminal codes."""
+    return where if where.isprintable() else where.encode("unicode_escape").decode("ascii")
 
 
 def refuse(error: Exception, where: str) -> RefusalPage:

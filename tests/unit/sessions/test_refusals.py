@@ -36,3 +36,11 @@ def test_a_refusal_says_why_is_not_cached_and_is_logged(
         "Cache-Control": "no-store",
     }
     assert caplog.record_tuples == [("canister.sessions", logging.WARNING, "GET /cart was refused: it is so")]
+
+
+def test_a_path_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    refuse(CannotTellError("it is so"), "GET /a\nERROR:root:b\x1b[2J\u2028é\\n")
+    assert caplog.messages == [r"GET /a\nERROR:root:b\x1b[2J\u2028\xe9\\n was refused: it is so"]
+    caplog.clear()
+    refuse(CannotTellError("it is so"), "GET /café")
+    assert caplog.messages == ["GET /café was refused: it is so"]
