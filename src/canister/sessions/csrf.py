@@ -35,8 +35,10 @@ def mask(secret: bytes) -> str:
     return (pad + _xor(pad, secret)).hex()
 
 
-def matches(text: str, secret: bytes | None) -> bool:
+def matches(text: object, secret: bytes | None) -> bool:
     """Tell whether *text* is a token made of *secret*; compares in constant time."""
+    if not isinstance(text, str):
+        return False  # what a form without the field gives
     try:
         data = bytes.fromhex(text)
     except ValueError:

@@ -213,6 +213,8 @@ def test_a_forms_token_is_of_one_session(manager: SessionManager) -> None:
     assert not manager.load([create(manager)]).is_csrf_token(token)
     for wrong in ("", "00", "zz", token[:-2], token[:-1] + ("0" if token[-1] != "0" else "1")):
         assert not again.is_csrf_token(wrong)
+    no_field: Any = None
+    assert not again.is_csrf_token(no_field)
 
 
 def test_a_forms_token_ends_with_the_id(manager: SessionManager) -> None:
