@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, Response, flash, get_flashed_messages, request, session, stream_with_context
+from markupsafe import Markup
 from tests.integration.flask_kit import (
     KEY,
     NAME,
@@ -181,6 +182,51 @@ def test_what_cannot_be_stored_is_a_500_and_nothing_of_it_is_stored(
     assert len(commits) == 2, "the page of the error commits nothing again"
     assert cookies_of(response) == []
     assert last_write(canister) == 0
+
+
+class Lazy:
+    """A text that is looked up when it is shown, as Flask-Babel's are."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __html__(self) -> str:
+        return self.text
+
+
+def test_a_lazy_string_is_stored_as_its_text(canister: Canister) -> None:
+    app = make_app(canister)
+    kept = [Lazy("a"), 1]
+
+    @app.get("/say")
+    def say() -> str:
+        flash(Lazy("hello"))  # type: ignore[arg-type]
+        session["nested"] = {"list": kept, "tuple": (Markup("<b>"), Lazy("b")), "dict": {"x": Lazy("c")}}
+        return "ok"
+
+    @app.get("/flashes")
+    def said() -> Any:
+        return get_flashed_messages()
+
+    client = client_of(app)
+    assert client.get("/say").status_code == 200
+    assert isinstance(kept[0], Lazy), "the application's own list stays as it is"
+    assert client.get("/flashes").json == ["hello"]
+    assert client.get("/").json == {"nested": {"list": ["a", 1], "tuple": ["<b>", "b"], "dict": {"x": "c"}}}
+
+
+def test_a_value_that_holds_itself_is_refused(canister: Canister) -> None:
+    app = make_app(canister)
+
+    @app.get("/bad")
+    def bad() -> str:
+        value: list[Any] = []
+        value += [value, value]
+        session["a"] = value
+        return "ok"
+
+    with pytest.raises(InvalidValueError, match="nests deeper"):
+        client_of(app).get("/bad")
 
 
 def test_an_error_of_the_application_keeps_what_was_written_as_flask_does(canister: Canister) -> None:

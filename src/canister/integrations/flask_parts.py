@@ -4,6 +4,7 @@ import atexit
 import os
 from collections.abc import Mapping
 from datetime import timedelta
+from operator import is_
 from typing import Any, cast
 
 from werkzeug.exceptions import HTTPException, default_exceptions
@@ -13,7 +14,7 @@ from canister.clock import micros
 from canister.codec import encode_value, key_slot
 from canister.config import parse_switch
 from canister.edits import Times
-from canister.errors import ConfigError
+from canister.errors import ConfigError, InvalidValueError
 from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, SessionStatus
 from canister.sessions.keys import VARIABLE
 from canister.sessions.outcome import refuse
@@ -128,7 +129,7 @@ class FlaskSession(Session):
 
     def changes(self, most: int | None = None) -> Changes:
         """Return what a commit has to write: the session's times and its cookie's follow `permanent`."""
-        changes = super().changes(most)
+        changes = self._changes(most)
         state = self.state
         if state.refusal is not None:
             return changes
@@ -142,6 +143,18 @@ class FlaskSession(Session):
                 return rest  # a session that holds nothing else is none
         state.ask(resend=True)
         return changes._replace(times=changes.times or self._times(permanent), asked=state.pending)
+
+    def _changes(self, most: int | None) -> Changes:
+        """Return what was changed, having put the text of lazy strings in their place if there are any."""
+        try:
+            return super().changes(most)
+        except InvalidValueError as error:  # looked for only now: most sessions hold none
+            try:
+                for key, value in list(_dict.items(self)):
+                    _dict.__setitem__(self, key, _as_text(value))
+            except RecursionError:
+                raise error from None  # it holds itself, as the error says
+        return super().changes(most)
 
     def _wishes(self, changes: Changes) -> tuple[object, ...]:
         """Return what tells *changes* from others; the functions in them are made anew each time."""
@@ -169,6 +182,23 @@ class FlaskSession(Session):
         if record is not None and record.birth is not None:
             idle = min(idle, record.birth.absolute)
         return Times(idle, until)
+
+
+def _as_text(value: Any) -> Any:
+    """Return *value* with text for whatever gives HTML, as Flask stores it; itself where nothing does."""
+    if callable(getattr(value, "__html__", None)):
+        return str(value.__html__())
+    kind = cast("type[object]", type(value))
+    is_dict = issubclass(kind, dict)
+    if not (is_dict or kind is tuple or issubclass(kind, list)):
+        return value
+    items: list[Any] = list(value.values() if is_dict else value)
+    made = [_as_text(item) for item in items]
+    if all(map(is_, made, items)):
+        return value
+    if is_dict:
+        return dict(zip(value, made, strict=True))
+    return tuple(made) if kind is tuple else made
 
 
 def manager_for(
