@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from canister.agent import control
 from canister.agent.control import MemberState, Status
@@ -26,6 +27,8 @@ from canister.replication.membership import Membership, introduce
 from canister.replication.replica import Replica
 from canister.store.base import Needed
 from canister.store.sqlite import SqliteStore
+
+T = TypeVar("T")
 
 logger = logging.getLogger("canister.agent")
 
@@ -138,10 +141,10 @@ class Agent:
         if self._wake is not None:
             asyncio.get_running_loop().remove_reader(self._wake)
             self._wake.close()
-        for path in (self._store.files.control_socket, self._store.files.wake_socket):
-            path.unlink(missing_ok=True)
         await self._mesh.stop()
         self._flag.close()
+        for path in (self._store.files.control_socket, self._store.files.wake_socket):
+            path.unlink(missing_ok=True)  # last: it fails where the disk has become read-only
 
     # What is due.
 
@@ -276,7 +279,7 @@ class Agent:
             outcome = self._fetching[session] = loop.create_future()
             outcome.add_done_callback(lambda _: self._fetching.pop(session))
             fetches = self._replica.fetches
-            number = fetches.start(session, list(self._replica.links), outcome.set_result)
+            number = fetches.start(session, list(self._replica.links), partial(_settle, outcome))
             loop.call_later(patience, fetches.expire, number)
         fetched = await outcome
         return control.FetchReply(fetched.answers, fetched.everyone)
@@ -284,7 +287,7 @@ class Agent:
     async def _await_held(self, stamp: int, needed: Needed, patience: float) -> control.HeldReply:
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Holders] = loop.create_future()
-        number = self._replica.await_held(stamp, needed, outcome.set_result)
+        number = self._replica.await_held(stamp, needed, partial(_settle, outcome))
         loop.call_later(patience, self._replica.acks.expire, number)
         holders = await outcome
         return control.HeldReply(holders.members, holders.needed)
@@ -322,3 +325,9 @@ class Agent:
             fit = self._replica.keys.fit(link)
             states.append(MemberState(member.address, state, member.node.hex(), lag, offset, fit))
         return states
+
+
+def _settle(outcome: asyncio.Future[T], value: T) -> None:
+    """Give an answer to who waits for it, unless that one has gone."""
+    if not outcome.done():
+        outcome.set_result(value)

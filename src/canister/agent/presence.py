@@ -86,7 +86,7 @@ class AgentPresence:
 
     def _is_announced(self) -> bool:
         try:
-            file = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
+            file = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         except OSError as error:
