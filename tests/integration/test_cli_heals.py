@@ -5,6 +5,7 @@ from tests.integration.cluster import eventually
 from tests.integration.test_cli_kit import all_up, pair, refused, run
 
 from canister import Canister
+from canister.replication.healing import Difference, HealReport
 
 pytestmark = pytest.mark.integration
 
@@ -40,6 +41,7 @@ def test_each_side_says_what_differed_and_why(tmp_path: Path) -> None:
         assert "other side destroyed it" in here["destroyed"]["why"]
         assert "destroyed here" in there["destroyed"]["why"]
         assert heal["parted"] < heal["linked"] <= heal["healed"]
+        assert not heal["equal"]
 
 
 def test_the_text_is_for_people(tmp_path: Path) -> None:
@@ -50,6 +52,20 @@ def test_the_text_is_for_people(tmp_path: Path) -> None:
         out = run("heal-report", tmp_path / "b").out
         assert "1 arrived, 1 cleared, 1 destroyed, 1 merged" in out
         assert "both: merged (took a; kept same): of each key the later version stays" in out
+
+
+def test_who_had_nothing_to_take_says_whether_all_was_equal(tmp_path: Path) -> None:
+    """Of a peer that lacked something nothing is taken, and yet it was not equal."""
+    with pair(tmp_path, digest_interval="1h") as (a, b):
+        b.node.isolate(on=True)
+        eventually(lambda: not all_up(a))
+        b.node.isolate(on=False)
+        eventually(lambda: a.node.heals().reports)
+        assert "  nothing differed\n" in run("heal-report", tmp_path / "a").out
+    report = HealReport("127.0.0.1:7400", 1, 2, 3, peer_lacked=True)
+    assert report.summary() == "nothing to take; the peer lacked some"
+    report.differences.append(Difference(b"s", "arrived", ""))
+    assert report.summary() == "1 arrived; the peer lacked some"
 
 
 def test_when_all_were_last_equal(tmp_path: Path) -> None:

@@ -106,6 +106,27 @@ def test_what_is_equal_takes_one_round_trip(sides: tuple[Side, Side]) -> None:
     assert sizes[0] < 2500
 
 
+@pytest.mark.parametrize("tells", [False, True])
+@pytest.mark.parametrize(
+    ("here", "there", "lacked"),
+    [([], [], False), (["here"], [], True), ([], ["there"], False), (["both-1"], ["both-1"], False)],
+    ids=["equal", "peer lacks", "lacks", "differ"],
+)
+@pytest.mark.parametrize("held", [3, 500, 3000], ids=["apart", "listed", "far down"])
+def test_what_is_equal_and_what_the_peer_lacks(
+    held: int, here: list[str], there: list[str], lacked: bool, tells: bool
+) -> None:
+    """Where the peer lacks something there is nothing to pull, and yet it is not equal."""
+    one, other = Side(b"1"), Side(b"2")
+    one.put(*names("both", held))
+    take_all(other, one)
+    one.put(*here)
+    other.put(*there, value=b"\x02")
+    comparison = Pull(1, START, one.view().below(START) if tells else b"")
+    pull_on(comparison, one, other)
+    assert (comparison.was_equal, comparison.peer_lacked) == (not here and not there, lacked)
+
+
 def test_a_thousand_differences_take_few_round_trips(sides: tuple[Side, Side]) -> None:
     """On a slow network each costs a wait: root, a listing, rows, or what is missing here at once."""
     one, other = sides

@@ -151,14 +151,12 @@ class Mesh:
 
     def healed(self, report: HealReport) -> None:
         """Log what a heal did, in one line."""
-        counts = Counter(difference.outcome for difference in report.differences)
-        found = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
         logger.info(
             "healed with %s after %.1f s apart, in %.2f s: %s",
             report.peer,
             (report.linked - report.parted) / SECOND,
             (report.healed - report.linked) / SECOND,
-            found + (f", {report.more} more" if report.more else "") or "nothing differed",
+            report.summary(),
         )
 
     def alarm(self, what: str) -> None:

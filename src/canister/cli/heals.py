@@ -1,7 +1,6 @@
 """``canister heal-report``: what the latest heals did, and when all members were last equal."""
 
 from argparse import Namespace
-from collections import Counter
 from typing import Any
 
 from canister.cli.command import Command, declare_json
@@ -36,8 +35,7 @@ def _print(report: HealReport) -> None:
     print(
         f"\n{utc(to_datetime(report.healed))}  {report.peer}, apart for {apart:.1f} s, healed in {took:.2f} s"
     )
-    counts = Counter(difference.outcome for difference in report.differences)
-    print("  " + (", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) or "nothing differed"))
+    print(f"  {report.summary()}")
     for difference in report.differences[:_SHOWN]:
         name = show_id(decode_id(difference.session))
         print(f"  {name}: {difference.outcome}{_keys(difference)}: {difference.why}")
@@ -65,6 +63,8 @@ def _facts(heals: Heals) -> dict[str, Any]:
                 "linked": utc(to_datetime(report.linked)),
                 "healed": utc(to_datetime(report.healed)),
                 "more": report.more,
+                "equal": report.equal,
+                "peer_lacked": report.peer_lacked,
                 "sessions": [
                     {
                         "id": decode_id(difference.session),

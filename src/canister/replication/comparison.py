@@ -67,17 +67,18 @@ class Comparisons:
         if not pull.queued:
             link.pull = None
             link.reconciled_at = pull.at
-            link.was_equal = isinstance(message, Root)
+            link.was_equal = pull.was_equal
             return pull
         self._ask(link, pull)
         return None
 
-    def finished(self, link: Link, links: Sequence[Link], members: int) -> HealReport | None:
+    def finished(self, link: Link, pull: Pull, links: Sequence[Link], members: int) -> HealReport | None:
         """Note that a comparison is complete; return a report if it ended a heal."""
         equal = [other.reconciled_at for other in links if other.was_equal]
         if len(equal) == members and members:
             self.heals.last_equal = max(self.heals.last_equal, min(equal))
-        return self.heals.healed(link.address, self._clock.now())
+        now = self._clock.now()
+        return self.heals.healed(link.address, now, equal=pull.was_equal, peer_lacked=pull.peer_lacked)
 
     def _ask(self, link: Link, pull: Pull) -> None:
         for question in pull.ask():

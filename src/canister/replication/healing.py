@@ -3,7 +3,7 @@
 Kept in memory for an operator to read; nothing is decided by it.
 """
 
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 
@@ -38,7 +38,9 @@ class Difference(msgspec.Struct, frozen=True):
 class HealReport(msgspec.Struct):
     """One heal with one peer. Instants are microseconds since 1970 UTC.
 
-    *differences* names at most 1,000 sessions, *more* counts those beyond.
+    *differences* names at most 1,000 sessions that the peer sent, *more* counts those beyond. *equal* tells
+    whether both held the same when the comparison began, *peer_lacked* whether it met sessions that the peer
+    did not have: the peer takes them in a comparison of its own.
     """
 
     peer: str
@@ -47,6 +49,17 @@ class HealReport(msgspec.Struct):
     healed: int = 0
     differences: list[Difference] = msgspec.field(default_factory=list[Difference])
     more: int = 0
+    equal: bool = False
+    peer_lacked: bool = False
+
+    def summary(self) -> str:
+        """Return what came of the sessions that differed, in a few words."""
+        counts = Counter(difference.outcome for difference in self.differences)
+        taken = [f"{count} {outcome}" for outcome, count in sorted(counts.items())]
+        if self.more:
+            taken.append(f"{self.more} more")
+        nothing = "nothing differed" if self.equal else "nothing to take"
+        return (", ".join(taken) or nothing) + ("; the peer lacked some" if self.peer_lacked else "")
 
 
 def explain(session: bytes, before: Record | None, incoming: Record, after: Record | None) -> Difference:
@@ -126,11 +139,11 @@ class HealLog:
         if report is not None:
             report.more += count
 
-    def healed(self, address: str, now: int) -> HealReport | None:
+    def healed(self, address: str, now: int, *, equal: bool, peer_lacked: bool) -> HealReport | None:
         """A comparison is complete; return the report if it ended a heal."""
         report = self._open.pop(address, None)
         if report is not None:
             del self._parted[address]
-            report.healed = now
+            report.healed, report.equal, report.peer_lacked = now, equal, peer_lacked
             self.reports.append(report)
         return report

@@ -72,7 +72,7 @@ class Link:
         """As of which instant the last comparison on this link was; 0 before the first."""
         self.has_sent_future = False
         self.was_equal = False
-        """Whether the last comparison found nothing that differed."""
+        """Whether both sides held the same when the last comparison began."""
         self.next_pull = now
         self.pull: Pull | None = None
         self.pull_moved = now

@@ -85,6 +85,10 @@ class Pull:
         self.claims: dict[NodeId, int] = {}
         self.proof = True
         """Whether what the peer claims is here once all is compared."""
+        self.was_equal = False
+        """Whether both sides held the same when it began."""
+        self.peer_lacked = False
+        """Whether it met sessions that are here and not at the peer."""
         self._now = now
         self.asked: list[Question] = []
         """What is out, in the order in which the answers come."""
@@ -192,7 +196,8 @@ class Pull:
     def _compare_root(self, root: Root, mine: Holdings) -> None:
         self.at = max(root.at, self._now)
         self.claims, self.proof = root.claims, root.proof
-        if root.digest != mine.root(self.at):
+        self.was_equal = root.digest == mine.root(self.at)
+        if not self.was_equal:
             # The greater of both, so that it is never more to list than a node really holds.
             self._size = max(root.size, mine.size(self.at))
             self._compare(0, [0], root.below, mine, _listed(root))
@@ -218,7 +223,11 @@ class Pull:
         for node, digests in own:
             for child, digest in enumerate(digests, node * len(digests)):
                 there = next(theirs)
-                if there not in (digest, NOTHING):  # where the peer has nothing there is nothing to pull
+                if there == digest:
+                    continue
+                if there == NOTHING:
+                    self.peer_lacked = True  # there is nothing to pull
+                else:
                     (lacking if digest == NOTHING else differ).append(child)
         level += 1
         known = [child for child in differ if child in listed]
@@ -262,7 +271,11 @@ class Pull:
         listings = mine.listings(self.at, level, nodes)
         for node, theirs, listing in zip(nodes, found, listings, strict=True):
             own = {listed.digest[:SHORT] for listed in listing}
-            lacking = [digest for digest in cut(theirs) if digest not in own]
+            there = list(cut(theirs))
+            lacking = [digest for digest in there if digest not in own]
+            self.peer_lacked |= len(own.difference(there)) > len(
+                lacking
+            )  # who has another state lacks nothing
             if lacking:
                 wanted.append((node, lacking))
                 count += len(lacking)

@@ -349,7 +349,7 @@ class Replica:
         self._vouch(link)
         self._coverage.tell()
         links, members = list(self.links.values()), len(self.membership.others())
-        report = self.comparisons.finished(link, links, members)
+        report = self.comparisons.finished(link, pull, links, members)
         if report is not None:
             self._runtime.healed(report)
 
