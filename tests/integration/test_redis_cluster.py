@@ -164,6 +164,24 @@ def test_a_listing_leaves_a_master_that_was_demoted(node: Canister, cluster: lis
         take_over(cluster[0], cluster[3])
 
 
+def test_replicas_are_counted_on_the_master_that_there_is(node: Canister, cluster: list[RedisServer]) -> None:
+    """The one that was demoted answers, too, but has none."""
+    manager = SessionManager(node, secret_keys=KEY, acks="majority")
+    session = manager.load([])
+    session["k"] = 1
+    cookie = _cookie(manager.commit(session).set_cookie)
+    slot = key_slot(f"shop:{{s{session.handle}}}".encode())
+    session = manager.load([cookie])
+    session["k"] = 2
+    owner = next(n for n, last in enumerate((5460, 10922, 16383)) if slot <= last)
+    take_over(cluster[owner + 3], cluster[owner])
+    try:
+        manager.commit(session)
+        assert manager.load([cookie])["k"] == 2
+    finally:
+        take_over(cluster[owner], cluster[owner + 3])
+
+
 def test_sentinels(tmp_path: Path) -> None:
     """The master is the one that the sentinels name; after a fail-over it is another."""
     with (

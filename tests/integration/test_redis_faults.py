@@ -21,7 +21,7 @@ from tests.redis_servers import RedisServer, acknowledges, running_redis
 from canister import AcknowledgementError, Canister, StoreBusyError, StoreError, StoreUnavailableError
 from canister.integrations.asgi import SessionMiddleware
 from canister.sessions import SessionManager
-from canister.store.redis import RedisStore, deadline, wire
+from canister.store.redis import RedisStore, deadline, links, wire
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +62,49 @@ def test_a_planned_fail_over_behind_one_name(
         assert node.get("s", "k") == 2
         with second.client() as new:
             assert new.exists(*new.keys("*{*"))
+
+
+def test_who_only_reads_leaves_a_server_that_was_demoted(
+    pair: tuple[RedisServer, RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives on and would answer for ever, with what it had got by then."""
+    first, second = pair
+    leads_to = [first]
+    monkeypatch.setattr(wire, "resolve", lambda *_: [(socket.AF_INET, ("127.0.0.1", leads_to[0].port))])
+    monkeypatch.setattr(links, "_ROLE_FRESH", 0.1)
+    with Canister("redis://sessions.internal") as reader:
+        reader.put("s", "k", 1)
+        eventually(lambda: acknowledges(first), 10, "the replica is linked")
+        leads_to[0] = second
+        with first.client() as old, second.client() as new:
+            new.replicaof("NO", "ONE")
+            old.replicaof("127.0.0.1", 1)  # it gets nothing any more
+        with Canister("redis://sessions.internal") as writer:
+            writer.destroy("s")
+        time.sleep(0.1)
+        assert reader.get("s", "k") is None
+    leads_to[0] = first
+    with pytest.raises(StoreUnavailableError, match="is a replica now"):
+        Canister(first.url)
+
+
+def test_a_connection_that_a_firewall_may_have_forgotten_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would answer on it until the time is over."""
+    made = list[wire.Link]()
+
+    def counting(*arguments: Any) -> wire.Link:
+        made.append(wire.open_link(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(links, "open_link", counting)
+    with running_redis(tmp_path) as server, Canister(server.url) as node:
+        node.put("s", "k", 1)
+        assert len(made) == 1
+        made[0].used -= 31
+        assert node.get("s", "k") == 1
+        assert len(made) == 2
 
 
 def restart(server: RedisServer) -> None:

@@ -1,7 +1,8 @@
 """Connections to the servers: pools that survive forks, for threads and event loops alike."""
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Generator, Sequence
 
 from redis.exceptions import (
     AuthenticationError,
@@ -12,6 +13,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
     TimeoutError,
     TryAgainError,
 )
@@ -27,6 +29,16 @@ from canister.store.redis.wire import Access, Link, Replies, open_link
 MOST_LINKS = 64
 """How many connections to one server a process has; further calls wait for one of them."""
 
+ROLE: Command = (b"ROLE",)
+"""Asks whether a server is a master; whoever asks wants one, so that another one is left."""
+
+_ROLE_FRESH = 10.0
+"""Seconds for which a server is believed to be the master it said it was."""
+
+_FORGOTTEN = 30.0
+"""Seconds without a word after which a connection is made anew: a firewall may have forgotten it by then, and
+what is sent on such a one is answered by nobody."""
+
 _PASSING = (ConnectionError, TimeoutError, ReadOnlyError, ClusterDownError, TryAgainError)
 _MISPLACED = (ReadOnlyError, ClusterDownError)  # MasterDownError is one of these
 """What a server replies behind whose name another one may be by now."""
@@ -41,18 +53,16 @@ class Pool:
     Args:
         address: the server.
         access: what it takes to be let in.
-        greet: what to check on every new connection; raises if it must not be used.
+        only_master: whether it must not be used unless it is a master. A replica answers what is read, with
+            what it has got by then, and only in a cluster sends whoever asks elsewhere.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        access: Access,
-        greet: Callable[[Link, Deadline], None] | None = None,
-    ) -> None:
+    _idle: list[Link]
+
+    def __init__(self, address: Address, access: Access, *, only_master: bool = False) -> None:
         self.address = address
         self._access = access
-        self._greet = greet
+        self._only_master = only_master
         self._begin()
         watch_forks(self)
 
@@ -64,12 +74,11 @@ class Pool:
             StoreError: it is not one that is trusted.
         """
         with self._turn(deadline):
+            idle = self._idle
+            link = self._last_used() or self.open(deadline)
+            is_due = self._only_master and time.monotonic() - link.asked_role > _ROLE_FRESH
             try:
-                link = self._idle.pop()
-            except IndexError:
-                link = self.open(deadline)
-            try:
-                replies = link.exchange(commands, deadline)
+                replies = _exchange(link, [*commands, ROLE] if is_due else commands, deadline)
             except BaseException as error:
                 link.close()  # what comes next on it would answer this call
                 if isinstance(error, RedisError):
@@ -79,15 +88,20 @@ class Pool:
                 link.close()
                 self.close()
             else:
-                self._idle.append(link)
-        return replies
+                link.used = time.monotonic()
+                idle.append(link)
+                if (
+                    idle is not self._idle
+                ):  # the others were closed meanwhile, for what is true of this one too
+                    _close_all(idle)
+        return replies[: len(commands)]
 
     def open(self, deadline: Deadline) -> Link:
         """Return a new connection, which whoever asks for it closes."""
         link = open_link(self.address, self._access, deadline)
-        if self._greet is not None:
+        if self._only_master:
             try:
-                self._greet(link, deadline)
+                _exchange(link, [ROLE], deadline)
             except BaseException:
                 link.close()
                 raise
@@ -95,9 +109,9 @@ class Pool:
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
-        with contextlib.suppress(IndexError):  # another thread may take the last one just now
-            while True:
-                self._idle.pop().close()
+        idle = self._idle
+        self._idle = []
+        _close_all(idle)
 
     def before_fork(self) -> None:
         """Nothing to do: a connection in use belongs to a call that the child does not make."""
@@ -108,8 +122,18 @@ class Pool:
             self.close()  # closes the child's handle of them only
             self._begin()
 
+    def _last_used(self) -> Link | None:
+        """Return a connection that nobody uses, if one is fresh."""
+        with contextlib.suppress(IndexError):
+            link = self._idle.pop()
+            if time.monotonic() - link.used < _FORGOTTEN:
+                return link
+            link.close()
+            self.close()  # the others have waited for longer
+        return None
+
     def _begin(self) -> None:
-        self._idle: list[Link] = []
+        self._idle = []
         self._turns = Turns(MOST_LINKS)
 
     @contextlib.contextmanager
@@ -121,6 +145,25 @@ class Pool:
             yield
         finally:
             turns.give_back()
+
+
+def _exchange(link: Link, commands: Sequence[Command], deadline: Deadline) -> Replies:
+    """Send commands down a connection; raise if one of them is `ROLE` and no master answers it."""
+    replies = link.exchange(commands, deadline)
+    for command, reply in zip(commands, replies, strict=True):
+        if command == ROLE:
+            if isinstance(reply, ResponseError):
+                raise reply
+            if reply[0] != b"master":
+                raise ReadOnlyError("it is a replica now")
+            link.asked_role = time.monotonic()
+    return replies
+
+
+def _close_all(idle: list[Link]) -> None:
+    with contextlib.suppress(IndexError):  # another thread may take the last one just now
+        while True:
+            idle.pop().close()
 
 
 def is_passing(error: RedisError) -> bool:

@@ -8,10 +8,10 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, ResponseError
 
 from canister.store.redis.deadline import Deadline
-from canister.store.redis.links import Pool, is_passing
+from canister.store.redis.links import ROLE, Pool, is_passing
 from canister.store.redis.secure import Secure
 from canister.store.redis.url import Address, RedisUrl, Topology, show
-from canister.store.redis.wire import Access, Link
+from canister.store.redis.wire import Access
 
 
 class Server(NamedTuple):
@@ -265,7 +265,7 @@ def open_servers(url: RedisUrl) -> Servers:
     access = Access(url.login, secure, url.database)
 
     def make(address: Address) -> Pool:
-        return Pool(address, access, _must_be_master if url.topology is Topology.SENTINEL else None)
+        return Pool(address, access, only_master=url.topology is not Topology.CLUSTER)
 
     if url.topology is Topology.CLUSTER:
         return ClusterServers(url.addresses, make)
@@ -275,18 +275,7 @@ def open_servers(url: RedisUrl) -> Servers:
     return SingleServer(make(url.addresses[0]))
 
 
-def _must_be_master(link: Link, deadline: Deadline) -> None:
-    (role,) = link.exchange([(b"ROLE",)], deadline)
-    if isinstance(role, ResponseError):
-        raise role
-    if role[0] != b"master":
-        raise ConnectionError("the server that the sentinels name is no master yet")
-
-
 def _with_replicas(pool: Pool, deadline: Deadline) -> list[Server]:
-    (role,) = pool.exchange([(b"ROLE",)], deadline)
-    if isinstance(role, ResponseError):
-        raise role
-    replicas: list[Any] = role[2] if role[0] == b"master" else []
+    ((_, _, replicas),) = pool.exchange([ROLE], deadline)
     found = [Server(show((host.decode(), int(port))), "replica") for host, port, _ in replicas]
-    return [Server(show(pool.address), role[0].decode()), *found]
+    return [Server(show(pool.address), "master"), *found]

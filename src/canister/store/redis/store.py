@@ -42,6 +42,7 @@ from canister.store.redis.layout import (
     read_present,
     read_time,
 )
+from canister.store.redis.links import ROLE
 from canister.store.redis.listening import Listener
 from canister.store.redis.servers import Server, open_servers
 from canister.store.redis.url import Topology, parse_url, show
@@ -320,7 +321,7 @@ class RedisStore:
         """Return how many servers are asked for, the master included."""
         if isinstance(acks, int):
             return acks
-        ((_, _, replicas),) = run(self._servers, key, [(b"ROLE",)], deadline)
+        ((_, _, replicas),) = run(self._servers, key, [ROLE], deadline)
         members = 1 + len(replicas)
         return members if acks == "all" else members // 2 + 1
 

@@ -48,10 +48,15 @@ class Link:
 
     Args:
         connected: the socket; it does not block.
+
+    Attributes:
+        used: when (monotonic seconds) it was used last.
+        asked_role: when the server was last asked whether it is a master.
     """
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self.used = self.asked_role = 0.0
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse, replyError=_named_error, notEnoughData=_INCOMPLETE
         )
