@@ -142,6 +142,27 @@ def test_slots_that_move(node: Canister, cluster: list[RedisServer]) -> None:
             node.put("s", "k", 3)
 
 
+def test_a_listing_while_slots_move(node: Canister, cluster: list[RedisServer]) -> None:
+    """To a master that was gone through from one that was not: both are gone through anew."""
+    names = {f"s{number}" for number in range(300)}
+    for name in names:
+        node.put(name, "k", 1)
+    target, *_, source = sorted(cluster[:3], key=lambda server: server.address)
+    sessions = node.all_sessions()
+    seen = {next(sessions) for _ in range(150)}
+    with source.client() as a, target.client() as b:
+        ids = [bytes(client.execute_command("CLUSTER", "MYID")).decode() for client in (a, b)]
+        moved = {key_slot(key): key for key in a.keys("shop:*")[:20]}
+        for slot in moved:
+            b.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+            a.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+            keys = a.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 10)
+            a.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            for client in (b, a):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+    assert seen | set(sessions) == names
+
+
 def take_over(replica: RedisServer, master: RedisServer) -> None:
     """Have a replica and its master change places."""
     with replica.client() as client, master.client() as other:
@@ -193,8 +214,9 @@ def test_sentinels(tmp_path: Path) -> None:
             client.execute_command("SENTINEL", "MONITOR", "shop", "127.0.0.1", master.port, 1)
             client.execute_command("SENTINEL", "SET", "shop", "down-after-milliseconds", 500)
         url = f"redis+sentinel://127.0.0.1:1,{sentinel.address}/shop/2"
-        with Canister(url) as node:
+        with Canister(url) as node, Canister(url) as lists, Canister(url) as shows:
             node.put("s", "k", 1, acks=2)
+            assert list(lists.all_sessions()) == ["s"]
             assert [m.address for m in node.members()] == [master.address, replica.address]
 
             def knows_the_replica() -> bool:
@@ -212,7 +234,9 @@ def test_sentinels(tmp_path: Path) -> None:
                 return True
 
             eventually(goes_on, 30, "the replica is promoted")
-            assert [m.address for m in node.members()] == [replica.address]
+            # Who did nothing meanwhile learns of it, too.
+            assert list(lists.all_sessions()) == ["s"]
+            assert [m.address for m in shows.members()] == [replica.address]
             assert node.get("s", "k") == 2
         with pytest.raises(StoreUnavailableError, match="no sentinel of"):
             Canister(f"redis+sentinel://{sentinel.address}/unknown")

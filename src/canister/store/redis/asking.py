@@ -1,7 +1,7 @@
 """Asking a server until one answers, or the time is over."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import AskError, ConnectionError, NoScriptError, RedisError, ResponseError
 
@@ -9,8 +9,10 @@ from canister.errors import StoreError, StoreUnavailableError
 from canister.store.redis.deadline import Deadline
 from canister.store.redis.layout import Command
 from canister.store.redis.links import Pool, explain, is_passing
-from canister.store.redis.servers import Server, Servers
+from canister.store.redis.servers import Server, Servers, Spread
 from canister.store.redis.wire import Replies
+
+T = TypeVar("T")
 
 
 def run(servers: Servers, key: bytes, commands: Sequence[Command], deadline: Deadline) -> Replies:
@@ -39,7 +41,7 @@ def run(servers: Servers, key: bytes, commands: Sequence[Command], deadline: Dea
             return replies
         if not (isinstance(error, AskError) or is_passing(error)):
             raise explained(error, pool) from error
-        once = servers.look_again(error)
+        once = servers.look_again(error, pool)
         if not deadline.pause():
             raise StoreUnavailableError(
                 f"Redis did not serve the session in time ({error}); whether a write was stored is not "
@@ -47,7 +49,7 @@ def run(servers: Servers, key: bytes, commands: Sequence[Command], deadline: Dea
             ) from error
 
 
-def run_on(pool: Pool, commands: Sequence[Command], deadline: Deadline) -> Replies:
+def run_on(servers: Servers, pool: Pool, commands: Sequence[Command], deadline: Deadline) -> Replies:
     """Send commands to one server that no other could answer.
 
     Raises:
@@ -59,6 +61,7 @@ def run_on(pool: Pool, commands: Sequence[Command], deadline: Deadline) -> Repli
         except ConnectionError:  # one that was idle may just have been closed
             replies = pool.exchange(commands, deadline)
     except RedisError as error:
+        servers.look_again(error)
         raise explain(error, pool.address) from error
     for reply in replies:
         if isinstance(reply, ResponseError):
@@ -88,16 +91,13 @@ def run_each(
         yield None if isinstance(reply, ResponseError) else reply
 
 
-def masters_of(servers: Servers, deadline: Deadline) -> list[Pool]:
-    """Return the connections to each server that takes writes.
+def spread_of(servers: Servers, deadline: Deadline) -> Spread:
+    """Return which servers take writes, and of what.
 
     Raises:
         StoreError: nobody says which they are.
     """
-    try:
-        return servers.masters(deadline)
-    except RedisError as error:
-        raise explained(error, None) from error
+    return _persist(servers, servers.spread, deadline)
 
 
 def servers_of(servers: Servers, deadline: Deadline) -> list[Server]:
@@ -106,10 +106,18 @@ def servers_of(servers: Servers, deadline: Deadline) -> list[Server]:
     Raises:
         StoreError: nobody says which they are.
     """
-    try:
-        return servers.listed(deadline)
-    except RedisError as error:
-        raise explained(error, None) from error
+    return _persist(servers, servers.listed, deadline)
+
+
+def _persist(servers: Servers, ask: Callable[[Deadline], T], deadline: Deadline) -> T:
+    """Ask until there is an answer or the time is over."""
+    while True:
+        try:
+            return ask(deadline)
+        except RedisError as error:
+            servers.look_again(error)
+            if not is_passing(error) or not deadline.pause():
+                raise explained(error, None) from error
 
 
 def _obstacle(replies: Replies) -> ResponseError | None:

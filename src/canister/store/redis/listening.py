@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from canister.errors import StoreError
 from canister.forks import watch_forks
-from canister.store.redis.asking import explained, masters_of
+from canister.store.redis.asking import explained, spread_of
 from canister.store.redis.deadline import Deadline
 from canister.store.redis.layout import Layout
 from canister.store.redis.links import Pool
@@ -112,7 +112,7 @@ class Listener:
 
     def _connect(self) -> None:
         deadline = Deadline(self._patience)
-        pool = random.choice(masters_of(self._servers, deadline))
+        pool = random.choice(spread_of(self._servers, deadline).masters)
         try:
             self._link = self._subscribe(pool, deadline)
         except RedisError as error:

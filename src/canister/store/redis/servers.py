@@ -1,10 +1,10 @@
 """Which server takes the writes of a session: one, the one sentinels name, or one of a cluster."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-from redis.crc import key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, ResponseError
 
 from canister.store.redis.deadline import Deadline
@@ -21,6 +21,13 @@ class Server(NamedTuple):
     state: str
 
 
+class Spread(NamedTuple):
+    """Where the keys are: on which masters, and if they share them who has which hash slot."""
+
+    masters: list[Pool]
+    slots: Mapping[int, Address]
+
+
 class Servers(Protocol):
     """The servers of one URL."""
 
@@ -28,12 +35,17 @@ class Servers(Protocol):
         """Return the connections to the server that takes writes of *key*."""
         ...
 
-    def masters(self, deadline: Deadline) -> list[Pool]:
-        """Return the connections to each server that takes writes."""
+    def spread(self, deadline: Deadline) -> Spread:
+        """Return which servers take writes, and of what."""
         ...
 
-    def look_again(self, error: RedisError) -> Pool | None:
-        """Note that what was believed may be wrong; return where the error says to ask, this once."""
+    def look_again(self, error: RedisError, asked: Pool | None = None) -> Pool | None:
+        """Note that what was believed may be wrong; return where the error says to ask, this once.
+
+        Args:
+            error: what came of the last attempt.
+            asked: who replied with it, if it is a reply.
+        """
         ...
 
     def listed(self, deadline: Deadline) -> list[Server]:
@@ -76,11 +88,11 @@ class SingleServer:
         """Return the connections to the server."""
         return self._pool
 
-    def masters(self, deadline: Deadline) -> list[Pool]:
-        """Return the connections to the server."""
-        return [self._pool]
+    def spread(self, deadline: Deadline) -> Spread:
+        """Return the server, which has all keys."""
+        return Spread([self._pool], {})
 
-    def look_again(self, error: RedisError) -> Pool | None:
+    def look_again(self, error: RedisError, asked: Pool | None = None) -> Pool | None:
         """Do nothing: there is no other server to turn to."""
         return None
 
@@ -119,11 +131,11 @@ class SentinelServers:
             self._master = master = self._ask(deadline)
         return self._pools.at(master)
 
-    def masters(self, deadline: Deadline) -> list[Pool]:
-        """Return the connections to the present master."""
-        return [self.pool_of(b"", deadline)]
+    def spread(self, deadline: Deadline) -> Spread:
+        """Return the present master, which has all keys."""
+        return Spread([self.pool_of(b"", deadline)], {})
 
-    def look_again(self, error: RedisError) -> Pool | None:
+    def look_again(self, error: RedisError, asked: Pool | None = None) -> Pool | None:
         """Ask the sentinels before the next attempt."""
         self._master = None
         return None
@@ -187,18 +199,18 @@ class ClusterServers:
             raise ConnectionError(f"no node of the cluster serves slot {slot}")
         return self._pools.at(address)
 
-    def masters(self, deadline: Deadline) -> list[Pool]:
-        """Return the connections to each master."""
-        slots = self._slots or self._ask(deadline)
-        return [self._pools.at(address) for address in dict.fromkeys(slots.values())]
+    def spread(self, deadline: Deadline) -> Spread:
+        """Return the masters, as a node knows them now: of one that was added no key tells."""
+        slots = self._ask(deadline)
+        return Spread([self._pools.at(address) for address in dict.fromkeys(slots.values())], slots)
 
-    def look_again(self, error: RedisError) -> Pool | None:
+    def look_again(self, error: RedisError, asked: Pool | None = None) -> Pool | None:
         """Follow a redirection; after anything else ask for the slots before the next attempt."""
-        if isinstance(error, MovedError):
-            self._slots = {**self._slots, error.slot_id: _target(error)}
+        if isinstance(error, MovedError) and asked is not None:
+            self._slots = {**self._slots, error.slot_id: _target(error, asked)}
             return None
-        if isinstance(error, AskError):
-            return self._pools.at(_target(error))
+        if isinstance(error, AskError) and asked is not None:
+            return self._pools.at(_target(error, asked))
         self._slots = {}
         return None
 
@@ -216,7 +228,11 @@ class ClusterServers:
         self._pools.close()
 
     def _ask(self, deadline: Deadline) -> dict[int, Address]:
-        """Return the master of each slot, as any node knows it."""
+        """Return the master of each slot, as any node knows it that knows all, else the one that knows most.
+
+        A node that was reset, or has not met the others yet, knows none.
+        """
+        best: tuple[Any, Address] | None = None
         known = [*dict.fromkeys(self._slots.values()), *self._seeds]
         candidates = list(dict.fromkeys(known))
         random.shuffle(candidates)
@@ -230,16 +246,20 @@ class ClusterServers:
                 continue
             if isinstance(reply, ResponseError):
                 raise reply
-            return self._take(reply, address)
-        raise ConnectionError(f"no node of the cluster answers: {', '.join(map(show, candidates))}")
+            if best is None or _covered(reply) > _covered(best[0]):
+                best = reply, address
+            if _covered(reply) == REDIS_CLUSTER_HASH_SLOTS:
+                break
+        if best is not None and best[0]:
+            return self._take(*best)
+        raise ConnectionError(f"no node knows the cluster: {', '.join(map(show, candidates))}")
 
     def _take(self, reply: Any, asked: Address) -> dict[int, Address]:
         slots: dict[int, Address] = {}
         masters: dict[Server, None] = {}
         replicas: dict[Server, None] = {}
         for first, last, *nodes in reply:
-            # A node that does not know how it is reached names no host: the one that was asked is meant.
-            places = [((host or b"").decode() or asked[0], int(port)) for host, port, *_ in nodes]
+            places = [(_host((host or b"").decode(), asked), int(port)) for host, port, *_ in nodes]
             slots.update(dict.fromkeys(range(first, last + 1), places[0]))
             masters[Server(show(places[0]), "master")] = None
             replicas.update(dict.fromkeys(Server(show(place), "replica") for place in places[1:]))
@@ -249,10 +269,20 @@ class ClusterServers:
         return slots
 
 
-def _target(error: AskError) -> Address:
+def _covered(slots: Any) -> int:
+    """Return how many slots a reply to CLUSTER SLOTS has a master for."""
+    return sum(last - first + 1 for first, last, *_ in slots)
+
+
+def _target(error: AskError, asked: Pool) -> Address:
     """Return where a redirection points to."""
     found = cast("Any", error)
-    return str(found.host), int(found.port)
+    return _host(str(found.host), asked.address), int(found.port)
+
+
+def _host(named: str, asked: Address) -> str:
+    """Return the host of a node as another one names it: if that does not know it, its own is meant."""
+    return asked[0] if named in ("", "?") else named
 
 
 def open_servers(url: RedisUrl) -> Servers:

@@ -27,7 +27,7 @@ from canister.record import (
     versions,
 )
 from canister.store.base import NO_PEERS, Edit, Known, Needed, Page, Peers, Stored
-from canister.store.redis.asking import masters_of, run, run_each, run_on, servers_of
+from canister.store.redis.asking import run, run_each, run_on, servers_of, spread_of
 from canister.store.redis.clock import ServerClock
 from canister.store.redis.deadline import Deadline
 from canister.store.redis.layout import (
@@ -328,9 +328,11 @@ class RedisStore:
     def _check_servers(self) -> None:
         """Refuse servers that would drop sessions, or that are not what the URL says; set the clock."""
         deadline = self._deadline()
-        for pool in masters_of(self._servers, deadline):
+        for pool in spread_of(self._servers, deadline).masters:
             asked: list[Command] = [(b"INFO", b"memory"), (b"INFO", b"cluster"), (b"TIME",)]
-            memory, cluster, time, _ = run_on(pool, [*asked, self._layout.try_to_speak()], deadline)
+            memory, cluster, time, _ = run_on(
+                self._servers, pool, [*asked, self._layout.try_to_speak()], deadline
+            )
             self._set_clock([time])
             policy = info(memory, "maxmemory_policy")
             if policy != "noeviction" and not self._url.allow_eviction:
