@@ -184,7 +184,20 @@ def test_waiting_for_replicas_goes_with_the_write(node: Canister, trips: list[li
     trips.clear()
     with pytest.raises(AcknowledgementError):
         node.put("s", "k", 2, acks=2)
-    assert trips == [[b"HGETALL"], [b"EVALSHA", b"WAIT"]]
+    assert trips == [[b"HGETALL"], [b"EVAL", b"WAIT"]]
+
+
+def test_a_server_that_has_forgotten_the_script_is_not_waited_for_twice(
+    node: Canister, shared: RedisServer
+) -> None:
+    """The script goes with the write, so all the time is for its replicas, and the error tells of them."""
+    node.put("s", "k", 1)
+    with shared.client() as client:
+        client.script_flush()
+    with pytest.raises(AcknowledgementError) as failure:
+        node.destroy("s", acks=2)
+    assert (failure.value.held, failure.value.needed) == (1, 2)
+    assert node.get("s", "k") is None
 
 
 def test_a_script_that_was_flushed_is_sent_again(node: Canister, shared: RedisServer) -> None:

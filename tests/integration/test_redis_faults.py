@@ -162,7 +162,7 @@ def lose_reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object
     pending = list[Callable[[], object]]()
 
     def losing(self: wire.Link, commands: Any, deadline: Any) -> Any:
-        if not pending or commands[0][0] != b"EVALSHA":
+        if not pending or commands[0][0] not in (b"EVAL", b"EVALSHA"):
             return exchange(self, commands, deadline)
         exchange(self, commands[:1], deadline)
         pending.pop()()

@@ -291,16 +291,15 @@ class RedisStore:
         return {}
 
     def _write(self, writes: Sequence[Write], key: bytes, replicas: int, deadline: Deadline) -> Replies:
-        wait: list[Command] = []
         if replicas > 0:
-            # Down the same connection: another one's writes are not waited for.
-            wait = [(b"WAIT", replicas, max(1, int(deadline.left * _WAIT_SHARE * 1000)))]
-        replies = run(self._servers, key, [self._layout.commit(writes), *wait], deadline)
-        if isinstance(replies[0], NoScriptError):
+            # The whole script: if the server did not know it, the time would be waited away for nothing.
             command = self._layout.commit(writes, whole=True)
-            replies = run(self._servers, key, [command, *wait], deadline)
-        if not wait:  # else the time has come long ago
-            self._set_clock(replies[0][:1])
+            # Down the same connection: another one's writes are not waited for.
+            return run(self._servers, key, [command, _wait(replicas, deadline)], deadline)
+        replies = run(self._servers, key, [self._layout.commit(writes)], deadline)
+        if isinstance(replies[0], NoScriptError):
+            replies = run(self._servers, key, [self._layout.commit(writes, whole=True)], deadline)
+        self._set_clock(replies[0][:1])  # where replicas are waited for, the time has come long ago
         return replies
 
     def _list_users(self, draft: _Draft, deadline: Deadline) -> None:
@@ -356,6 +355,10 @@ class RedisStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"the store on {self} is closed")
+
+
+def _wait(replicas: int, deadline: Deadline) -> Command:
+    return (b"WAIT", replicas, max(1, int(deadline.left * _WAIT_SHARE * 1000)))
 
 
 def _bears(held: Held, version: Version) -> bool:
