@@ -200,6 +200,27 @@ def test_a_server_that_has_forgotten_the_script_is_not_waited_for_twice(
     assert node.get("s", "k") is None
 
 
+@pytest.mark.parametrize("lacking", ["hset", "hdel", "pexpire"])
+def test_a_user_who_lacks_a_right_writes_nothing(server: RedisServer, lacking: str) -> None:
+    """Not the half of a session, which would never end."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", f"-{lacking}")
+        said = rf"refuses this user .*{lacking}.*docs/howto/redis\.md"
+        with Canister(f"redis://ann:pw@{server.address}") as node, pytest.raises(StoreError, match=said):
+            node.put("s", "k", 1)
+        assert client.dbsize() == 0
+
+
+def test_a_right_that_a_server_does_not_name(server: RedisServer) -> None:
+    """So do those that cannot say beforehand what a user may."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "ann", "on", ">pw", "~*", "&*", "+@all", "-hget")
+        said = r"refuses this user .*docs/howto/redis\.md"
+        with Canister(f"redis://ann:pw@{server.address}") as node, pytest.raises(StoreError, match=said):
+            node.put("s", "k", 1)
+        assert client.dbsize() == 0
+
+
 def test_a_script_that_was_flushed_is_sent_again(node: Canister, shared: RedisServer) -> None:
     """A server that does not know the script, after a flush or a fail-over, is told it."""
     node.put("s", "k", 1)

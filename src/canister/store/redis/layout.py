@@ -65,6 +65,13 @@ if stale then
   for _, key in ipairs(KEYS) do reply[#reply + 1] = redis.call('HGETALL', key) end
   return reply
 end
+if redis.acl_check_cmd then
+  for _, command in ipairs({{'HSET', KEYS[1], 'r', ''}, {'HDEL', KEYS[1], 'r'}, {'PEXPIRE', KEYS[1], 1}}) do
+    if not redis.acl_check_cmd(unpack(command)) then
+      return redis.error_reply('NOPERM a script needs the command ' .. command[1]:lower())
+    end
+  end
+end
 for number, key in ipairs(KEYS) do
   if plans[number].ends then redis.call('PUBLISH', channel, key) end
 end
@@ -82,8 +89,9 @@ end
 return reply
 """
 """Writes sessions if each still has the revision that was seen, and says what it ends; returns the server's
-time, and what there is if not. It speaks first: a user who may not makes it fail with nothing written, and
-nobody hears of it before it is done. A commit whose reply was lost finds its own revision: it only renews
+time, and what there is if not. It asks first what the user may, as servers from 7.0 on tell, and speaks
+before it writes: a user who may not makes it fail with nothing written, and nobody hears of it before it is
+done. A commit whose reply was lost finds its own revision: it only renews
 the life, so that waiting for replicas after it means something. Where others have written since, it finds
 theirs; that it was written itself is then seen by the versions of what there is.
 """

@@ -43,6 +43,9 @@ _PASSING = (ConnectionError, TimeoutError, ReadOnlyError, ClusterDownError, TryA
 _MISPLACED = (ReadOnlyError, ClusterDownError)  # MasterDownError is one of these
 """What a server replies behind whose name another one may be by now."""
 
+_IN_SCRIPT = "The user executing the script can't"
+"""What a server says where it does not say which right is lacking: to run a command, or to reach a key."""
+
 _PASSING_TEXTS = ("BUSY ", "NOREPLICAS ")
 """What a server says that cannot serve just now."""
 
@@ -176,7 +179,11 @@ def is_passing(error: RedisError) -> bool:
 def explain(error: RedisError, address: Address) -> StoreError:
     """Return what an error of a server means for whoever runs the application."""
     place = f"Redis at {show(address)}"
-    if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+    if isinstance(error, NoPermissionError) or _IN_SCRIPT in str(error):
+        return StoreError(
+            f"{place} refuses this user ({error}); give it all the rights that docs/howto/redis.md lists"
+        )
+    if isinstance(error, (AuthenticationError, AuthorizationError)):
         return StoreError(f"{place} refuses this user ({error}); check user and password in the URL")
     if is_passing(error):
         return StoreUnavailableError(f"{place} cannot be used now: {error}")
