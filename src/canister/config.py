@@ -13,6 +13,7 @@ from canister.addresses import check_dialable, is_loopback, parse_address, witho
 from canister.clock import micros
 from canister.errors import ConfigError
 from canister.presets import preset_named
+from canister.variables import CONFIG, settings_in
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _LONGEST = timedelta(days=400)
@@ -181,7 +182,8 @@ def load_config(
         file: the file; ``$CANISTER_CONFIG`` or ``canister.toml`` in the working directory by default.
 
     Raises:
-        ConfigError: an unknown name or an impossible value; the message names it and where it stood.
+        ConfigError: an unknown name or an impossible value; the message names it and where it stood. A
+            variable that is like none there is may be somebody else's: it is logged.
     """
     merged = stated_settings(arguments, environ, file)
     preset = preset_named(merged.get("preset"))
@@ -199,7 +201,7 @@ def stated_settings(
     merged: dict[str, Any] = {}
     sources = (
         ("canister.toml", _from_file(environ, file)),
-        ("the environment", _from_environment(environ)),
+        ("the environment", settings_in(environ, [field.name for field in fields(Config)])),
         ("the arguments", arguments),
     )
     for source, values in sources:
@@ -239,7 +241,7 @@ def parse_switch(value: object, name: str) -> bool:
 
 
 def _from_file(environ: Mapping[str, str], file: Path | None) -> Mapping[str, Any]:
-    named = environ.get("CANISTER_CONFIG")
+    named = environ.get(CONFIG)
     path = file or Path(named or "canister.toml")
     if not path.exists():
         if file or named:
@@ -249,11 +251,6 @@ def _from_file(environ: Mapping[str, str], file: Path | None) -> Mapping[str, An
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
-
-
-def _from_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
-    names = {f"CANISTER_{field.name.upper()}": field.name for field in fields(Config)}
-    return {name: environ[variable] for variable, name in names.items() if variable in environ}
 
 
 def _convert(name: str, value: Any, source: str) -> Any:

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from canister import variables
 from canister.addresses import is_loopback, parse_address
 from canister.config import Config, Policy, load_config, parse_duration
 from canister.errors import ConfigError
+from canister.sessions import ManagerOptions
+from canister.sessions.keys import VARIABLE
 
 MINUTE = 60_000_000
 
@@ -183,6 +186,38 @@ def test_unknown_names(source: str, tmp_path: Path) -> None:
     where = {"arguments": "the arguments", "file": "canister.toml"}[source]
     with pytest.raises(ConfigError, match=f"'sesion_timeout' in {where}.*session_timeout, "):
         load_config(arguments, {}, file)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("CANISTER_SESION_TIMEOUT", "CANISTER_SESSION_TIMEOUT"),
+        ("CANISTER_SECRET_KEY", "CANISTER_SECRET_KEYS"),
+        ("CANISTER_LISTENS", "CANISTER_LISTEN"),
+        ("CANISTER_MIGRATETO", "CANISTER_MIGRATE_TO"),
+    ],
+)
+def test_misspelt_variables(wrong: str, meant: str) -> None:
+    """A misspelt variable is refused with the one that is like it."""
+    with pytest.raises(ConfigError, match=f"{wrong} in the environment; is it {meant}"):
+        load({wrong: "x"})
+
+
+def test_variables_of_others(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is like none of ours may be another program's: it is told of once, without its value."""
+    monkeypatch.setattr(variables, "_told", set())
+    service = {"CANISTER_PORT": "tcp://10.0.0.1:80", "CANISTER_SERVICE_HOST": "10.0.0.1"}
+    for _ in range(2):
+        assert load(service | {"CANISTER_PATH": "data", "CANISTER_ACKS": "2"}) == Config()
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == sorted(service)
+    assert "10.0.0.1" not in caplog.text
+
+
+def test_variables_that_others_read() -> None:
+    """What is read elsewhere in the product is known here."""
+    assert VARIABLE in {variables.PREFIX + name for name in variables.OTHERS}
+    options = {name.upper() for name in ManagerOptions.__annotations__}
+    assert options - {"COOKIE", "SECRET_KEYS"} == set(variables.MANAGERS)
 
 
 def test_missing_file(tmp_path: Path) -> None:
