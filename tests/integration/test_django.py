@@ -604,6 +604,7 @@ def test_clearsessions_sweeps(client: Client, canister: Canister, clock: ManualC
 def test_what_cannot_work_is_refused_at_start(tmp_path: Path) -> None:
     for wrong, message in [
         ({"CANISTER": {}}, "path"),
+        ({"CANISTER": "sessions"}, "CANISTER is a dict"),
         ({"CANISTER": {"path": tmp_path, "colour": "red"}}, "colour"),
         ({"CANISTER": {"path": tmp_path, "any_host": "maybe"}}, "any_host"),
         ({"CANISTER": {"path": tmp_path, "record_client": "some"}}, "record_client"),

@@ -464,6 +464,7 @@ def test_the_checks_say_what_is_wrong() -> None:
     assert found(MIDDLEWARE=ENGINE_ALONE) == ["canister.W001"]
     assert found(MIDDLEWARE=[*MIDDLEWARE, DJANGOS]) == ["canister.E003"]
     assert found(CANISTER={}) == ["canister.E001"]
+    assert found(CANISTER="sessions", SESSION_SERIALIZER="json.dumps") == ["canister.E001", "canister.W002"]
     assert found(SECRET_KEY="x" * 40) == ["canister.E001"]
     assert found(SESSION_COOKIE_AGE=365 * 24 * 3600) == ["canister.E001"]
     assert found(SESSION_SERIALIZER="json.dumps") == ["canister.W002"]

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
-from canister.config import parse_switch
+from canister.config import parse_duration, parse_switch
 from canister.errors import ConfigError
 from canister.sessions.hosts import is_private_host
 
@@ -33,7 +33,7 @@ class CookieSettings:
         samesite: ``"lax"``, ``"strict"`` or ``"none"``.
         path: the part of the site the cookie is sent to.
         domain: also send it to the subdomains of this domain; None: to this host only.
-        max_age: how long the browser keeps it; None: until it is closed.
+        max_age: how long the browser keeps it, as text such as ``"20m"`` too; None: until it is closed.
         httponly: keep it from scripts.
         plain_http: for development without TLS: no ``Secure``, and another name. Only hosts of private
             networks are served then.
@@ -56,6 +56,12 @@ class CookieSettings:
     def __post_init__(self) -> None:
         for switch in ("httponly", "plain_http", "any_host"):  # settings may come from a file
             object.__setattr__(self, switch, parse_switch(getattr(self, switch), switch))
+        if self.max_age is not None:
+            object.__setattr__(self, "max_age", parse_duration(self.max_age, "max_age"))
+        texts: dict[str, Any] = {name: getattr(self, name) for name in ("name", "seen", "path", "domain")}
+        for name, value in texts.items():
+            if not isinstance(value, (str, type(None))):
+                raise ConfigError(f"the cookie's {name} is a text, not {value!r}")
         if not self.name:
             object.__setattr__(self, "name", "id" if self.plain_http else "__Host-id")
         if not self.seen:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from canister.errors import ConfigError
 
@@ -78,7 +79,12 @@ class KeyRing:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        keys = [Key(text) for text in dict.fromkeys(texts)]
+        try:
+            listed = dict.fromkeys(texts)
+        except TypeError as error:
+            kind = type(texts).__name__
+            raise ConfigError(f"secret_keys is a text or a list of texts, not {kind}") from error
+        keys = [Key(text) for text in listed]
         if not keys:
             raise ConfigError(f"the list of secret keys is empty; {_HOW}")
         self._keys = {key.number: key for key in keys}
@@ -165,7 +171,9 @@ def _make(file: Path) -> None:
         draft.unlink()
 
 
-def _check(text: str) -> None:
+def _check(text: Any) -> None:
+    if not isinstance(text, str):  # settings may come from a file
+        raise ConfigError(f"a secret key is a text, not of type {type(text).__name__}")
     if len(text) < _LEAST_LENGTH:
         raise ConfigError(
             f"a secret key has at least {_LEAST_LENGTH} characters, this one has {len(text)}; {_HOW}"

@@ -57,7 +57,7 @@ class Users:
         ended: Callable[[str, Any], None],
         acks: Needed = 1,
     ) -> None:
-        if most is not None and most < 1:
+        if most is not None and (type(most) is not int or most < 1):  # settings may come from a file
             raise ConfigError(f"max_sessions is a number from 1, or None, not {most!r}")
         if at_cap not in ("evict", "reject"):
             raise ConfigError(f"at_cap is 'evict' or 'reject', not {at_cap!r}")

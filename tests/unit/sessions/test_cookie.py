@@ -48,6 +48,7 @@ def test_the_second_cookie_has_the_same_attributes_and_its_own_name() -> None:
 def test_a_cookie_may_outlive_the_browser() -> None:
     assert CookieSettings(max_age=timedelta(days=1)).keep("v").endswith("; Max-Age=86400")
     assert "Max-Age" not in CookieSettings(max_age=timedelta(days=1)).end()
+    assert CookieSettings(max_age="1h").max_age == timedelta(hours=1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,10 @@ def test_headers_follow_the_grammar_and_name_no_attribute_twice(cookie: CookieSe
         ({"seen": "__Host-x", "plain_http": True}, "without Secure"),
         ({"name": "id", "seen": "__Host-x", "path": "/shop"}, "'__Host-x' with a domain"),
         ({"samesite": "none", "plain_http": True}, "samesite='none' without Secure"),
+        ({"name": 5}, "the cookie's name is a text, not 5"),
+        ({"path": 5}, "the cookie's path is a text, not 5"),
+        ({"max_age": "an hour"}, "max_age must be a timedelta or text"),
+        ({"max_age": 3600}, "max_age must be a timedelta or text"),
         ({"samesite": "sometimes"}, "'lax', 'strict' or 'none'"),
         ({"max_age": timedelta(0)}, "1 second to 400 days"),
         ({"max_age": timedelta(days=401)}, "1 second to 400 days"),

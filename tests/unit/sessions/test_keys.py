@@ -1,6 +1,7 @@
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,15 @@ def test_a_weak_key_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint) as caught:
         Key(text)
     assert text == "" or text not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [(5, "a list of texts, not int"), ([None], "not of type NoneType"), (ONE.encode(), "not of type int")],
+)
+def test_what_is_no_text_is_refused_and_not_shown(wrong: Any, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        find_keys(wrong, None, clustered=False)
 
 
 def test_no_key_at_all_is_refused() -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.sessions.kit import KEY, MINUTE
 
-from canister import Canister, InputError, TooManySessionsError
+from canister import Canister, ConfigError, InputError, TooManySessionsError
 from canister.sessions import Event, EventKind, Session, SessionManager
 from canister.testing.clock import ManualClock
 
@@ -212,6 +213,12 @@ def test_the_record_of_a_user_outlives_what_it_covers(
     assert canister.clear_untouched_sessions() == 0
     clock.advance(timedelta(days=2))
     assert canister.clear_untouched_sessions() == 1
+
+
+@pytest.mark.parametrize("most", ["3", 1.5, 0, True])
+def test_a_cap_is_a_number_from_one(canister: Canister, most: Any) -> None:
+    with pytest.raises(ConfigError, match="max_sessions is a number from 1, or None, not"):
+        SessionManager(canister, secret_keys=KEY, max_sessions=most)
 
 
 def test_a_cap_evicts_the_oldest_log_in(canister: Canister, clock: ManualClock) -> None:

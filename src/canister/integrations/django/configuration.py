@@ -10,7 +10,7 @@ Each that the project leaves untouched has our value, and where `SessionMiddlewa
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
@@ -107,7 +107,7 @@ def read_settings() -> Settings:
     Raises:
         ConfigError: it cannot work.
     """
-    given = dict(cast("dict[str, Any]", getattr(settings, "CANISTER", {})))
+    given = dict(_stated())
     path = given.pop("path", None)
     if not path:
         raise ConfigError("there is no data directory; set CANISTER = {'path': ...}")
@@ -176,7 +176,10 @@ def problems() -> list[str]:
 
 def moves_in() -> bool:
     """Tell whether sessions move in, which Django's own settings describe."""
-    return bool(getattr(settings, "CANISTER", {}).get("move_in"))
+    try:
+        return bool(_stated().get("move_in"))
+    except ConfigError:
+        return False
 
 
 def _set_default(name: str, value: object) -> None:
@@ -217,6 +220,13 @@ def _config(given: dict[str, Any]) -> Config:
     except ConfigError as error:
         hint = f" (session_timeout is {_AGE})" if "session_timeout" in str(error) else ""
         raise ConfigError(f"{error}{hint}") from error
+
+
+def _stated() -> Mapping[str, Any]:
+    stated: Any = getattr(settings, "CANISTER", {})
+    if not isinstance(stated, Mapping):
+        raise ConfigError(f"CANISTER is a dict such as {{'path': ...}}, not {stated!r}")
+    return cast("Mapping[str, Any]", stated)
 
 
 def _switch(given: dict[str, Any], name: str) -> bool:
