@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,27 @@ def test_without_an_application_the_settings_are_those_of_the_directory(
     assert "fail" in line
     Path("canister.toml").write_text('preset = "owasp-high"\n')
     assert "yours to do" in run("check").out
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{}['no such key']", "broken:app cannot be imported: KeyError: 'no such key'"),
+        ("raise RuntimeError('not now')", "RuntimeError: not now"),
+        ("def", "SyntaxError: "),
+        ("from canister import Canister; Canister('data', cluster='')", "cluster must be a name"),
+    ],
+)
+def test_whatever_a_module_raises_is_told_in_one_line(
+    source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    Path("broken.py").write_text(source)
+    result = run("check", "broken:app", code=3 if "cluster" in source else 2)
+    assert said in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,10 @@ def _settings_of(app: str) -> Settings:
         application: Any = importlib.import_module(module)
         for part in filter(None, name.split(".")):
             application = getattr(application, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{app} cannot be imported: {error}") from error
+    except CanisterError:
+        raise
+    except Exception as error:  # whatever a module does as it is imported
+        raise UsageError(f"{app} cannot be imported: {type(error).__name__}: {error}") from error
     if not set(session_managers()) - before and _is_asgi(application):
         asyncio.run(_start(application))
     managers = [manager for manager in session_managers() if manager not in before]
