@@ -41,6 +41,31 @@ def test_wrong_usage_is_code_2(words: list[str]) -> None:
     assert "usage: canister" in run(*words, code=2).err
 
 
+def test_the_commands_about_certificates_are_listed() -> None:
+    help = run("certs", "--help").out
+    assert all(
+        f"\n  {name.ljust(5)}  {COMMANDS[f'certs {name}'].summary}\n" in help
+        for name in ("init", "issue", "show")
+    )
+    assert "usage: canister certs init|issue|show ..." in run("certs", code=2).err
+    assert "invalid choice: 'nonsense'" in run("certs", "nonsense", code=2).err
+
+
+def test_what_may_not_be_used_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: object, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    said = refused("sessions", tmp_path)
+    assert f"the data directory {tmp_path} may not be entered; check its owner and permissions" in said
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "mkdir", denied)
+    said = refused("certs", "init", tmp_path / "ca")
+    assert said == f"canister: {tmp_path}/ca: Permission denied; check its owner and permissions\n"
+
+
 @pytest.mark.parametrize("name", ON_A_DIRECTORY)
 def test_a_directory_that_is_not_there_is_not_made(name: str, tmp_path: Path) -> None:
     said = refused(name, tmp_path / "nowhere", *WORDS.get(name, []))

@@ -22,9 +22,11 @@ from canister.cli import (
     writing,
 )
 from canister.cli.command import Command, NotFoundError, UsageError
-from canister.errors import CanisterError
+from canister.errors import CanisterError, StoreError
 
 OK, NOT_FOUND, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+_DESCRIPTION = "Runs and looks after the nodes of Canister, a distributed session manager."
 
 COMMANDS: dict[str, Command] = {
     command.name: command
@@ -46,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     length = next((n for n in (2, 1) if " ".join(words[:n]) in COMMANDS), 0)
     command = COMMANDS.get(" ".join(words[:length]))
     if command is None:
-        _top_parser().parse_args(words)
+        is_group = words[:1] == ["certs"]
+        _top_parser("certs " if is_group else "").parse_args(words[is_group:])
         raise AssertionError("argparse accepts no command that is not in COMMANDS")
     parser = _parser(command)
     options = parser.parse_intermixed_args(words[length:])  # so that options may stand anywhere
@@ -61,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, NOT_FOUND)
     except BrokenPipeError:
         _discard_output()
+    except PermissionError as error:
+        told = f"{error.filename}: {error.strerror}; check its owner and permissions"
+        return _fail(StoreError(told), FAILED)
     except (CanisterError, OSError) as error:
         return _fail(error, FAILED)
     except KeyboardInterrupt:
@@ -68,19 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return OK
 
 
-def _top_parser() -> ArgumentParser:
-    width = max(map(len, COMMANDS))
-    listing = "\n".join(f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items())
+def _top_parser(group: str = "") -> ArgumentParser:
+    """Return what explains the commands, or those whose first word is *group*."""
+    shown = {name.removeprefix(group): c for name, c in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, shown))
+    listing = "\n".join(f"  {name.ljust(width)}  {command.summary}" for name, command in shown.items())
     parser = ArgumentParser(
-        prog="canister",
-        usage="canister [--version] COMMAND ...",
-        description="Runs and looks after the nodes of Canister, a distributed session manager.",
-        epilog=f"commands:\n{listing}\n\n`canister COMMAND --help` explains one.",
+        prog=f"canister {group}".rstrip(),
+        usage=f"canister {group}{'|'.join(shown)} ..." if group else "canister [--version] COMMAND ...",
+        description=None if group else _DESCRIPTION,
+        epilog=f"commands:\n{listing}\n\n`canister {group}COMMAND --help` explains one.",
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"canister {__version__}")
-    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of those below")
+    if not group:
+        parser.add_argument("--version", action="version", version=f"canister {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=shown, help="one of those below")
     return parser
 
 

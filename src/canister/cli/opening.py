@@ -32,13 +32,25 @@ def open_existing(options: Namespace, *, serves: bool = False) -> Canister:
         )
     path = Path(options.datadir)
     database = DataDir(path).database
-    if not database.exists():
+    if not _is_there(database):
         raise StoreError(
             f"{path} is not a data directory: there is no {database.name} in it; name the one that "
             "`canister node` or the application uses"
         )
     settings: dict[str, Any] = {**_stored_settings(database), "when_behind": "refuse"}
     return Canister(path, agent=False, serves=serves, **settings)
+
+
+def _is_there(database: Path) -> bool:
+    try:
+        database.stat()
+    except PermissionError as error:
+        raise StoreError(
+            f"the data directory {database.parent} may not be entered; check its owner and permissions"
+        ) from error
+    except OSError:
+        return False
+    return True
 
 
 def _stored_settings(database: Path) -> dict[str, Any]:
