@@ -34,6 +34,8 @@ def open_engine(
         MigrationError: the sessions are moving, and not between what would be opened.
         StoreError: the data directory or the servers cannot be used.
     """
+    if "" in (path_or_url, config.migrate_to):
+        raise ConfigError("the path of the data directory is empty; '.' is the working directory")
     if serves and config.migrate_to is not None:
         return _open_both(path_or_url, config.migrate_to, config, clock, may_run_agent=may_run_agent)
     engine = open_side(path_or_url, config, clock, may_run_agent=may_run_agent)

@@ -73,6 +73,16 @@ def test_wrong_ids_are_refused_by_every_function(node: Canister) -> None:
     assert log_of(node) == []
 
 
+@pytest.mark.parametrize("settings", [{"path_or_url": ""}, {"path_or_url": "data", "migrate_to": ""}])
+def test_an_empty_path_makes_no_directory(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="path of the data directory is empty"):
+        Canister(agent=False, **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ids_and_keys_of_the_greatest_length(node: Canister) -> None:
     """What the limits allow can be stored."""
     for id in ("x" * 512, b"\x00" * 512, "é" * 256):
