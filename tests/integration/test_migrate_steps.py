@@ -117,6 +117,12 @@ def test_both_are_opened_only_while_a_move_says_so(move: Move) -> None:
         move.plain(move.source, migrate_to=move.source)
 
 
+def test_a_process_that_waits_for_a_move_is_told_of(move: Move) -> None:
+    with pytest.raises(MigrationError, match="no move has begun"):
+        move.both()
+    assert "processes  1 not begun\n" in run("migrate", move.source, move.target).out
+
+
 def test_the_step_waits_for_processes_that_go_by_the_one_before(move: Move) -> None:
     """A process that does nothing keeps nobody waiting; one that was told the step is not asked again."""
     move.take("begin")

@@ -26,6 +26,8 @@ _STEPS = ("begin", "switch", "copy", "finish", "cancel")
 _PATIENCE = timedelta(seconds=10)
 """How long the servers may take; a page of sessions is more than a request."""
 _WIDTH = 30
+_AT = {"none": "not begun"}
+"""What a process is called that goes by a step whose name says little."""
 
 
 class _Bar:
@@ -179,7 +181,7 @@ def _print_state(move: "Move", options: Namespace) -> None:
     if options.json:
         print_json({"step": step, "processes": dict(steps), "copied": state.copied})
         return
-    processes = ", ".join(f"{number} {name}" for name, number in sorted(steps.items()))
+    processes = ", ".join(f"{number} {_AT.get(name, name)}" for name, number in sorted(steps.items()))
     print_pairs(
         [
             ("step", step),
