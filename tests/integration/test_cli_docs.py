@@ -4,6 +4,7 @@ import io
 import re
 import shlex
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.integration.cluster import eventually, free_port
 from tests.integration.test_cli_kit import node, run
 
 from canister.cli.main import COMMANDS, main
+from canister.config import Config
 
 pytestmark = pytest.mark.integration
 
@@ -75,6 +77,19 @@ def test_every_example_prints_what_the_page_shows(tmp_path: Path, monkeypatch: p
             if command.startswith("resync"):
                 eventually(lambda: is_linked("data"), message="the nodes are linked again")
             assert masked(printed(here(command, ports))) == masked(shown), command
+
+
+@pytest.mark.parametrize(("command", "shown"), [e for e in examples() if e[0].startswith("plan ")])
+def test_a_plan_is_shown_to_the_digit(command: str, shown: str) -> None:
+    """What no run changes is not masked."""
+    assert printed(shlex.split(command)).split() == shown.split()
+
+
+def test_every_setting_is_an_option_of_the_node_but_the_one_that_is_named() -> None:
+    help = run("node", "--help").out
+    names = {field.name for field in fields(Config)} - {"seeds"}
+    assert {name for name in names if f"--{name.replace('_', '-')}" not in help} == {"migrate_to"}
+    assert "All but `migrate_to`" in TEXT
 
 
 def here(command: str, ports: dict[str, str]) -> list[str]:
