@@ -258,6 +258,20 @@ def test_a_session_that_holds_nothing_but_permanence_is_not_stored(canister: Can
     assert cookies_of(client.post("/put", json={"a": 1}))[0].endswith("; Max-Age=2592000")
 
 
+def test_an_empty_session_that_is_to_be_stored_is_stored_with_its_permanence(canister: Canister) -> None:
+    app = make_app(canister)
+
+    @app.get("/begin")
+    def begin() -> str:
+        session.permanent = True
+        session.ensure_stored()  # type: ignore[attr-defined]
+        return "ok"
+
+    client = client_of(app)
+    assert cookies_of(client.get("/begin"))[0].endswith("; Max-Age=2592000")
+    assert client.get("/").json == {"_permanent": True}
+
+
 def test_the_application_may_say_how_long_the_cookie_is_kept(canister: Canister) -> None:
     app = make_app(canister, PERMANENT_SESSION_LIFETIME=timedelta(days=5))
 

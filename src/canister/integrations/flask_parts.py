@@ -136,7 +136,7 @@ class FlaskSession(Session):
         permanent = self._follow_permanent()
         if not changes.any or permanent == (state.base.get(_SLOT) == _TRUE):
             return changes
-        asked = state.pending.carry or state.pending.logging_in
+        asked = state.pending.carry or state.pending.logging_in or state.pending.wanted
         if state.token is None and not asked and changes.writes == {_SLOT: _TRUE}:
             rest = changes._replace(writes={})
             if not rest.any:
