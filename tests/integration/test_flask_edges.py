@@ -389,6 +389,56 @@ def test_a_change_that_a_stream_does_not_commit_is_told(canister: Canister) -> N
     assert client.get("/").json == {"a": 1}
 
 
+def test_a_change_after_the_request_is_told_when_the_response_is_closed(
+    canister: Canister, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(canister, {"strict": False})
+
+    @app.get("/<how>")
+    def late(how: str) -> Response:
+        own: Any = session._get_current_object()  # type: ignore[attr-defined]
+
+        def body() -> Iterator[str]:
+            yield "a"
+            own["late"] = True
+
+        response = Response("a" if how == "closed" else body())
+        if how == "closed":
+            response.call_on_close(lambda: own.update(late=True))
+        if how == "twice":
+            own["a"] = 2
+            app.teardown_request_funcs.setdefault(None, []).append(lambda _: own.update(b=3))
+        return response
+
+    client = client_of(app)
+    client.post("/put", json={"a": 1})
+    for how, times in (("closed", 1), ("stream", 1), ("twice", 2)):
+        caplog.clear()
+        client.get(f"/{how}", buffered=True).close()
+        assert [how in message for message in caplog.messages] == [True] * times
+    assert client.get("/").json == {"a": 2}
+
+
+def test_an_edit_in_place_after_the_request_can_be_committed(canister: Canister) -> None:
+    app = make_app(canister)
+
+    @app.get("/stream")
+    def stream() -> Response:
+        own: Any = session._get_current_object()  # type: ignore[attr-defined]
+        items = own.setdefault("items", [])
+
+        def body() -> Iterator[str]:
+            items.append(1)
+            own.commit()
+            yield "a"
+
+        return Response(body())
+
+    client = client_of(app)
+    client.get("/stream", buffered=True).close()
+    assert client.get("/").json == {"items": [1]}
+
+
 def test_a_context_that_is_never_saved_loses_nothing(canister: Canister) -> None:
     with make_app(canister).test_request_context():
         session["a"] = 1

@@ -1,5 +1,7 @@
 """Sessions for Flask: ``CanisterSessions(app, canister=canister)``, and ``flask.session`` is stored here."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Unpack, cast
 
 from flask import Flask, Request, Response, current_app, request
@@ -99,17 +101,27 @@ class CanisterSessionInterface(SessionInterface):
             outcome = own.state.outcome  # what was written stands if there is one
         for name, value in outcome.headers(response.headers) if outcome is not None else ():
             response.headers.add(name, value)
+        response.call_on_close(partial(self._finish, own, request.environ))
 
     def regenerate(self, session: SessionMixin) -> None:
         """Go on under a new id, as `Session.regenerate` does; the name Flask-Session gave it."""
         cast("FlaskSession", session).regenerate()
 
     def finish(self, _error: BaseException | None) -> None:
-        """Say so if the session was changed after it had been saved; Flask calls it at a request's end."""
-        environ = request.environ
-        session: FlaskSession | None = environ.get(_SESSION)
+        """Say so if the session was changed after it had been saved; Flask calls it at a request's end.
+
+        What runs later, as a stream without the request's context does, is looked at once the response
+        is closed: the test client does not close every response, so neither goes without the other.
+        """
+        session: FlaskSession | None = request.environ.get(_SESSION)
         if session is not None and session.saved:
+            self._finish(session, request.environ)
+
+    def _finish(self, session: FlaskSession, environ: Mapping[str, Any]) -> None:
+        try:
             self.manager.finish(session, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
+        finally:
+            session.state.seen = False  # the next look is for what is used from now on
 
 
 def _refuse(error: CanisterError) -> Response:

@@ -99,6 +99,11 @@ class FlaskSession(Session):
         super().set_cookie_age(age)
         self._ages = True
 
+    def commit(self) -> None:
+        """Do what `Session.commit` says, with what was edited in place after the request's end as well."""
+        self.mark_accessed()
+        super().commit()
+
     def settle(self, config: Mapping[str, Any]) -> None:
         """Do what Flask does before it saves.
 
