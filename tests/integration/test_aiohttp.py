@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp_session import get_session, new_session
 from tests.integration.local import last_write, store_away
 
-from canister import Canister, ConfigError, OldSystemError, SessionDestroyedError
+from canister import Canister, ConfigError, OldSystemError, SessionDestroyedError, SessionError
 from canister.clock import to_datetime
 from canister.integrations.aiohttp import CanisterStorage, hold_session, session_of, setup
 from canister.record import NodeId, make_version
@@ -451,6 +451,32 @@ async def test_a_stream_commits_before_its_headers(
         assert await browser.get("/") == {"early": 1}
         await browser.ask("GET", "/stream?late&commit")
         assert await browser.get("/") == {"early": 1, "late": 1}
+
+
+async def test_a_session_first_used_after_the_headers_takes_no_new_id(
+    canister: Canister, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def late(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        session = await session_of(request)
+        if "id" in request.query:
+            session.login("ann")
+            with pytest.raises(SessionError, match="headers have left"):
+                await session.acommit()
+        else:
+            session["b"] = 2
+            await session.acommit()
+        await response.write_eof()
+        return response
+
+    async with browsing(canister, web.get("/late", late), strict=False) as browser:
+        await browser.ask("POST", "/put", json={"a": 1})
+        await browser.ask("GET", "/late?id")
+        assert "what http /late changed" in caplog.text
+        assert await browser.get("/") == {"a": 1}
+        await browser.ask("GET", "/late")
+        assert await browser.get("/") == {"a": 1, "b": 2}
 
 
 async def test_a_stream_or_websocket_that_may_not_be_written_is_503(

@@ -107,7 +107,10 @@ class CanisterStorage(aiohttp_session.AbstractStorage):
 
     async def load_session(self, request: web.Request) -> Session:
         """Return the session that the request's cookies name, or a new one."""
-        return Session(await self._load(request))
+        session = await self._load(request)
+        if _COURSE in request and cast("_Course", request[_COURSE]).begun:
+            session.state.outcome = Outcome(None, vary=False)  # no header can follow
+        return Session(session)
 
     async def save_session(
         self, request: web.Request, response: web.StreamResponse, session: aiohttp_session.Session
@@ -129,14 +132,18 @@ class CanisterStorage(aiohttp_session.AbstractStorage):
 
 
 class _Course:
-    """One request from its handler to its end."""
+    """One request from its handler to its end.
+
+    Attributes:
+        begun: whether the headers of a stream or WebSocket have left.
+    """
 
     def __init__(self, storage: CanisterStorage, request: web.Request) -> None:
         self.hold = Hold(storage.manager)
         self._storage = storage
         self._request = request
         self._stream: web.StreamResponse | None = None
-        self._begun = False
+        self.begun = False
 
     @property
     def session(self) -> Session | None:
@@ -151,7 +158,7 @@ class _Course:
             if not response.prepared:
                 await self.prepare(response)  # a file, which aiohttp sends later
         except tuple(REFUSALS) as error:
-            if self._begun:
+            if self.begun:
                 raise
             return self._refusal(error)
         except asyncio.CancelledError:
@@ -170,13 +177,13 @@ class _Course:
     async def prepare(self, response: web.StreamResponse) -> None:
         """Commit before the headers of a stream or WebSocket leave; aiohttp_session saves for the others."""
         session = self.session
-        if isinstance(response, web.Response) or self._begun:
+        if isinstance(response, web.Response) or self.begun:
             return
         self._stream = response
         if session is not None:
             await self._storage.save_session(self._request, response, session)
             self.hold.committed(session.data, always=isinstance(response, web.WebSocketResponse))
-        self._begun = True
+        self.begun = True
 
     async def _close(self, stream: web.StreamResponse) -> None:
         logger.info("http %s ends with its session", shown(self._request.path))
