@@ -1,7 +1,7 @@
 """The session factory under Pyramid, over a real canister."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from pyramid.config import Configurator
     from pyramid.interfaces import ISession, ISessionFactory
-    from pyramid.response import Response
+    from pyramid.response import FileResponse, Response
     from webtest import TestApp as Client  # pytest would collect it by its own name
     from zope.interface.verify import verifyObject
 
@@ -211,6 +211,92 @@ def test_a_change_after_the_commit_is_reported(canister: Canister) -> None:
         with pytest.raises(SessionError, match=f"what GET {path} changed"):
             client.get(path)
     assert list(canister.all_sessions()) == []
+
+
+class Counting:
+    """A body that is an iterator but no generator; what it was given is called for its second chunk."""
+
+    closed = False
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.chunks = 0
+        self.act = act
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self.chunks += 1
+        if self.chunks == 2:
+            self.act()
+        if self.chunks > 2:
+            raise StopIteration
+        return b"a"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+def test_a_body_that_is_no_generator_is_watched_and_closed(canister: Canister, used_before: bool) -> None:
+    bodies: list[Counting] = []
+
+    def stream(request: Any) -> Any:
+        if used_before:
+            request.session.get("a")
+        bodies.append(Counting(lambda: request.session.update(late=1)))
+        return Response(app_iter=bodies[-1])
+
+    with pytest.raises(SessionError, match="what GET /stream changed"):
+        client_of(canister, stream=stream).get("/stream")
+    assert bodies[0].closed
+    assert list(canister.all_sessions()) == []
+
+
+def test_a_session_first_used_when_the_response_is_complete_is_told_of(canister: Canister) -> None:
+    def finished(request: Any) -> Any:
+        request.add_finished_callback(lambda request: request.session.update(late=1))
+        return {}
+
+    def stream(request: Any) -> Any:
+        def body() -> Iterator[bytes]:
+            request.session.login("ann")
+            with pytest.raises(SessionError, match="headers have left"):
+                request.session.commit()
+            yield b"a"
+
+        return Response(app_iter=body())
+
+    def committed(request: Any) -> Any:
+        def body() -> Iterator[bytes]:
+            request.session["late"] = 2
+            request.session.commit()
+            yield b"a"
+
+        return Response(app_iter=body())
+
+    client = client_of(canister, stream=stream, finished=finished, committed=committed)
+    client.get("/show?a=1")
+    for path in ("/stream", "/finished"):
+        with pytest.raises(SessionError, match=f"what GET {path} changed"):
+            client.get(path)
+        assert data_of(client) == {"a": "1"}
+    client.get("/committed")
+    assert data_of(client) == {"a": "1", "late": 2}
+
+
+def test_a_file_is_left_to_the_server(canister: Canister) -> None:
+    bodies: list[Any] = []
+
+    def file(request: Any) -> Any:
+        request.session["a"] = 1
+        response = FileResponse(__file__, request)
+        bodies.append(response.app_iter)
+        request.add_finished_callback(lambda _: bodies.append(response.app_iter))
+        return response
+
+    assert client_of(canister, file=file).get("/file").status_code == 200
+    assert bodies[0] is bodies[1]
 
 
 def test_an_exception_commits_nothing(canister: Canister) -> None:

@@ -1,24 +1,28 @@
 """Sessions for Pyramid: a session factory, and an ``includeme`` that makes it from the settings."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Unpack, cast
 
 # Pyramid and zope.interface come without types: what is taken from them is Any.
+from pyramid.events import NewResponse  # type: ignore[import-untyped]
 from pyramid.interfaces import ISession, ISessionFactory  # type: ignore[import-untyped]
-from pyramid.response import Response  # type: ignore[import-untyped]
+from pyramid.response import FileResponse, Response  # type: ignore[import-untyped]
 from pyramid.settings import asbool, aslist  # type: ignore[import-untyped]
 from zope.interface import classImplements  # type: ignore[import-untyped]
 
 from canister.canister import Canister
 from canister.clock import SECOND
 from canister.errors import ConfigError
-from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, csrf
+from canister.sessions import CookieSettings, ManagerOptions, Outcome, Session, SessionManager, csrf
 from canister.sessions.outcome import REFUSALS, refuse
 from canister.sessions.state import State
 
 _FLASH = "_f_"
 _PREFIX = "canister."
+_Late = list[Callable[[], None]]
+_LATE = "_canister_late"
+"""Where a request whose response is complete has what to call at its end."""
 
 
 class PyramidSession(Session):
@@ -101,11 +105,16 @@ class SessionFactory:
         manager = self.manager
         loaded = manager.open([request.headers.get("Cookie", "")], request.host)
         session = PyramidSession(loaded.state, manager)
-        request.add_response_callback(partial(self._commit, session))
+        late = cast("_Late | None", vars(request).get(_LATE))
+        if late is None:
+            request.add_response_callback(partial(self._commit, session))
+        else:
+            session.state.outcome = Outcome(None, vary=False)  # no header can follow
+            late.append(partial(manager.finish, session, _where(request)))
+            request.add_finished_callback(lambda _: _finish(late))  # pyright: ignore[reportUnknownLambdaType]
         return session
 
     def _commit(self, session: PyramidSession, request: Any, response: Any) -> None:
-        where = f"{request.method} {request.path_info}"
         try:
             self.manager.commit(session)
         except tuple(REFUSALS) as error:
@@ -113,11 +122,8 @@ class SessionFactory:
         # After a write that is not acknowledged too: it stands, and its cookie has to be known.
         outcome = session.state.outcome
         response.headerlist.extend([] if outcome is None else outcome.headers(response.headerlist))
-        finish = partial(self.manager.finish, session, where)
-        chunks: Any = response.app_iter
-        if isinstance(chunks, Generator):  # its code runs later
-            response.app_iter = _watched(cast("Iterator[bytes]", chunks), finish)
-        else:
+        finish = partial(self.manager.finish, session, _where(request))
+        if not _watch(response, finish):
             request.add_finished_callback(lambda _: finish())  # pyright: ignore[reportUnknownLambdaType]
 
 
@@ -146,6 +152,7 @@ def includeme(config: Any) -> None:
             raise ConfigError("set canister.path to the data directory, or canister to an open Canister")
         canister = Canister(given.pop("path"), **given)
     config.set_session_factory(SessionFactory(canister, **cast("ManagerOptions", options)))
+    config.add_subscriber(_begin, NewResponse)
     for kind in REFUSALS:
         config.add_exception_view(refused, context=kind)
 
@@ -177,7 +184,7 @@ _FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
 
 def refused(error: Exception, request: Any) -> Any:
     """Return the response to a request that nobody else answers: Pyramid's exception view."""
-    page = refuse(error, f"{request.method} {request.path_info}")
+    page = refuse(error, _where(request))
     return Response(page.text.encode(), page.status, headerlist=list(page.headers.items()))
 
 
@@ -188,9 +195,57 @@ def _replace(response: Any, other: Any) -> None:
     response.status, response.headerlist, response.app_iter = other.status, other.headerlist, other.app_iter
 
 
-def _watched(chunks: Iterator[bytes], finish: Callable[[], None]) -> Iterator[bytes]:
-    yield from chunks
-    finish()
+def _where(request: Any) -> str:
+    return f"{request.method} {request.path_info}"
+
+
+def _begin(event: Any) -> None:
+    """Have a session that is first used from now on told that no header can follow, and looked at late."""
+    # Not in the environ: a mounted application has the same one.
+    late = cast("_Late", vars(event.request).setdefault(_LATE, []))
+    _watch(event.response, partial(_finish, late))
+
+
+def _finish(late: _Late) -> None:
+    while late:
+        late.pop()()
+
+
+def _watch(response: Any, finish: Callable[[], None]) -> bool:
+    """Call *finish* when the body is over, if the application's code makes it; tell whether it does."""
+    chunks: Any = response.app_iter
+    if isinstance(chunks, (list, tuple, _Watched)) or isinstance(response, FileResponse):
+        return False  # servers know their own way to send files
+    response.app_iter = _Watched(chunks, finish)
+    return True
+
+
+class _Watched:
+    """A body that looks for changes that nobody committed once it is over."""
+
+    def __init__(self, body: Iterable[bytes], finish: Callable[[], None]) -> None:
+        self._body = body
+        self._chunks = iter(body)
+        self._finish = finish
+        self._over = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            self._over = True
+            raise
+
+    def close(self) -> None:
+        """Close what the application returned, and look."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()
+        if self._over:
+            self._finish()
 
 
 classImplements(PyramidSession, ISession)
