@@ -656,6 +656,16 @@ def test_lifespan_passes_through(canister: Canister) -> None:
         assert begun == ["lifespan"]
 
 
+def test_what_does_not_run_on_asyncio_is_told_so(canister: Canister) -> None:
+    async def untold(*_: Any) -> Any:
+        raise AssertionError
+
+    middleware = SessionMiddleware(untold, canister=canister, secret_keys=KEY)
+    connection = middleware({"type": "http", "path": "/", "headers": []}, untold, untold)
+    with pytest.raises(ConfigError, match="needs asyncio"):
+        connection.send(None)  # type: ignore[attr-defined]
+
+
 def test_cookies_in_several_headers_and_several_of_one_name(canister: Canister) -> None:
     client = client_of(canister)
     client.post("/put", json={"a": 1})

@@ -107,14 +107,18 @@ async def serve(
         receive: likewise.
         send: likewise.
         final: where the application may leave what is no mapping in the session's place.
+
+    Raises:
+        ConfigError: the server runs the application on something other than asyncio.
     """
     if scope["type"] not in ("http", "websocket"):
         await app(scope, receive, send)
         return
     host = _host(scope) if manager.cookie.plain_http else ""
     outer_hold, outer_session = scope.get(_HOLD), scope.get("session")
+    hold = Hold(manager)
     session = scope["session"] = await manager.aopen(_cookies(scope), host)
-    hold = scope[_HOLD] = Hold(manager)
+    scope[_HOLD] = hold
     response = _Response(hold, scope, session, send, final)
     try:
         await app(scope, receive if scope["type"] == "http" else _released_by(hold, receive), response.send)

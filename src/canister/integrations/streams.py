@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from canister.errors import ConfigError
 from canister.sessions import Lease, Session, SessionManager
 
 
@@ -18,6 +19,9 @@ class Hold:
     Attributes:
         manager: the session's manager.
         over: whether the session was found to be over, and the task cancelled for it.
+
+    Raises:
+        ConfigError: no asyncio runs, but trio, say.
     """
 
     over = False
@@ -27,7 +31,10 @@ class Hold:
 
     def __init__(self, manager: SessionManager) -> None:
         self.manager = manager
-        task = asyncio.current_task()
+        try:
+            task = asyncio.current_task()
+        except RuntimeError as error:  # there is no running loop
+            raise ConfigError("Canister needs asyncio: have the server run the application on it") from error
         assert task is not None  # a server's connection is one
         self._task = task
 
