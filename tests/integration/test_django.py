@@ -21,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 from canister import Canister, ConfigError
 from canister.errors import SessionError
@@ -326,6 +326,33 @@ def test_clearing_the_session_logs_the_user_out(client: Client, ann: User) -> No
     assert client.get("/whoami").content == b"nobody"
     assert client.get("/show").json()["user"] is None
     assert session_manager().users.sessions(ann.pk) == []
+
+
+@pytest.mark.parametrize(
+    ("acts", "key"),
+    [
+        ("clear", None),
+        ("set_expiry", None),
+        ("cycle_key clear", "new"),
+        ("flush clear", ""),
+        ("flush set_expiry", ""),
+    ],
+)
+def test_default_times_alone_make_no_session(canister: Canister, acts: str, key: str | None) -> None:
+    def act(request: HttpRequest) -> HttpResponse:
+        for name in acts.split():
+            getattr(request.session, name)(*((None,) if name == "set_expiry" else ()))
+        return HttpResponse("ok")
+
+    visitor = Client()
+    if key is not None:
+        visitor.get("/put/a/1")
+    factory = RequestFactory()
+    factory.cookies = visitor.cookies
+    response: Any = SessionMiddleware(act)(factory.get("/"))
+    sent = response.cookies[NAME].value if NAME in response.cookies else None
+    assert ("new" if sent else sent) == key
+    assert len(list(canister.all_sessions())) == (key == "new")
 
 
 def test_a_changed_password_keeps_this_session_and_ends_the_others(client: Client, ann: User) -> None:

@@ -169,7 +169,10 @@ class SessionStore(SessionBase):
     def clear(self) -> None:
         """Remove all data and log the user out; the session stays."""
         session: Session = self._session
+        wanted = session.state.pending.wanted
         session.clear()
+        if wanted:
+            session.ensure_stored()  # it has got its key
         self._set_times(session)
         self.modified = True
 
@@ -280,7 +283,12 @@ class SessionStore(SessionBase):
         self.modified = True
 
     def _set_times(self, session: Session) -> None:
-        session.set_expiry(*expiry.times(session, session_manager()))
+        idle, until = expiry.times(session, session_manager())
+        session.set_expiry(idle, until)
+        state = session.state
+        is_new = state.token is None and state.doubt is None and not state.pending.carry
+        if is_new and idle is None and until is None:
+            state.ask(times=None)  # it has them anyway: asking for them makes no session
         session.set_cookie_age(expiry.cookie_age(self, session))
 
 
