@@ -1,5 +1,6 @@
 """Redis Cluster and sentinels: several masters, slots that move, and a log-in over two of them."""
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from redis.crc import key_slot
 from tests.integration.cluster import eventually
 from tests.redis_servers import RedisServer, replicas_of, running_cluster, running_redis
 
-from canister import Canister, ConfigError, SessionDestroyedError, StoreUnavailableError
+from canister import AcknowledgementError, Canister, ConfigError, SessionDestroyedError, StoreUnavailableError
 from canister.sessions import Session, SessionManager
 from canister.store.redis.wire import Link
 
@@ -201,6 +202,33 @@ def test_replicas_are_counted_on_the_master_that_there_is(node: Canister, cluste
         assert manager.load([cookie])["k"] == 2
     finally:
         take_over(cluster[owner], cluster[owner + 3])
+
+
+def test_a_log_in_waits_for_the_list_of_the_user(node: Canister, cluster: list[RedisServer]) -> None:
+    """It may be on another master; without it nobody could end the session with the user's others."""
+    manager = SessionManager(node, secret_keys=KEY, acks=2)
+
+    def logs_in() -> bool:
+        session = manager.load([])
+        session.login("ann")
+        try:
+            manager.commit(session)
+        except AcknowledgementError:
+            return False
+        return True
+
+    def has_the_list(server: RedisServer) -> bool:
+        with server.client() as client:
+            return bool(client.keys("shop:user:*"))
+
+    assert logs_in()
+    (owner,) = (number for number, server in enumerate(cluster[:3]) if has_the_list(server))
+    cluster[owner + 3].signal(signal.SIGSTOP)
+    try:
+        assert not any(logs_in() for _ in range(3))  # whichever master the session is on
+    finally:
+        cluster[owner + 3].signal(signal.SIGCONT)
+    eventually(logs_in, 20, "the replica confirms again")
 
 
 def test_sentinels(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ class RedisStore:
         deadline = self._deadline()
         held: dict[bytes, Held] = {s: held_as_loaded(hints[s]) for s, _ in edits if s in hints}
         hinted = set(held)
+        missing: AcknowledgementError | None = None
         while True:
             for session in {session for session, _ in edits} - held.keys():
                 held[session] = self._fetch(session, deadline)
@@ -212,9 +213,11 @@ class RedisStore:
                 continue
             if draft is None:
                 return None
-            self._list_users(draft, deadline)
+            missing = self._list_users(draft, acks, deadline) or missing
             present = self._apply(draft, acks, deadline)
             if not present:
+                if missing is not None:
+                    raise missing
                 return draft.version
             if deadline.is_first_retry:
                 held |= present
@@ -283,32 +286,51 @@ class RedisStore:
                 group = [as_it_is(write, present[write.session]) for write in group]
                 reply, *confirmed = self._write(group, key, needed - 1, deadline)
             written |= {write.session: write.held for write in group}
-            if confirmed and confirmed[0] < needed - 1:
-                address = show(self._servers.pool_of(key, deadline).address)
-                missing = AcknowledgementError([address], needed, draft.version, replicas=confirmed[0])
+            missing = self._missing(key, needed, confirmed, draft.version, deadline) or missing
         if missing is not None:
             raise missing
         return {}
 
     def _write(self, writes: Sequence[Write], key: bytes, replicas: int, deadline: Deadline) -> Replies:
-        if replicas > 0:
+        wait = _wait(replicas, deadline)
+        if wait:
             # The whole script: if the server did not know it, the time would be waited away for nothing.
             command = self._layout.commit(writes, whole=True)
-            # Down the same connection: another one's writes are not waited for.
-            return run(self._servers, key, [command, _wait(replicas, deadline)], deadline)
+            return run(self._servers, key, [command, *wait], deadline)
         replies = run(self._servers, key, [self._layout.commit(writes)], deadline)
         if isinstance(replies[0], NoScriptError):
             replies = run(self._servers, key, [self._layout.commit(writes, whole=True)], deadline)
         self._set_clock(replies[0][:1])  # where replicas are waited for, the time has come long ago
         return replies
 
-    def _list_users(self, draft: _Draft, deadline: Deadline) -> None:
-        """List sessions as their users', before they are written: no session is left out."""
+    def _list_users(self, draft: _Draft, acks: Needed, deadline: Deadline) -> AcknowledgementError | None:
+        """List sessions as their users', before they are written: no session is left out.
+
+        Returns:
+            What to raise once they are written, if fewer servers than *acks* hold a list.
+        """
+        missing: AcknowledgementError | None = None
         for write in draft.writes:
-            user = user_of(write.after)
-            before = write.before.record
-            if user is not None and (before is None or user_of(before) != user):
-                self._lists.add(user, write.session, write.now, deadline)
+            user, before = user_of(write.after), write.before.record
+            if user is None or (before is not None and user_of(before) == user):
+                continue
+            key, needed = self._layout.user(user), 1
+            # On one server whoever holds a session holds what was written before it.
+            if acks != 1 and not self._servers.together([key, self._layout.key(write.session)]):
+                needed = self._needed(acks, key, deadline)
+            wait = _wait(needed - 1, deadline.share(2))  # the other half is for the session
+            confirmed = self._lists.add(user, write.session, write.now, wait, deadline)
+            missing = self._missing(key, needed, confirmed, draft.version, deadline) or missing
+        return missing
+
+    def _missing(
+        self, key: bytes, needed: int, confirmed: Replies, version: Version, deadline: Deadline
+    ) -> AcknowledgementError | None:
+        """Return what to raise if fewer replicas have *confirmed* a write to *key* than were waited for."""
+        if not confirmed or confirmed[0] >= needed - 1:
+            return None
+        address = show(self._servers.pool_of(key, deadline).address)
+        return AcknowledgementError([address], needed, version, replicas=confirmed[0])
 
     def _groups(self, writes: list[Write]) -> list[list[Write]]:
         """Return what one script can write at a time. A session that follows another is written first."""
@@ -357,8 +379,11 @@ class RedisStore:
             raise StoreError(f"the store on {self} is closed")
 
 
-def _wait(replicas: int, deadline: Deadline) -> Command:
-    return (b"WAIT", replicas, max(1, int(deadline.left * _WAIT_SHARE * 1000)))
+def _wait(replicas: int, deadline: Deadline) -> list[Command]:
+    """Return what waits for so many replicas, down the connection of what was written."""
+    if replicas < 1:
+        return []
+    return [(b"WAIT", replicas, max(1, int(deadline.left * _WAIT_SHARE * 1000)))]
 
 
 def _bears(held: Held, version: Version) -> bool:

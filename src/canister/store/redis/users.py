@@ -8,8 +8,9 @@ from canister.errors import StoreError
 from canister.record import Record, user_of
 from canister.store.redis.asking import run
 from canister.store.redis.deadline import Deadline
-from canister.store.redis.layout import Held, Layout
+from canister.store.redis.layout import Command, Held, Layout
 from canister.store.redis.servers import Servers
+from canister.store.redis.wire import Replies
 
 _PAGE = 1000
 """How many sessions of a list are read at once."""
@@ -42,16 +43,24 @@ class UserLists:
         self._fetch = fetch
         self._patience = patience
 
-    def add(self, user: bytes, session: bytes, now: int, deadline: Deadline) -> None:
-        """List a session as a user's, from *now* on."""
-        key = self._layout.user(user)
-        *_, count = run(self._servers, key, self._layout.list_for(user, session, now), deadline)
+    def add(
+        self, user: bytes, session: bytes, now: int, behind: Sequence[Command], deadline: Deadline
+    ) -> Replies:
+        """List a session as a user's, from *now* on.
+
+        Returns:
+            The replies to the commands that go *behind*, down the same connection.
+        """
+        key, listing = self._layout.user(user), self._layout.list_for(user, session, now)
+        replies = run(self._servers, key, [*listing, *behind], deadline)
+        count = replies[len(listing) - 1]
         if count > _MANY:
             with contextlib.suppress(StoreError):  # they are looked at another time
                 # By chance: the oldest may all be in use.
                 asked = (b"ZRANDMEMBER", key, _SOME, b"WITHSCORES")
                 (some,) = run(self._servers, key, [asked], deadline)
                 self._settle(user, some, now, deadline)
+        return replies[len(listing) :]
 
     def of(self, user: bytes, now: int) -> list[tuple[bytes, Record]]:
         """Return the sessions of a user."""
