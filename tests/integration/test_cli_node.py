@@ -2,6 +2,7 @@ import fcntl
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,17 @@ def test_runs_until_a_signal_and_ends_well(number: signal.Signals, tmp_path: Pat
         assert run("status", tmp_path / "d", "--json").json["agent_pid"] == process.popen.pid
         assert process.end(number) == 0
     assert not (tmp_path / "d" / "agent.sock").exists()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.005, 0.01, 0.02, 0.04])
+def test_a_second_signal_does_not_kill_what_ends(pause: float, tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C twice sees the same as after once."""
+    with node(tmp_path) as process:
+        for _ in range(10):
+            process.popen.send_signal(signal.SIGINT)
+            time.sleep(pause)
+        assert process.popen.wait(timeout=20) == 0
+        assert "Traceback" not in process.log
 
 
 def test_without_listen_it_says_that_it_is_alone(tmp_path: Path) -> None:

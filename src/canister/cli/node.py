@@ -95,8 +95,11 @@ def _what(canister: Canister, agent: int | None) -> str:
 
 @contextmanager
 def _stop_signals() -> Generator[Wait]:
-    """Turn SIGINT and SIGTERM into the answer of a wait."""
+    """Turn SIGINT and SIGTERM into the answer of a wait; after the first one they are ignored at the end."""
     reading, writing = os.pipe()
+
+    def wait(seconds: float | None) -> bool:
+        return bool(select.select([reading], [], [], seconds)[0])
 
     # A handler may run anywhere, so it must take no lock: it writes into a pipe.
     def stop(*_: object) -> None:
@@ -104,10 +107,12 @@ def _stop_signals() -> Generator[Wait]:
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
-        yield lambda seconds: bool(select.select([reading], [], [], seconds)[0])
+        yield wait
     finally:
+        # A process that ends well on one signal is not to be killed by the next one on its last steps.
+        ends = wait(0)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ends else handler)
         os.close(reading)
         os.close(writing)
 
