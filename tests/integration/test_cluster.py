@@ -13,6 +13,7 @@ from tests.integration.cluster import (
     await_linked,
     eventually,
     everything,
+    free_port,
 )
 
 from canister import Canister
@@ -172,6 +173,28 @@ def test_a_node_that_was_alone_is_one_member_of_its_cluster(cluster: Cluster) ->
     await_linked(nodes)
     assert nodes[1].store.put("s", "k", "together", acks="all") == "from the time alone"
     assert first.store.get_data("s", local=True) == {"k": "together"}
+
+
+def test_a_node_that_listens_elsewhere_leaves_its_former_address(cluster: Cluster) -> None:
+    """It is one member at a time, on every node, also when it moves back; meanwhile it may have run alone."""
+    nodes = cluster.start(3)
+    moved, *others = nodes
+    home, away = moved.address, f"127.0.0.1:{free_port()}"
+    moved.settings["seeds"] = [other.address for other in others]
+    for former, address in ((home, away), (away, home)):
+        moved.process.terminate()
+        moved.release()
+        with Canister(moved.path) as alone:
+            alone.put("alone", "k", 1)
+        moved.address = moved.settings["listen"] = address
+        moved.start()
+        wanted = {node.address: "up" for node in nodes} | {former: "removed"}
+        for node in nodes:
+            eventually(lambda node=node, wanted=wanted: node.states() == {**wanted, node.address: "self"})
+        for node in nodes:
+            node.store.put("s", node.name, address, acks="all")
+            eventually(lambda node=node: node.store.node.store.peers().doubts == 0)
+    assert moved.logged("INFO", f"{away} was this node's address")
 
 
 def test_the_member_list_survives_a_restart(cluster: Cluster) -> None:

@@ -1,7 +1,7 @@
 """The member list: whose statement of an address holds, and how long removals are kept."""
 
-from canister.record import NodeId, make_version
-from canister.replication.membership import Membership
+from canister.record import NodeId, make_version, stamp_of
+from canister.replication.membership import Membership, introduce, statement
 from canister.replication.messages import MOST_MEMBERS
 from canister.store.base import Member
 
@@ -37,6 +37,62 @@ def test_a_removal_of_this_node_holds() -> None:
     members = Membership([], stated("here:1", 5, ME))
     assert members.merge([stated("here:1", 5, ME, removed=True)])
     assert members.me.removed
+
+
+def test_a_node_that_moved_leaves_its_former_address() -> None:
+    """Whatever else is known of that address is later, and holds."""
+    old, new = stated("old:1", 5, ME), stated("new:1", 9, ME)
+    others = [stated("there:1", 1, NEXT), stated("gone:1", 1, FORMER, removed=True)]
+    members = Membership([old, *others], new)
+    assert members.leave_former() == [old]
+    assert [m.address for m in members.all() if m.removed] == ["gone:1", "old:1"]
+    assert (members.others(), members.leave_former()) == ([others[0]], [])
+    assert not members.merge([old]), "peers that do not know of it yet bring nothing back"
+    peer = Membership([old, new], others[0])
+    assert peer.merge(members.all())
+    assert peer.others() == [new]
+    assert not peer.is_removed(stated("newer:1", 10, ME))
+    assert peer.merge([stated("new:1", 11, FORMER)]), "it moves on, and another one takes its address first"
+    assert not peer.is_removed(stated("newer:1", 10, ME))
+    assert peer.merge([stated("old:1", 5, ME, removed=True)]), "who was removed by somebody is"
+    assert peer.is_removed(stated("newer:1", 10, ME))
+    taken = Membership([stated("old:1", 7, NEXT)], stated("there:1", 1, NEXT))
+    assert not taken.merge(m for m in members.all() if m.address == "old:1")
+
+
+def test_a_node_that_moves_joins_anew_at_its_address() -> None:
+    """Also at one that it had before, or that another node had; but not where it was removed."""
+    version = make_version(9, ME)
+    fresh = Member("here:1", version, False, version, ME)
+    elsewhere, away = stated("there:1", 5, ME), stated("here:1", 4, ME, removed=True)
+    other = stated("here:1", 4, NEXT)
+
+    def introduced(*stored: Member) -> Member:
+        return introduce(stored, "here:1", ME, version, empty=False)
+
+    assert introduced(elsewhere) == introduced(elsewhere, away) == introduced(elsewhere, other) == fresh
+    assert introduced(away).removed
+    assert introduced(stated("there:1", 5, ME, removed=True), away).removed
+    here = stated("here:1", 4, ME)
+    assert introduced(elsewhere, here) == here
+
+
+def test_who_was_removed_is_known_at_another_address() -> None:
+    """By its node id, as long as no address is known at which it is a member."""
+    gone, back = stated("gone:1", 5, NEXT, removed=True), stated("back:1", 9, NEXT)
+    assert Membership([gone], stated("here:1", 1, ME)).is_removed(back)
+    assert not Membership([gone, back], stated("here:1", 1, ME)).is_removed(back)
+    assert not Membership([gone, stated("there:1", 7, NEXT)], stated("here:1", 1, ME)).is_removed(back)
+    assert not Membership([gone], stated("here:1", 1, ME)).is_removed(stated("gone:1", 9, NEXT))
+    assert not Membership([gone], stated("here:1", 1, ME)).is_removed(stated("back:1", 9, FORMER))
+
+
+def test_what_a_node_states_is_later_than_what_it_has_stated() -> None:
+    """Its clock may have been set back since."""
+    stored = [stated("old:1", 50, ME), stated("there:1", 99, NEXT)]
+    assert [stamp_of(statement(stored, ME, last, 7)) for last in (0, 60)] == [51, 61]
+    stored.append(stated("forged:1", 2**64 - 1, ME))
+    assert stamp_of(statement(stored, ME, 0, 7)) == 51
 
 
 def test_the_newest_removals_are_kept_in_whatever_order_they_come() -> None:

@@ -17,13 +17,12 @@ from canister.agent.mesh import Mesh
 from canister.agent.presence import stay
 from canister.agent.sockets import socket_path
 from canister.agent.wake import WakeFlag
-from canister.clock import SECOND, Clock, next_stamp, steady
+from canister.clock import SECOND, Clock, steady
 from canister.config import Config
 from canister.errors import CanisterError, StoreError
 from canister.freshness import Fetched
-from canister.record import make_version
 from canister.replication.acks import Holders
-from canister.replication.membership import Membership, introduce
+from canister.replication.membership import Membership, introduce, statement
 from canister.replication.replica import Replica
 from canister.store.base import Needed
 from canister.store.sqlite import SqliteStore
@@ -113,10 +112,14 @@ class Agent:
         stored = [m for m in self._store.members() if m.address == address or m.address != _ALONE]
         with self._store.snapshot() as snapshot:
             last = snapshot.last_stamp()
-        version = make_version(next_stamp(last, self._clock.now()), self._store.node)
+        version = statement(stored, self._store.node, last, self._clock.now())
         empty = next(self._store.scan(), None) is None
         me = introduce(stored, address, self._store.node, version, empty=empty)
-        return Membership(stored, me, self._config.seeds)
+        membership = Membership(stored, me, self._config.seeds)
+        # One that is started alone for a while is still the member that it was.
+        for former in membership.leave_former() if address != _ALONE else ():
+            logger.info("%s was this node's address, it leaves the cluster", former.address)
+        return membership
 
     async def _open_sockets(self) -> None:
         loop = asyncio.get_running_loop()

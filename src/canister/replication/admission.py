@@ -81,6 +81,9 @@ class Admission:
         if self._membership.me.removed:
             removed = self._membership.address
             return f"cannot be linked with: {removed} was removed from the cluster; start it with empty data"
+        other = next((k.address for k in self._links.values() if k.node == hello.member.node), None)
+        if other not in (None, hello.member.address):
+            return f"has the node id of {other}, which is linked: one of them runs on a copy of the data"
         if len(self._links) >= MOST_MEMBERS:
             return f"cannot be linked with: there are {MOST_MEMBERS} links already"
         return None

@@ -5,9 +5,14 @@ There is room for `MOST_MEMBERS`; the tombstones that are kept are the newest, o
 
 from collections.abc import Iterable
 
-from canister.record import NodeId, Version
+from canister.clock import next_stamp
+from canister.life import NEVER
+from canister.record import NODE_ID_BYTES, NodeId, Version, make_version, stamp_of
 from canister.replication.messages import MOST_MEMBERS
 from canister.store.base import Member
+
+_MOVED = make_version(0, NodeId(bytes(NODE_ID_BYTES)))
+"""The version in the tombstone of who has moved away: a removal at the same address is later, and holds."""
 
 
 class Membership:
@@ -63,10 +68,23 @@ class Membership:
             return False
         return self.merge([Member(address, member.joined, True, member.version, member.node)])
 
+    def leave_former(self) -> list[Member]:
+        """Put tombstones in place of the members that this node was at other addresses; return those.
+
+        Peers learn of them with the list that names it at its new address, so it is a member at any time.
+        """
+        former = _former(self._members.values(), self.address, self._node)
+        self.merge(Member(m.address, m.joined, True, _MOVED, m.node) for m in former)
+        return former
+
     def is_removed(self, member: Member) -> bool:
-        """Tell whether a member as it states itself has been removed."""
+        """Tell whether a member as it states itself was removed, here or at an address it had before."""
         known = self._members.get(member.address)
-        return known is not None and known.removed and known.joined >= member.joined
+        if known is not None and (not known.removed or known.joined >= member.joined):
+            return known.removed
+        before = [m for m in self._members.values() if m.node == member.node and m.address != member.address]
+        before = [m for m in before if m.version != _MOVED]
+        return bool(before) and all(m.removed for m in before)  # its data is what it was removed with
 
     def belongs_to_another(self, member: Member) -> bool:
         """Tell whether the address of a member, as it states itself, is another node's by now."""
@@ -97,15 +115,41 @@ class Membership:
         return True
 
 
+def statement(stored: Iterable[Member], node: NodeId, last: int, now: int) -> Version:
+    """Return the version of what a starting node states: later than all it has stated before.
+
+    Args:
+        stored: the members it knows.
+        node: its id.
+        last: its last stamp.
+        now: what its clock says.
+    """
+    own = [member for member in stored if member.node == node]
+    said = [stamp_of(version) for member in own for version in (member.joined, member.version)]
+    # A peer may have stated anything of this node, but nothing is later than the last of all stamps.
+    return make_version(next_stamp(max([last, *(stamp for stamp in said if stamp < NEVER)]), now), node)
+
+
 def introduce(
     stored: Iterable[Member], address: str, node: NodeId, version: Version, *, empty: bool
 ) -> Member:
     """Return what a starting node states about itself.
 
     A node that still has data keeps its membership, so that a removal while it was down holds; one
-    that starts empty joins anew.
+    that starts empty joins anew. So does one that has moved here: what is known of this address is of
+    another node, or of the time before it moved away.
     """
+    stored = list(stored)
     known = next((member for member in stored if member.address == address), None)
-    if known is None or (empty and known.removed):
+    has_moved = bool(_former(stored, address, node))
+    if known is None or (known.removed and empty) or (has_moved and (known.removed or known.node != node)):
         return Member(address, version, False, version, node)
     return known if known.node == node else Member(address, known.joined, known.removed, version, node)
+
+
+def _former(members: Iterable[Member], address: str, node: NodeId) -> list[Member]:
+    """Return the members that *node* was before it got *address*.
+
+    A node id is one history, so nobody else is meant: a copy of the data has an id of its own.
+    """
+    return [m for m in members if m.node == node and m.address != address and not m.removed]

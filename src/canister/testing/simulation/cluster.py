@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 
-from canister.clock import SECOND, next_stamp
+from canister.clock import SECOND
 from canister.config import Config, Policy
-from canister.record import NODE_ID_BYTES, NodeId, Record, Version, make_version
+from canister.record import NODE_ID_BYTES, NodeId, Record, Version
 from canister.replication.link import LinkId
-from canister.replication.membership import Membership, introduce
+from canister.replication.membership import Membership, introduce, statement
 from canister.replication.replica import Replica
 from canister.store.base import BUCKETS, Edit, ReplicatedStore
 from canister.testing.simulation.disks import Disk, MemoryDisk, SqliteDisk
@@ -63,12 +63,12 @@ class SimNode:
         """Start the node on what its store holds."""
         self._life += 1
         life = self._life
-        stamp = next_stamp(self._last_stamp(), self.clock.now())
         stored = self.store.members()
-        version = make_version(stamp, self.store.node)
+        version = statement(stored, self.store.node, self._last_stamp(), self.clock.now())
         empty = next(iter(self.store.scan()), None) is None
         me = introduce(stored, self.address, self.store.node, version, empty=empty)
         membership = Membership(stored, me, self.seeds)
+        membership.leave_former()
         runtime = SimRuntime(self, self.network)
         random = Random(self.cluster.random.random())
         config, steady = self.cluster.config, self.cluster.schedule.steady
@@ -227,6 +227,20 @@ class Cluster:
         node = SimNode(self, address, tuple(self.nodes) if seeds is None else seeds)
         self.nodes[address] = node
         return node
+
+    def rename(self, **addresses: str) -> None:
+        """Stop nodes and start them at other addresses, on what their stores hold.
+
+        Args:
+            addresses: the new ones by those that the nodes have.
+        """
+        moved = {new: self.nodes.pop(old) for old, new in addresses.items()}
+        for address, node in moved.items():
+            node.crash()
+            node.address = address
+        self.nodes.update(moved)
+        for node in moved.values():
+            node.boot()
 
     def leave(self, node: SimNode) -> None:
         """A node dies for good; its data is lost."""
