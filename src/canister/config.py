@@ -233,7 +233,8 @@ def parse_switch(value: object, name: str) -> bool:
     Raises:
         ConfigError: *value* is neither.
     """
-    texts = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    texts = {"true": True, "1": True, "yes": True, "on": True}
+    texts |= {"false": False, "0": False, "no": False, "off": False}
     found = value if isinstance(value, bool) else texts.get(str(value).strip().lower())
     if found is None:
         raise ConfigError(f"{name} must be true or false, not {value!r}")

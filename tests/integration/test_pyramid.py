@@ -383,6 +383,8 @@ def test_settings_that_cannot_work_are_refused(canister: Canister) -> None:
     for settings, message in (
         ({}, "canister.path"),
         ({"canister": canister, "canister.durability": "full"}, "canister.durability comes too late"),
+        ({"canister": canister, "canister.plain_http": "maybe"}, "canister.plain_http must be true or false"),
+        ({"canister": canister, "canister.strict": "banana"}, "canister.strict must be true or false"),
     ):
         with pytest.raises(ConfigError, match=message), Configurator(settings=settings) as config:
             config.include("canister.integrations.pyramid")

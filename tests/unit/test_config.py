@@ -323,7 +323,16 @@ def test_advertise_needs_listen() -> None:
 
 @pytest.mark.parametrize(
     ("value", "meant"),
-    [("true", True), ("1", True), ("Yes", True), ("false", False), ("0", False), ("no", False)],
+    [
+        ("true", True),
+        ("1", True),
+        ("Yes", True),
+        ("on", True),
+        ("false", False),
+        ("0", False),
+        ("no", False),
+        ("off", False),
+    ],
 )
 def test_switches(value: str, meant: bool) -> None:
     """A setting that is on or off may be given as text."""

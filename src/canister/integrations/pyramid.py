@@ -8,11 +8,12 @@ from typing import Any, Unpack, cast
 from pyramid.events import NewResponse  # type: ignore[import-untyped]
 from pyramid.interfaces import ISession, ISessionFactory  # type: ignore[import-untyped]
 from pyramid.response import FileResponse, Response  # type: ignore[import-untyped]
-from pyramid.settings import asbool, aslist  # type: ignore[import-untyped]
+from pyramid.settings import aslist  # type: ignore[import-untyped]
 from zope.interface import classImplements  # type: ignore[import-untyped]
 
 from canister.canister import Canister
 from canister.clock import SECOND
+from canister.config import parse_switch
 from canister.errors import ConfigError
 from canister.sessions import CookieSettings, ManagerOptions, Outcome, Session, SessionManager, csrf
 from canister.sessions.outcome import REFUSALS, refuse
@@ -142,7 +143,7 @@ def includeme(config: Any) -> None:
     given = {name.removeprefix(_PREFIX): settings[name] for name in settings if name.startswith(_PREFIX)}
     names = [name for name in ManagerOptions.__annotations__ if name in given]
     options = {name: _FROM_TEXT.get(name, _same)(given.pop(name)) for name in names}
-    if asbool(given.pop("plain_http", False)):
+    if parse_switch(given.pop("plain_http", False), f"{_PREFIX}plain_http"):
         options.setdefault("cookie", CookieSettings(plain_http=True))
     canister = settings.get("canister")
     if canister is not None and given:
@@ -166,7 +167,7 @@ def _keys(value: Any) -> list[str]:
 
 
 def _switch(value: Any) -> bool:
-    return bool(asbool(value))
+    return parse_switch(value, f"{_PREFIX}strict")
 
 
 def _number(value: Any) -> Any:
