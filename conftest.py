@@ -5,6 +5,7 @@ out by ``<!--- skip: next -->`` on the line above it.
 """
 
 import contextlib
+import gc
 import os
 import shutil
 import sys
@@ -33,7 +34,18 @@ def enter_directory(namespace: dict[str, Any]) -> None:
 def leave_directory(namespace: dict[str, Any]) -> None:
     before, directory = namespace["_page"]
     os.chdir(before)
+    close_all_in(Path(directory.name).resolve())
     directory.cleanup()
+
+
+def close_all_in(directory: Path) -> None:
+    """Close what a page has left open, as the end of its process would: its agents use the directory."""
+    from canister import Canister
+
+    for canister in [found for found in gc.get_objects() if type(found) is Canister]:
+        data = canister.engine.key_directory
+        if data is not None and directory in data.parents:
+            canister.close()
 
 
 def enter_with_redis(namespace: dict[str, Any]) -> None:
