@@ -75,7 +75,7 @@ def test_flasks_cookie_settings(canister: Canister, config: Any, name: str, attr
         ({"SECRET_KEY_FALLBACKS": ["dev"]}, "at least 32"),
         ({"CANISTER_INSECURE_COOKIES": "off?"}, "INSECURE_COOKIES must be true or false"),
         ({"CANISTER_RECORD_CLIENT": "maybe"}, "RECORD_CLIENT must be true or false"),
-        ({"CANISTER_STRICT": "banana"}, "STRICT must be true or false"),
+        ({"CANISTER_STRICT": "banana"}, "strict must be true or false"),
         ({"CANISTER_ACKS": "some"}, "acks"),
         ({"CANISTER_PATH": "here"}, "CANISTER_PATH: no effect"),
     ],

@@ -384,7 +384,7 @@ def test_settings_that_cannot_work_are_refused(canister: Canister) -> None:
         ({}, "canister.path"),
         ({"canister": canister, "canister.durability": "full"}, "canister.durability comes too late"),
         ({"canister": canister, "canister.plain_http": "maybe"}, "canister.plain_http must be true or false"),
-        ({"canister": canister, "canister.strict": "banana"}, "canister.strict must be true or false"),
+        ({"canister": canister, "canister.strict": "banana"}, "strict must be true or false"),
     ):
         with pytest.raises(ConfigError, match=message), Configurator(settings=settings) as config:
             config.include("canister.integrations.pyramid")

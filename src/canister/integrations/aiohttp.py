@@ -109,7 +109,7 @@ class CanisterStorage(aiohttp_session.AbstractStorage):
         """Return the session that the request's cookies name, or a new one."""
         session = await self._load(request)
         if _COURSE in request and cast("_Course", request[_COURSE]).begun:
-            session.state.outcome = Outcome(None, vary=False)  # no header can follow
+            self.manager.begun(session)
         return Session(session)
 
     async def save_session(

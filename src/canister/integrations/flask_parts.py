@@ -224,8 +224,6 @@ def manager_for(
     }
     own = {_PREFIX + name.upper(): name for name in ManagerOptions.__annotations__ if name != "cookie"}
     chosen: dict[str, Any] = {name: given.pop(key) for key, name in own.items() if key in given}
-    if chosen.get("strict") is not None:
-        chosen["strict"] = parse_switch(chosen["strict"], f"{_PREFIX}STRICT")
     records_client(config)  # a text that says nothing is told of now, not at the first log-in
     chosen = {"secret_keys": _secret_keys(config)} | chosen | options
     chosen.setdefault("cookie", None)

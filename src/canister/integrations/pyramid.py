@@ -15,7 +15,8 @@ from canister.canister import Canister
 from canister.clock import SECOND
 from canister.config import parse_switch
 from canister.errors import ConfigError
-from canister.sessions import CookieSettings, ManagerOptions, Outcome, Session, SessionManager, csrf
+from canister.integrations.bodies import close_body
+from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, csrf
 from canister.sessions.outcome import REFUSALS, refuse
 from canister.sessions.state import State
 
@@ -110,7 +111,7 @@ class SessionFactory:
         if late is None:
             request.add_response_callback(partial(self._commit, session))
         else:
-            session.state.outcome = Outcome(None, vary=False)  # no header can follow
+            manager.begun(session)
             late.append(partial(manager.finish, session, _where(request)))
             request.add_finished_callback(lambda _: _finish(late))  # pyright: ignore[reportUnknownLambdaType]
         return session
@@ -166,10 +167,6 @@ def _keys(value: Any) -> list[str]:
     return cast("list[str]", aslist(value))
 
 
-def _switch(value: Any) -> bool:
-    return parse_switch(value, f"{_PREFIX}strict")
-
-
 def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
@@ -178,7 +175,6 @@ _FROM_TEXT: Mapping[str, Callable[[Any], Any]] = {
     "secret_keys": _keys,
     "acks": _number,
     "max_sessions": _number,
-    "strict": _switch,
 }
 """The settings of the session manager that come as text from an .ini file and are no text."""
 
@@ -190,9 +186,7 @@ def refused(error: Exception, request: Any) -> Any:
 
 
 def _replace(response: Any, other: Any) -> None:
-    close = getattr(response.app_iter, "close", None)
-    if close is not None:
-        close()
+    close_body(response.app_iter)
     response.status, response.headerlist, response.app_iter = other.status, other.headerlist, other.app_iter
 
 
@@ -242,9 +236,7 @@ class _Watched:
 
     def close(self) -> None:
         """Close what the application returned, and look."""
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            close()
+        close_body(self._body)
         if self._over:
             self._finish()
 

@@ -7,6 +7,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from canister.canister import Canister
 from canister.errors import ConfigError
+from canister.integrations.bodies import close_body
 from canister.sessions import ManagerOptions, Session, SessionManager
 from canister.sessions.outcome import REFUSALS, refuse
 
@@ -134,9 +135,7 @@ class _Response:
 
     def close(self) -> None:
         """Close what the application returned, and look for changes that nobody committed."""
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            close()
+        close_body(self._body)
         if self._over:
             self._manager.finish(self._session, self._where)
 

@@ -273,9 +273,8 @@ class Pull:
             own = {listed.digest[:SHORT] for listed in listing}
             there = list(cut(theirs))
             lacking = [digest for digest in there if digest not in own]
-            self.peer_lacked |= len(own.difference(there)) > len(
-                lacking
-            )  # who has another state lacks nothing
+            # Who has another state of a session does not lack it.
+            self.peer_lacked |= len(own.difference(there)) > len(lacking)
             if lacking:
                 wanted.append((node, lacking))
                 count += len(lacking)

@@ -238,8 +238,8 @@ class Committer:
         """Go on from what was stored. Of what others have written meanwhile the client has seen nothing."""
         if state.served is None and self._node.is_clustered:
             state.served = state.contents.stamp
-        if noting.stored is not None:
-            state.note_stored(noting.stored)
+        assert noting.stored is not None, "it was written"
+        state.note_stored(noting.stored)
 
     def _issue(self, session: Session, token: Token, changes: Changes, noting: Noting) -> Version:
         session.committed(token, changes)

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from canister.canister import Canister
 from canister.clock import micros, to_datetime
+from canister.config import parse_switch
 from canister.engine import check_acks
 from canister.errors import (
     AcknowledgementError,
@@ -114,7 +115,7 @@ class SessionManager(SessionLoader):
             raise ConfigError(f"when_behind is 'serve' or 'refuse', not {when_behind!r}")
         self._acks: Needed = acks
         self._is_durable = config.durability == "full"
-        self._strict = _is_test() if strict is None else strict
+        self._strict = _is_test() if strict is None else parse_switch(strict, "strict")
         self.keys = find_keys(secret_keys, node.key_directory, clustered=config.listen is not None)
         node.announce_keys(self.keys.fingerprints)
         self.events = Events()
@@ -177,6 +178,10 @@ class SessionManager(SessionLoader):
     def is_due(self, session: Session) -> bool:
         """Tell whether a commit now would write a change, an access or a renewal, or send the cookie."""
         return self._committer.is_due(session)
+
+    def begun(self, session: Session) -> None:
+        """Note of a session that was loaded late that the headers have left: no new cookie can follow."""
+        session.state.outcome = _UNREAD
 
     def discard(self, session: Session) -> Outcome:
         """Store nothing more of what the request changed; return what to tell the client.

@@ -134,3 +134,14 @@ def test_a_change_that_is_never_committed_is_reported(
     assert "is lost" in finish(session)
     session.destroy()
     assert "is lost" in finish(session)
+
+
+def test_strictness_may_come_as_text(canister: Canister) -> None:
+    """A settings file's "no" means no."""
+    manager = SessionManager(canister, secret_keys=KEY, strict="no")  # type: ignore[arg-type]
+    session = manager.load([])
+    manager.commit(session)
+    session["a"] = 1
+    manager.finish(session, "GET /")
+    with pytest.raises(ConfigError, match="strict must be true or false"):
+        SessionManager(canister, secret_keys=KEY, strict="banana")  # type: ignore[arg-type]

@@ -93,9 +93,7 @@ class Pool:
             else:
                 link.used = time.monotonic()
                 idle.append(link)
-                if (
-                    idle is not self._idle
-                ):  # the others were closed meanwhile, for what is true of this one too
+                if idle is not self._idle:  # closed meanwhile, for what is true of this one too
                     _close_all(idle)
         return replies[: len(commands)]
 
