@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI, Form, WebSocket
 from starlette.exceptions import StarletteDeprecationWarning
 from starlette.websockets import WebSocketDisconnect
-from tests.integration.test_asgi import KEY, NAME, token_of_elsewhere, with_cookie
+from tests.integration.asgi_kit import KEY, NAME, token_of_elsewhere, with_cookie
 
 from canister import Canister, ConfigError
 from canister.integrations.asgi import SessionMiddleware

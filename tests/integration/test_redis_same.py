@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from tests.integration import test_asgi, test_litestar_store, test_pyramid
+from tests.integration import test_asgi, test_asgi_not_knowing, test_litestar_store, test_pyramid
 from tests.redis_servers import RedisServer, running_redis
 from tests.unit import test_api, test_api_expiry, test_api_input
 from tests.unit.sessions import test_bad_tokens, test_commits, test_ends, test_manager, test_not_knowing
@@ -51,7 +51,7 @@ for _module in (test_api, test_api_expiry, test_api_input):
     adopt(_module)
 for _module in (test_commits, test_bad_tokens, test_ends, test_not_knowing, test_manager):
     adopt(_module)
-for _module in (test_asgi, test_litestar_store, test_pyramid):
+for _module in (test_asgi, test_asgi_not_knowing, test_litestar_store, test_pyramid):
     adopt(_module)
 
 
