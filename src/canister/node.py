@@ -160,19 +160,19 @@ class Node:
         if version is not None and self._waker is not None:
             self._waker.wake()
             if acks != 1:
-                self.await_held(version, acks)
+                self.await_acks(version, acks)
         return version
 
-    def await_held(self, version: Version, acks: Needed) -> None:
+    def await_acks(self, version: Version, acks: Needed) -> None:
         """Wait until as many members as *acks* hold the commit of *version*.
 
         Raises:
             AcknowledgementError: fewer hold it within ``remote_timeout``; here it stands.
         """
         timeout = self.config.remote_timeout.total_seconds()
-        request = control.AwaitHeld(stamp_of(version), acks, timeout)
+        request = control.AwaitAcks(stamp_of(version), acks, timeout)
         try:
-            reply = self._client.ask(request, control.HeldReply, timeout, patience=_PATIENCE)
+            reply = self._client.ask(request, control.AcksReply, timeout, patience=_PATIENCE)
         except AgentError as error:
             # Nobody could be asked who holds it, not even whether it is on this node's disk.
             others = [m for m in self.store.members() if m.node != self.store.node and not m.removed]

@@ -113,8 +113,8 @@ lying: st.SearchStrategy[m.Message] = st.one_of(
     st.builds(m.Rows, rounds, st.lists(rows, max_size=3), st.booleans(), numbers),
     st.builds(m.Fetch, numbers, sessions),
     st.builds(m.Fetched, numbers, st.none() | encoded, heard, some_members),
-    st.builds(m.AskHeld, instants, st.sampled_from(NODES), st.lists(addresses, max_size=2)),
-    st.builds(m.Held, instants, st.sampled_from(NODES), addresses),
+    st.builds(m.AskAck, instants, st.sampled_from(NODES), st.lists(addresses, max_size=2)),
+    st.builds(m.Ack, instants, st.sampled_from(NODES), addresses),
     st.builds(m.StartOver),
 )  # fmt: skip
 """Messages of every kind, true or not."""

@@ -627,8 +627,8 @@ def test_a_listing_asked_for_too_early_is_whole() -> None:
 def test_holders_that_are_no_members_are_not_kept(victim: Victim) -> None:
     """A peer may name any number of them."""
     for number in range(50):
-        victim.hears(m.Held(5, victim.store.node, f"nobody-{number}:1"))
-    victim.hears(m.Held(5, victim.store.node, "n1:1"))
+        victim.hears(m.Ack(5, victim.store.node, f"nobody-{number}:1"))
+    victim.hears(m.Ack(5, victim.store.node, "n1:1"))
     assert victim.replica.acks._held == {"n1:1": 5}
 
 

@@ -28,7 +28,7 @@ def assert_whole(cluster: Cluster) -> None:
         assert sorted(members) == sorted(cluster.nodes), node.address
         assert 0 < node.replica.gate() < NEVER
         told: list[Holders] = []
-        node.replica.await_held(put(node, node.address), "all", told.append)
+        node.replica.await_acks(put(node, node.address), "all", told.append)
         cluster.run(2)
         assert [sorted(holders.members) for holders in told] == [sorted(cluster.nodes)]
 

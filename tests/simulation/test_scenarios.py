@@ -137,7 +137,7 @@ def test_a_member_that_is_reached_through_another_acknowledges() -> None:
     assert first.replica is not None
     assert [link.address for link in first.replica.links.values()] == ["n1"]
     told: list[Holders] = []
-    first.replica.await_held(stamp_of(version), "all", told.append)
+    first.replica.await_acks(stamp_of(version), "all", told.append)
     cluster.run(0.1)
     assert not told
     assert third.visible(encode_id("s")) is None

@@ -89,7 +89,7 @@ def test_a_question_that_is_open_while_the_agent_stops(
         asker.connect(str(store.files.control_socket))
         asker.sendall(control.frame(msgspec.msgpack.encode(control.AskHeals())))
         assert asker.recv(4)
-        asker.sendall(control.frame(msgspec.msgpack.encode(control.AwaitHeld(1, 2, 60.0))))
+        asker.sendall(control.frame(msgspec.msgpack.encode(control.AwaitAcks(1, 2, 60.0))))
         candidate.stop()
         while asker.recv(65536):
             pass

@@ -9,7 +9,7 @@ from canister.config import Config, Policy
 from canister.edits import Moment
 from canister.errors import CorruptDatabaseError, NewerFormatError
 from canister.record import Record, Version, make_version, merge
-from canister.store.redis.layout import ABSENT, Held, Layout, Write, held_as_loaded, read_hash
+from canister.store.redis.layout import NOT_THERE, Layout, Versioned, Write, read_hash, versioned
 
 POLICY = Policy.of(Config())
 NOW = 1_800_000_000_000_000
@@ -27,7 +27,7 @@ def written(before: Record | None, number: int, **values: bytes | None) -> Recor
 
 def sent(before: Record | None, after: Record, number: int) -> list[object]:
     """Return what a commit sends of one session, after the number of keys and the key."""
-    write = Write(b"s", held_as_loaded(before), after, version(number), NOW + number)
+    write = Write(b"s", versioned(before), after, version(number), NOW + number)
     return list(Layout("c").commit([write])[5:])
 
 
@@ -56,8 +56,8 @@ def test_what_is_written_is_read_back() -> None:
     before: Record | None = None
     for number, record in enumerate((first, second, cleared, ended), 1):
         fields = stored(fields, sent(before, record, number))
-        assert read_hash(reply(fields)) == Held(record, version(number))
-        assert held_as_loaded(record) == Held(record, version(number))
+        assert read_hash(reply(fields)) == Versioned(record, version(number))
+        assert versioned(record) == Versioned(record, version(number))
         before = record
     assert len(fields) == 2
 
@@ -76,13 +76,13 @@ def test_the_time_to_live_is_the_retention() -> None:
     record = written(None, 0, a=b"1")
     assert sent(None, record, 0)[2] == (POLICY.idle + POLICY.interval + POLICY.grace) // 1000
     assert sent(None, record, 1)[2] == (POLICY.idle + POLICY.interval + POLICY.grace) // 1000
-    late = Write(b"s", ABSENT, record, version(0), NOW + POLICY.absolute)
+    late = Write(b"s", NOT_THERE, record, version(0), NOW + POLICY.absolute)
     assert Layout("c").commit([late])[7] == 1
 
 
 def test_no_reply_is_no_session() -> None:
     """A key that is not there is an absence."""
-    assert read_hash([]) == ABSENT
+    assert read_hash([]) == NOT_THERE
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_ends_is_told_and_nothing_else() -> None:
     """A destroy, an end that comes sooner and a user's record; no other write, no longer life."""
 
     def ends(before: Record | None, after: Record, session: bytes = b"s") -> bool:
-        return Write(session, held_as_loaded(before), after, version(9), NOW + 9).ends
+        return Write(session, versioned(before), after, version(9), NOW + 9).ends
 
     first = written(None, 1, a=b"1")
     moment = Moment(version(2), NOW + 2)

@@ -114,8 +114,8 @@ MESSAGES: list[m.Message] = [
     m.Fetch(3, b"ssession"),
     m.Fetched(3, ROWS[0][1], HEARD, MEMBERS),
     m.Heartbeat(BEGIN + 3, BEGIN, BEGIN + 4),
-    m.AskHeld(BEGIN + 3, PEER, ["127.0.0.1:7401"]),
-    m.Held(BEGIN + 3, PEER, "127.0.0.1:7401"),
+    m.AskAck(BEGIN + 3, PEER, ["127.0.0.1:7401"]),
+    m.Ack(BEGIN + 3, PEER, "127.0.0.1:7401"),
     m.StartOver(),
     m.AskAll(3, BEGIN, [(0, 256), (512, 513)]),
 ]

@@ -258,8 +258,8 @@ class Agent:
                 timeout = self._config.remote_timeout.total_seconds()
                 await asyncio.gather(*(self._fetch(session, timeout) for session in sessions or ()))
                 return None
-            case control.AwaitHeld(stamp, acks, timeout):
-                return await self._await_held(stamp, acks, timeout)
+            case control.AwaitAcks(stamp, acks, timeout):
+                return await self._await_acks(stamp, acks, timeout)
             case control.Forget(session):
                 return self._replica.forget(session)
             case control.Sweep(destroyed):
@@ -287,13 +287,13 @@ class Agent:
         fetched = await outcome
         return control.FetchReply(fetched.answers, fetched.everyone)
 
-    async def _await_held(self, stamp: int, needed: Needed, patience: float) -> control.HeldReply:
+    async def _await_acks(self, stamp: int, needed: Needed, patience: float) -> control.AcksReply:
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Holders] = loop.create_future()
-        number = self._replica.await_held(stamp, needed, partial(_settle, outcome))
+        number = self._replica.await_acks(stamp, needed, partial(_settle, outcome))
         loop.call_later(patience, self._replica.acks.expire, number)
         holders = await outcome
-        return control.HeldReply(holders.members, holders.needed)
+        return control.AcksReply(holders.members, holders.needed)
 
     def _status(self, at: int) -> Status:
         return Status(
@@ -321,7 +321,7 @@ class Agent:
                 state = "removed" if member.removed else "down"
                 states.append(MemberState(member.address, state, member.node.hex()))
                 continue
-            held = link.held_by_peer
+            held = link.heard_by_peer
             lag = None if not held else max(0, last - held) / SECOND
             state = "up" if link.is_sound else "comparing"
             offset = link.clock_offset / SECOND

@@ -56,7 +56,7 @@ class Sweep(Request, frozen=True):
     destroyed: bool
 
 
-class AwaitHeld(Request, frozen=True):
+class AwaitAcks(Request, frozen=True):
     """Wait until *acks* members hold this node's commits up to *stamp*, for at most *timeout* seconds."""
 
     stamp: int
@@ -81,7 +81,7 @@ class RemoveMember(Request, frozen=True):
 
 
 AnyRequest = (
-    AskStatus | AskHeals | FetchSession | AwaitHeld | Resync | Forget | Sweep | Isolate | RemoveMember
+    AskStatus | AskHeals | FetchSession | AwaitAcks | Resync | Forget | Sweep | Isolate | RemoveMember
 )
 
 
@@ -145,7 +145,7 @@ class Heals(msgspec.Struct, frozen=True):
     last_equal: int
 
 
-class HeldReply(msgspec.Struct, frozen=True):
+class AcksReply(msgspec.Struct, frozen=True):
     """The members that hold the commits asked for, by address, and how many were needed."""
 
     members: list[str]

@@ -198,7 +198,7 @@ class Move:
 
         def is_held() -> bool:
             try:
-                self._mesh.await_held(version, "all")
+                self._mesh.await_acks(version, "all")
             except AcknowledgementError:
                 return False
             return True

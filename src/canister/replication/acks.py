@@ -6,7 +6,7 @@ from typing import NamedTuple
 from canister.errors import ProtocolError
 from canister.replication.link import Handlers, Link, LinkId
 from canister.replication.membership import Membership
-from canister.replication.messages import MOST_MEMBERS, AskHeld, Held
+from canister.replication.messages import MOST_MEMBERS, Ack, AskAck
 from canister.replication.runtime import Runtime
 from canister.store.base import Needed, ReplicatedStore
 
@@ -53,7 +53,7 @@ class Acks:
         self._held: dict[str, int] = {}
         self._number = 0
         self._waiting: dict[int, _Waiter] = {}
-        self.handlers: Handlers = {AskHeld: self.on_ask, Held: self.on_held}
+        self.handlers: Handlers = {AskAck: self.on_ask, Ack: self.on_ack}
         """What takes in which message."""
 
     def wait(self, stamp: int, needed: Needed, done: Callable[[Holders], None]) -> int:
@@ -75,7 +75,7 @@ class Acks:
         if self._waiting:
             self._ask([link.number], max(waiter.stamp for waiter in self._waiting.values()))
 
-    def on_ask(self, link: Link, message: AskHeld) -> None:
+    def on_ask(self, link: Link, message: AskAck) -> None:
         """A peer wants to be told once commits, of itself or of one that asked it, are held here.
 
         Raises:
@@ -87,7 +87,7 @@ class Acks:
         self.tell(link)
         if message.node == link.node:  # else it is passed on already
             reached = [other.number for other in self._links.values() if other.address in message.unlinked]
-            self._runtime.send(reached, AskHeld(message.stamp, message.node, []))
+            self._runtime.send(reached, AskAck(message.stamp, message.node, []))
 
     def tell(self, link: Link) -> None:
         """Tell a peer that asked that the commits are here, once they would outlive a power cut."""
@@ -95,9 +95,9 @@ class Acks:
             if self._store.heard_of(node) >= stamp:
                 del link.asked_held[node]
                 self._store.sync()
-                self._runtime.send([link.number], Held(stamp, node, self._membership.address))
+                self._runtime.send([link.number], Ack(stamp, node, self._membership.address))
 
-    def on_held(self, link: Link, message: Held) -> None:
+    def on_ack(self, link: Link, message: Ack) -> None:
         """A member holds commits durably: this node's, or those of a peer that it has no link to."""
         if message.node == self._store.node:
             if message.holder not in self._membership:
@@ -117,7 +117,7 @@ class Acks:
     def _ask(self, receivers: Iterable[LinkId], stamp: int) -> None:
         linked = {link.address for link in self._links.values()}
         unlinked = [m.address for m in self._membership.others() if m.address not in linked]
-        question = AskHeld(stamp, self._store.node, unlinked)
+        question = AskAck(stamp, self._store.node, unlinked)
         self._runtime.send(list(receivers), question)
 
     def _settle(self) -> None:

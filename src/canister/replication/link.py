@@ -65,7 +65,7 @@ class Link:
         """By what the peer's wall clock is ahead at least: what it says of it gets older on its way."""
         self.told_ahead: int | None = None
         """By what this node's wall clock is ahead at least, as the peer has told; None if it has not."""
-        self.held_by_peer: int | None = None
+        self.heard_by_peer: int | None = None
         """Up to which stamp the peer said it had heard this node; None before its first word."""
         self.live_upto = 0
         self.reconciled_at = 0

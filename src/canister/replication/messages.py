@@ -80,12 +80,12 @@ class Live(Message, frozen=True, tag=3):
 class Heartbeat(Message, frozen=True, tag=15):
     """The sender is there at *now*.
 
-    It has sent all its commits up to *upto*, and heard all of the receiver's up to *held*. The receiver's
+    It has sent all its commits up to *upto*, and heard all of the receiver's up to *heard*. The receiver's
     clock is ahead of its own by *ahead* microseconds at least; that came after the first nodes of protocol 1.
     """
 
     upto: _Instant
-    held: _Instant
+    heard: _Instant
     now: _Instant
     ahead: _Offset | None = None
 
@@ -201,7 +201,7 @@ class Fetched(Message, frozen=True, tag=14):
     members: _Members
 
 
-class AskHeld(Message, frozen=True, tag=16):
+class AskAck(Message, frozen=True, tag=16):
     """Ask to be told once the receiver holds all commits of *node* up to *stamp*, durably.
 
     *unlinked* are members that *node* has no link to: the receiver asks those it has one to.
@@ -212,7 +212,7 @@ class AskHeld(Message, frozen=True, tag=16):
     unlinked: Annotated[list[_Address], Meta(max_length=MOST_MEMBERS)]
 
 
-class Held(Message, frozen=True, tag=17):
+class Ack(Message, frozen=True, tag=17):
     """A member, the sender or one that told it, holds all commits of *node* up to *stamp*, durably."""
 
     stamp: _Instant
@@ -237,7 +237,7 @@ class AskAll(Message, frozen=True, tag=19):
 
 AnyMessage = (
     Hello | Refused | Live | Heartbeat | MemberList | AskRoot | Root | AskDigests | Digests
-    | AskListing | Listing | AskRows | Rows | Fetch | Fetched | AskHeld | Held | StartOver | AskAll
+    | AskListing | Listing | AskRows | Rows | Fetch | Fetched | AskAck | Ack | StartOver | AskAll
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -237,7 +237,7 @@ class Replica:
             link.next_pull = 0
         self.tick()
 
-    def await_held(self, stamp: int, needed: Needed, done: Callable[[Holders], None]) -> int:
+    def await_acks(self, stamp: int, needed: Needed, done: Callable[[Holders], None]) -> int:
         """Call *done* once as many members as *needed* hold this node's commits up to *stamp*."""
         self.poll()  # the commit itself goes out before the question about it
         return self.acks.wait(stamp, needed, done)
@@ -281,7 +281,7 @@ class Replica:
 
     def _on_heartbeat(self, link: Link, message: Heartbeat) -> None:
         self._clocks.hear(link, message)
-        link.held_by_peer = message.held
+        link.heard_by_peer = message.heard
         link.live_upto = max(link.live_upto, message.upto)
         self._vouch(link)
 

@@ -20,13 +20,13 @@ class Chooser:
     """Chooses by the settings of one session manager.
 
     Args:
-        node: where the sessions are stored.
+        engine: where the sessions are stored.
         when_behind: what a request gets that may see less than its client has seen.
         lock: after how many microseconds without an access a session is locked; None: never.
     """
 
-    def __init__(self, node: Engine, when_behind: Literal["serve", "refuse"], lock: int | None) -> None:
-        self._node = node
+    def __init__(self, engine: Engine, when_behind: Literal["serve", "refuse"], lock: int | None) -> None:
+        self._engine = engine
         self._refuse = when_behind == "refuse"
         self._lock = lock
 
@@ -50,7 +50,7 @@ class Chooser:
         state.shown, state.restamp = found.shown, found.unheard
         state.replaced = found.secret is SecretStatus.REPLACED
         if found.verdict is Verdict.BEHIND:
-            now, grace = self._node.clock.now(), self._node.policy.grace
+            now, grace = self._engine.clock.now(), self._engine.policy.grace
             state.restamp = False
             if all(now - stamp_of(version) >= grace for version in found.lacking):
                 # Asked for, and nobody could tell; this once it is said, then the stamp is given up.
@@ -69,7 +69,7 @@ class Chooser:
 
     def lock_idle(self, state: State, token: Token, contents: Contents) -> None:
         """Lock a session that has been idle for too long."""
-        if self._lock is not None and self._node.clock.now() >= idle_from(contents.record, self._lock):
+        if self._lock is not None and self._engine.clock.now() >= idle_from(contents.record, self._lock):
             state.locked = True
             state.refusal = SessionLockedError(
                 f"session {token.handle} was idle too long; its user must prove to be there, then unlock() it"

@@ -42,7 +42,7 @@ class Committer:
     """Commits by the settings of one session manager.
 
     Args:
-        node: where the sessions are stored.
+        engine: where the sessions are stored.
         keys: what signs tokens.
         cookie: attributes of the token's cookie.
         users: who has how many sessions.
@@ -54,7 +54,7 @@ class Committer:
 
     def __init__(
         self,
-        node: Engine,
+        engine: Engine,
         keys: KeyRing,
         cookie: CookieSettings,
         users: Users,
@@ -62,7 +62,7 @@ class Committer:
         acks: Needed,
         renewal: tuple[int | None, int],
     ) -> None:
-        self._node = node
+        self._engine = engine
         self._keys = keys
         self._cookie = cookie
         self._seen_cookie = cookie.for_seen()
@@ -74,7 +74,7 @@ class Committer:
     def store(self, session: Session) -> None:
         """Write what the request changed; see `SessionManager.commit`."""
         state = session.state
-        changes = session.changes(self._node.config.max_value)
+        changes = session.changes(self._engine.config.max_value)
         user = state.identity.user if state.pending.logging_in and state.identity is not None else None
         if state.pending.logging_in and state.identity is not None:
             changes = self._logging_in(state, state.identity, changes)
@@ -100,7 +100,7 @@ class Committer:
             return True
         if not state.read or state.passive:
             return False
-        now = self._node.clock.now()
+        now = self._engine.clock.now()
         return now >= state.contents.due or now >= due_from(state.token, self._renewal)
 
     def deliver(self, session: Session) -> Outcome:
@@ -129,7 +129,7 @@ class Committer:
             raise CannotTellError(unknown(state.doubt))
         _check_headers(state)
         fresh = draft(self._keys)
-        edit = Succession(self._node.policy, changes, carry=False).create(fresh)
+        edit = Succession(self._engine.policy, changes, carry=False).create(fresh)
         noting = Noting(edit)
         version = self._commit(state, [(fresh.session, noting)], {fresh.session: None})
         assert version is not None  # the edit always writes
@@ -137,7 +137,7 @@ class Committer:
 
     def _update(self, session: Session, token: Token, changes: Changes) -> Version | None:
         state = session.state
-        now = self._node.clock.now()
+        now = self._engine.clock.now()
         if state.pending.resend and state.outcome is None:
             if self._opens(token, now):
                 state.cookie = self._keep(state, token)
@@ -152,7 +152,7 @@ class Committer:
         if state.contents.replaced and state.seen and not state.replaced:
             changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
         if changes.any:
-            noting = Noting(save(self._node.policy, changes, asked=asked))
+            noting = Noting(save(self._engine.policy, changes, asked=asked))
         elif state.read and due:
             noting = Noting(touch())
         else:
@@ -177,7 +177,7 @@ class Committer:
 
     def _opens(self, token: Token, now: int) -> bool:
         """Tell whether a token still opens its session: nobody has ended or renewed it meanwhile."""
-        record = self._node.store.load(token.session).record
+        record = self._engine.store.load(token.session).record
         return (
             record is not None
             and is_live(record, now)
@@ -207,7 +207,7 @@ class Committer:
         if state.pending.carry and state.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
         again = _before(state.record) if state.pending.logging_in else None
-        succession = Succession(self._node.policy, changes, carry=state.pending.carry, again=again)
+        succession = Succession(self._engine.policy, changes, carry=state.pending.carry, again=again)
         known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
         if not (state.pending.carry or changes.any or state.pending.wanted):
             version = self._commit(state, [(retired.session, succession.destroy)], known)
@@ -229,14 +229,14 @@ class Committer:
     ) -> Version | None:
         """Commit; what is not acknowledged stands, and is raised when the client's cookies are known."""
         try:
-            return self._node.commit(edits, self._acks if acks is None else acks, known)
+            return self._engine.commit(edits, self._acks if acks is None else acks, known)
         except AcknowledgementError as error:
             state.missing = error
             return Version(error.version)
 
     def _note_stored(self, state: State, noting: Noting) -> None:
         """Go on from what was stored. Of what others have written meanwhile the client has seen nothing."""
-        if state.served is None and self._node.is_clustered:
+        if state.served is None and self._engine.is_clustered:
             state.served = state.contents.stamp
         assert noting.stored is not None, "it was written"
         state.note_stored(noting.stored)
@@ -279,7 +279,7 @@ class Committer:
         token = state.token
         if token is None:
             return self._seen_cookie.end() if ended and state.carries_stamp else None
-        if not (state.seen or state.restamp) or not self._node.is_clustered:
+        if not (state.seen or state.restamp) or not self._engine.is_clustered:
             return None
         served = state.served or state.contents.stamp
         written: tuple[Version, ...] = () if state.written is None else (state.written,)

@@ -22,7 +22,7 @@ class Glances:
     """What one session manager keeps of the tokens it found good. Safe to share between threads.
 
     Args:
-        node: where the sessions are stored.
+        engine: where the sessions are stored.
         renewal: after how many microseconds a secret is replaced; None: never.
         lock: after how many microseconds without an access a session is locked; None: never.
 
@@ -30,8 +30,8 @@ class Glances:
         tokens: tokens whose MAC was found right, by their text, as long as a session in memory has them.
     """
 
-    def __init__(self, node: Engine, renewal: int | None, lock: int | None) -> None:
-        self._node = node
+    def __init__(self, engine: Engine, renewal: int | None, lock: int | None) -> None:
+        self._engine = engine
         self._renewal = renewal
         self._lock = lock
         self.tokens: WeakValueDictionary[str, Token] = WeakValueDictionary()
@@ -46,7 +46,7 @@ class Glances:
         token = self.tokens.get(value)
         if token is None:
             return None
-        load = self._node.store.load
+        load = self._engine.store.load
         stored = load(token.session)
         contents: Contents | None = stored.memo
         if contents is None or contents.record is not stored.record:
@@ -54,7 +54,7 @@ class Glances:
         glance = contents.glance
         if glance is None or glance.token is not token or glance.stamps != tuple(stamps):
             return None
-        if glance.until <= self._node.clock.now():
+        if glance.until <= self._engine.clock.now():
             return None
         if glance.user is not None and load(glance.user).record is not glance.known:
             return None
@@ -83,7 +83,7 @@ class Glances:
             until = min(until, idle_from(contents.record, self._lock))
         # What the committer does unasked: record an access, renew, retire old secrets, send the stamp.
         calm = min(contents.due, due_from(token, self._renewal))
-        clustered = self._node.is_clustered
+        clustered = self._engine.is_clustered
         if contents.replaced or (clustered and not covers(shown, contents.stamp)):
             calm = 0
         glance = contents.glance = Glance(token, tuple(stamps), shown, until, calm, user, known, clustered)

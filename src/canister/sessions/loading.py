@@ -28,7 +28,7 @@ class SessionLoader(ABC):
     """Loads the sessions of requests.
 
     Args:
-        node: where the sessions are stored.
+        engine: where the sessions are stored.
         cookie: the cookies' attributes.
         lookup: finds what a token names.
         glances: knows what was found before.
@@ -43,7 +43,7 @@ class SessionLoader(ABC):
 
     def __init__(
         self,
-        node: Engine,
+        engine: Engine,
         cookie: CookieSettings,
         lookup: Lookup,
         glances: Glances,
@@ -52,7 +52,7 @@ class SessionLoader(ABC):
     ) -> None:
         self.cookie = cookie
         self.seen_cookie = cookie.for_seen()
-        self._node = node
+        self._engine = engine
         self._lookup = lookup
         self._glances = glances
         self._chooser = chooser
@@ -103,7 +103,7 @@ class SessionLoader(ABC):
             StoreError: the database cannot be read.
         """
         stamps = self._stamps(seen_values)
-        session = None if self._node.waits else self._at_a_glance(cookie_values, stamps)
+        session = None if self._engine.waits else self._at_a_glance(cookie_values, stamps)
         if session is not None:
             return session
         found = self._lookup.here(cookie_values, stamps)
@@ -114,11 +114,13 @@ class SessionLoader(ABC):
     async def aload(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session:
         """Do what `load` does; the event loop goes on where a peer or a server must be asked."""
         session = self.load_here(cookie_values, seen_values)
-        return await self._node.beside(self.load, cookie_values, seen_values) if session is None else session
+        return (
+            await self._engine.beside(self.load, cookie_values, seen_values) if session is None else session
+        )
 
     def load_here(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session | None:
         """Do what `load` does, without waiting: None where a peer or a server would have to be asked."""
-        if self._node.waits and cookie_values:
+        if self._engine.waits and cookie_values:
             return None
         stamps = self._stamps(seen_values)
         session = self._at_a_glance(cookie_values, stamps)
@@ -167,7 +169,7 @@ class SessionLoader(ABC):
 
     def _stamps(self, values: Sequence[str]) -> Sequence[str]:
         """Return the stamps to look at: none while the node is alone."""
-        return values if values and self._node.is_clustered else ()
+        return values if values and self._engine.is_clustered else ()
 
     def _at_a_glance(self, values: Sequence[str], stamps: Sequence[str]) -> Session | None:
         """Return the session of a client that shows what it showed before; None where a look is needed."""

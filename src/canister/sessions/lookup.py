@@ -71,14 +71,14 @@ class Lookup:
     """Looks for the sessions of tokens on a node.
 
     Args:
-        node: where to look.
+        engine: where to look.
         ring: the keys that verify.
         users: who was logged out everywhere.
         glances: where what was found is kept.
     """
 
-    def __init__(self, node: Engine, ring: KeyRing, users: Users, glances: Glances) -> None:
-        self._node = node
+    def __init__(self, engine: Engine, ring: KeyRing, users: Users, glances: Glances) -> None:
+        self._engine = engine
         self._users = users
         self._ring = ring
         self._limits = LookupLimits()
@@ -125,10 +125,10 @@ class Lookup:
         return self._look(token, shown) if found.verdict is Verdict.GONE else found
 
     def _look(self, token: Token, shown: Stamp) -> Found:
-        unheard = missing(shown, self._node.store.heard_of) if shown else []
+        unheard = missing(shown, self._engine.store.heard_of) if shown else []
         session = token.session
         lacking = [v for v in unheard if not self._limits.has(session, v)]
-        stored = self._node.store.load(session)
+        stored = self._engine.store.load(session)
         contents = contents_of(stored)
         if contents is not None:
             found = self._judge(token, contents)
@@ -152,7 +152,7 @@ class Lookup:
             return found
         after = found.lacking if found.verdict is Verdict.BEHIND else (token.issued, *found.lacking)
         try:
-            loaded = self._node.load(token.session, after=after, ask=True)
+            loaded = self._engine.load(token.session, after=after, ask=True)
         except CannotTellError:
             return self._here(token, found.shown)._replace(unheard=found.unheard)  # some may have answered
         self._limits.fetched(token.session, after)
@@ -166,10 +166,10 @@ class Lookup:
     def _judge(
         self, token: Token, contents: Contents, *, asked: bool = False, everyone: bool = False
     ) -> Found:
-        record, now = contents.record, self._node.clock.now()
+        record, now = contents.record, self._engine.clock.now()
         if contents.end <= now:
             # Expired here, it may have been in use elsewhere since this node last heard from there.
-            over = everyone or self._is_over(record) or not self._node.is_clustered
+            over = everyone or self._is_over(record) or not self._engine.is_clustered
             lately = record.destroy is not None and _is_lately(record.destroy.version, now)
             return Found(token, Verdict.GONE if over else Verdict.OPEN, lately=lately)
         secret = secret_status(record, token.slot, now)
@@ -188,17 +188,17 @@ class Lookup:
 
     def _is_over(self, record: Record) -> bool:
         """Tell whether no news of the session can bring it back."""
-        return record.destroy is not None or hard_end(record) <= self._node.clock.now()
+        return record.destroy is not None or hard_end(record) <= self._engine.clock.now()
 
     def _is_absent(self, token: Token) -> bool:
         """Tell whether the session came here when it was made, and cannot have been dropped in use."""
-        if not self._node.is_clustered:
+        if not self._engine.is_clustered:
             return True
-        young = self._node.clock.now() - stamp_of(token.issued) < self._node.policy.grace
-        return self._has_heard(token) and (young or self._node.store.peers().doubts == 0)
+        young = self._engine.clock.now() - stamp_of(token.issued) < self._engine.policy.grace
+        return self._has_heard(token) and (young or self._engine.store.peers().doubts == 0)
 
     def _has_heard(self, token: Token) -> bool:
-        return self._node.store.heard_of(origin_of(token.issued)) >= stamp_of(token.issued)
+        return self._engine.store.heard_of(origin_of(token.issued)) >= stamp_of(token.issued)
 
 
 def _is_lately(version: Version, now: int) -> bool:

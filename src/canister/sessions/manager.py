@@ -105,7 +105,7 @@ class SessionManager(SessionLoader):
         strict: bool | None = None,
         move_in: Sequence[OldSystem] = (),
     ) -> None:
-        config, node = canister.config, canister.engine
+        config, engine = canister.config, canister.engine
         self.canister = canister
         try:
             check_acks(acks)
@@ -116,21 +116,21 @@ class SessionManager(SessionLoader):
         self._acks: Needed = acks
         self._is_durable = config.durability == "full"
         self._strict = _is_test() if strict is None else parse_switch(strict, "strict")
-        self.keys = find_keys(secret_keys, node.key_directory, clustered=config.listen is not None)
-        node.announce_keys(self.keys.fingerprints)
+        self.keys = find_keys(secret_keys, engine.key_directory, clustered=config.listen is not None)
+        engine.announce_keys(self.keys.fingerprints)
         self.events = Events()
-        self.users = Users(node, max_sessions, at_cap, self._ended, acks)
-        self._watch = Watch(node, self.users, self.events)
-        moving = MoveIn(node, self.keys, self.users, move_in) if move_in else None
+        self.users = Users(engine, max_sessions, at_cap, self._ended, acks)
+        self._watch = Watch(engine, self.users, self.events)
+        moving = MoveIn(engine, self.keys, self.users, move_in) if move_in else None
         lock = None if config.lock_timeout is None else micros(config.lock_timeout)
-        chooser = Chooser(node, when_behind or config.when_behind, lock)
+        chooser = Chooser(engine, when_behind or config.when_behind, lock)
         renewal = None if config.renewal_timeout is None else micros(config.renewal_timeout)
         times = (renewal, micros(config.renewal_window or config.session_timeout))
-        glances = Glances(node, renewal, lock)
-        lookup = Lookup(node, self.keys, self.users, glances)
-        super().__init__(node, cookie or CookieSettings(), lookup, glances, chooser, moving)
+        glances = Glances(engine, renewal, lock)
+        lookup = Lookup(engine, self.keys, self.users, glances)
+        super().__init__(engine, cookie or CookieSettings(), lookup, glances, chooser, moving)
         _managers.add(self)
-        self._committer = Committer(node, self.keys, self.cookie, self.users, self._tell, acks, times)
+        self._committer = Committer(engine, self.keys, self.cookie, self.users, self._tell, acks, times)
 
     def store(self, session: Session) -> None:
         """Store what was changed; the client is told at `commit`. What `Session.commit` calls.
@@ -145,7 +145,7 @@ class SessionManager(SessionLoader):
     async def astore(self, session: Session) -> None:
         """Do what `store` does; the event loop goes on while disk or members are waited for."""
         if self.may_wait(session):
-            await self._node.beside(self.store, session)
+            await self._engine.beside(self.store, session)
         else:
             self.store(session)  # some 50 us; a hop to a thread costs more
 
@@ -172,7 +172,7 @@ class SessionManager(SessionLoader):
         outcome = self._at_rest(session)
         if outcome is None:
             waits = self.may_wait(session)
-            outcome = await self._node.beside(self.commit, session) if waits else self._commit(session)
+            outcome = await self._engine.beside(self.commit, session) if waits else self._commit(session)
         return outcome
 
     def is_due(self, session: Session) -> bool:
@@ -254,14 +254,14 @@ class SessionManager(SessionLoader):
     def may_wait(self, session: Session) -> bool:
         """Tell whether a commit may have to wait for disk, members or servers."""
         state = session.state
-        return self._is_durable or ((state.seen or state.read) and (self._acks != 1 or self._node.waits))
+        return self._is_durable or ((state.seen or state.read) and (self._acks != 1 or self._engine.waits))
 
     def _at_rest(self, session: Session) -> Outcome | None:
         """Return what to tell the client of a session with nothing to store; None where it takes a look."""
         state, glance = session.state, session.state.glance
-        if glance is None or glance.calm <= self._node.clock.now() or not session.is_as_stored():
+        if glance is None or glance.calm <= self._engine.clock.now() or not session.is_as_stored():
             return None
-        if glance.clustered is not self._node.is_clustered:
+        if glance.clustered is not self._engine.is_clustered:
             return None  # clients that had no stamp get one now
         outcome = state.outcome = _READ if state.seen else _UNREAD
         return outcome
@@ -286,7 +286,7 @@ class SessionManager(SessionLoader):
         """
         state = session.state
         if state.alone is None:
-            vars(state).setdefault("alone", self._node.alone())
+            vars(state).setdefault("alone", self._engine.alone())
         assert state.alone is not None
         return state.alone
 
@@ -298,7 +298,7 @@ class SessionManager(SessionLoader):
         if kind is EventKind.DESTROYED and handle is not None:
             self._watch.acted(handle)
         if self.events:
-            self.events.tell(Event(kind, to_datetime(self._node.clock.now()), handle, user))
+            self.events.tell(Event(kind, to_datetime(self._engine.clock.now()), handle, user))
 
 
 def _is_test() -> bool:

@@ -82,14 +82,14 @@ class MoveIn:
     """Lets the sessions that old cookies name go on here.
 
     Args:
-        node: where the sessions are stored.
+        engine: where the sessions are stored.
         ring: the keys.
         users: who was logged out everywhere.
         systems: where sessions move in from.
     """
 
-    def __init__(self, node: Engine, ring: KeyRing, users: Users, systems: Sequence[OldSystem]) -> None:
-        self._node = node
+    def __init__(self, engine: Engine, ring: KeyRing, users: Users, systems: Sequence[OldSystem]) -> None:
+        self._engine = engine
         self._users = users
         self._ring = ring
         self._systems = systems
@@ -122,17 +122,17 @@ class MoveIn:
         id = key.hash_secret(b"moved in", shown)[:ID_BYTES]
         # Derived as well, so that all requests that move in at once get the same token.
         draft = Draft(id, key.next_secret(id, shown), key)
-        now = self._node.clock.now()
+        now = self._engine.clock.now()
         lived = _bounded(old, now)
         if lived is None:
             return None
         # Where it cannot be told whether it moved in elsewhere, it does so here too: the two are one.
-        loaded = self._node.load(draft.session)
+        loaded = self._engine.load(draft.session)
         if loaded.stored.record is None:
-            self._node.commit([(draft.session, _move_in(self._node.policy, draft, lived))])
-            loaded = self._node.load(draft.session)
+            self._engine.commit([(draft.session, _move_in(self._engine.policy, draft, lived))])
+            loaded = self._engine.load(draft.session)
             logger.info("session %s moved in", draft.handle)
-        record, now = loaded.stored.record, self._node.clock.now()
+        record, now = loaded.stored.record, self._engine.clock.now()
         if record is None or not is_live(record, now) or self._users.has_revoked(record):
             logger.info("session %s has moved in before and is over", draft.handle)
             return None

@@ -38,7 +38,7 @@ class Users:
     """What is known and done of the sessions of one user, on every node alike.
 
     Args:
-        node: where the sessions are stored.
+        engine: where the sessions are stored.
         most: how many sessions a user may have; None: any number.
         at_cap: what a log-in beyond that does: ``"evict"`` ends the oldest log-in, ``"reject"`` refuses
             the new one. It is exact on one side of a split; after it the oldest go.
@@ -51,7 +51,7 @@ class Users:
 
     def __init__(
         self,
-        node: Engine,
+        engine: Engine,
         most: int | None,
         at_cap: AtCap,
         ended: Callable[[str, Any], None],
@@ -61,7 +61,7 @@ class Users:
             raise ConfigError(f"max_sessions is a number from 1, or None, not {most!r}")
         if at_cap not in ("evict", "reject"):
             raise ConfigError(f"at_cap is 'evict' or 'reject', not {at_cap!r}")
-        self._node = node
+        self._engine = engine
         self._acks: Needed = acks
         self.most = most
         self.at_cap: AtCap = at_cap
@@ -107,7 +107,7 @@ class Users:
         encoded = encode_user(user)
         kept = None if keep is None else encode_id(keep)
         others = [session for session, _ in self._live(encoded) if session != kept]
-        policy = self._node.policy
+        policy = self._engine.policy
         work: list[tuple[bytes, Edit]] = [
             (user_record_id(encoded), lambda record, moment: edits.revoke(record, moment, policy))
         ]
@@ -119,7 +119,7 @@ class Users:
 
     def revocation(self, user: bytes) -> Version | None:
         """Return the newest revocation of an encoded user's sessions that was heard of here."""
-        return revocation_in(self._node.store.load(user_record_id(user)).record)
+        return revocation_in(self._engine.store.load(user_record_id(user)).record)
 
     def has_revoked(self, record: Record) -> bool:
         """Tell whether a session was ended with all of its user's."""
@@ -128,11 +128,11 @@ class Users:
     def record_of(self, record: Record) -> Record | None:
         """Return what the store holds of the user of a session; None where there is nothing."""
         user = user_of(record)
-        return None if user is None else self._node.store.load(user_record_id(user)).record
+        return None if user is None else self._engine.store.load(user_record_id(user)).record
 
     def has_ended(self, record: Record, known: Record | None) -> bool:
         """Tell whether a session was ended by what is *known* of its user."""
-        return is_revoked(record, revocation_in(known), self._node.policy.drift)
+        return is_revoked(record, revocation_in(known), self._engine.policy.drift)
 
     def admit(self, user: object, retiring: str | None) -> None:
         """Refuse a log-in beyond the cap, where that is the rule.
@@ -164,19 +164,19 @@ class Users:
             return []
         going = found[:excess] if self.at_cap == "evict" else found[-excess:]
         handles = [str(decode_id(session)) for session, _ in going]
-        self._node.commit([(session, self._destroyed) for session, _ in going])
+        self._engine.commit([(session, self._destroyed) for session, _ in going])
         self._tell(handles, user)
         return handles
 
     def _live(self, user: bytes) -> list[tuple[bytes, Record]]:
-        now, revoked, drift = self._node.clock.now(), self.revocation(user), self._node.policy.drift
-        found = self._node.store.of_user(user)
+        now, revoked, drift = self._engine.clock.now(), self.revocation(user), self._engine.policy.drift
+        found = self._engine.store.of_user(user)
         return [(s, r) for s, r in found if is_live(r, now) and not is_revoked(r, revoked, drift)]
 
     def _end(self, work: list[tuple[bytes, Edit]], handles: list[str], user: object) -> None:
         """Commit what ends sessions, and tell of them."""
         try:
-            self._node.commit(work, self._acks)
+            self._engine.commit(work, self._acks)
         except AcknowledgementError:
             self._tell(handles, user)  # here they are over
             raise
@@ -187,7 +187,7 @@ class Users:
             self._ended(handle, user)
 
     def _destroyed(self, record: Record | None, moment: Moment) -> Record:
-        return edits.destroy(record, moment, self._node.policy)
+        return edits.destroy(record, moment, self._engine.policy)
 
 
 def _know_revocation(user: bytes) -> Edit:

@@ -63,13 +63,13 @@ class Watch:
     """The thread, and the leases it looks after.
 
     Args:
-        node: the node to watch.
+        engine: whose changes to watch.
         users: who was logged out everywhere.
         events: whom to tell what others did.
     """
 
-    def __init__(self, node: Engine, users: Users, events: Events) -> None:
-        self._node = node
+    def __init__(self, engine: Engine, users: Users, events: Events) -> None:
+        self._engine = engine
         self._users = users
         self._events = events
         self._thread = threading.Thread()
@@ -79,8 +79,8 @@ class Watch:
     def start(self) -> None:
         """Start the thread, if it does not run."""
         with self._lock:
-            if not self._thread.is_alive() and not self._node.closing.is_set():
-                self._stamp = self._node.last_stamp()
+            if not self._thread.is_alive() and not self._engine.closing.is_set():
+                self._stamp = self._engine.last_stamp()
                 self._thread = threading.Thread(target=self._run, name="canister-watch", daemon=True)
                 self._thread.start()
 
@@ -119,7 +119,7 @@ class Watch:
             StoreError: something could not be looked at.
         """
         try:
-            self._take(self._node.changes_since(self._stamp))
+            self._take(self._engine.changes_since(self._stamp))
             self._tell_all()
         finally:  # what is due has to be looked at also while nothing is told
             self._check_all()
@@ -148,7 +148,7 @@ class Watch:
                 raise
 
     def _check_all(self) -> None:
-        now = self._node.clock.now()
+        now = self._engine.clock.now()
         for lease in sorted(self._held(), key=lambda lease: lease.next):
             if lease.next > now:
                 break
@@ -178,12 +178,12 @@ class Watch:
 
     def _run(self) -> None:
         complained = ""
-        while not self._node.closing.wait(_PAUSE):
+        while not self._engine.closing.wait(_PAUSE):
             try:
                 self.look()
                 complained = ""
             except Exception as error:  # without the thread no stream would end, and nothing be told any more
-                if not self._node.closing.is_set() and str(error) != complained:
+                if not self._engine.closing.is_set() and str(error) != complained:
                     complained = str(error)
                     trace = not isinstance(error, CanisterError)
                     logger.warning(
@@ -191,7 +191,7 @@ class Watch:
                     )
 
     def _check(self, lease: Lease, now: int) -> None:
-        record = self._node.store.load(lease.session).record
+        record = self._engine.store.load(lease.session).record
         if record is None or not is_live(record, now) or self._users.has_revoked(record):
             lease.over = True
             self.release(lease)
@@ -199,7 +199,7 @@ class Watch:
             return
         used = accessed(record)
         if lease.keep_alive and is_touch_due(record, now):
-            self._node.commit([(lease.session, touch())])
+            self._engine.commit([(lease.session, touch())])
             used = now
         user = user_of(record)
         lease.user = None if user is None else user_record_id(user)
@@ -220,10 +220,10 @@ class Watch:
         if change.expired:
             self._events.tell(self._event(EventKind.EXPIRED, handle))
         elif change.after is not None and handle not in self._told:
-            record: Record | None = self._node.store.load(change.session).record
+            record: Record | None = self._engine.store.load(change.session).record
             if record is not None and record.destroy is not None:
                 self.acted(handle)  # what was written just before is looked at too, and finds the same end
                 self._events.tell(self._event(EventKind.DESTROYED, handle))
 
     def _event(self, kind: EventKind, handle: str) -> Event:
-        return Event(kind, to_datetime(self._node.clock.now()), handle, here=False)
+        return Event(kind, to_datetime(self._engine.clock.now()), handle, here=False)

@@ -31,11 +31,11 @@ class CanisterStore(NamespacedStore):
         namespace: the names of the namespace, the outermost first. `with_namespace` gives one inside it.
     """
 
-    __slots__ = ("_canister", "_node", "_prefix")
+    __slots__ = ("_canister", "_engine", "_prefix")
 
     def __init__(self, canister: Canister, namespace: Sequence[str] = ("litestar",)) -> None:
         self._canister = canister
-        self._node = canister.engine
+        self._engine = canister.engine
         self.namespace = tuple(namespace)
         self._prefix = entry_prefix(self.namespace)
 
@@ -64,7 +64,7 @@ class CanisterStore(NamespacedStore):
         if lifetime is not None and lifetime <= timedelta(0):
             await self.delete(key)
             return
-        grace, most = self._node.policy.grace, self._node.config.max_value
+        grace, most = self._engine.policy.grace, self._engine.config.max_value
         await self._commit([(self._id(key), lambda _, m: entries.put(m, data, lifetime, grace, most))])
 
     async def get(self, key: str, renew_for: int | timedelta | None = None) -> bytes | None:
@@ -76,7 +76,7 @@ class CanisterStore(NamespacedStore):
         """
         entry = await self._read(key)
         if entry is not None and entry.until is not None and renew_for:
-            lifetime, grace = _span(renew_for), self._node.policy.grace
+            lifetime, grace = _span(renew_for), self._engine.policy.grace
             await self._commit([(self._id(key), lambda r, m: entries.renew(r, m, lifetime, grace))])
         return None if entry is None else entry.value
 
@@ -97,27 +97,27 @@ class CanisterStore(NamespacedStore):
         entry = await self._read(key)
         if entry is None:
             return None
-        return -1 if entry.until is None else math.ceil((entry.until - self._node.clock.now()) / SECOND)
+        return -1 if entry.until is None else math.ceil((entry.until - self._engine.clock.now()) / SECOND)
 
     def _id(self, key: str) -> bytes:
         return entry_id(self.namespace, key)
 
     async def _read(self, key: str) -> Entry | None:
         def read() -> Entry | None:
-            return entries.read(self._node.store.load(self._id(key)).record, self._node.clock.now())
+            return entries.read(self._engine.store.load(self._id(key)).record, self._engine.clock.now())
 
-        return await self._node.beside(read) if self._node.waits else read()
+        return await self._engine.beside(read) if self._engine.waits else read()
 
     async def _commit(self, edits: list[tuple[bytes, Edit]]) -> None:
-        if self._node.waits or self._node.config.durability == "full":
-            await self._node.beside(self._node.commit, edits)
+        if self._engine.waits or self._engine.config.durability == "full":
+            await self._engine.beside(self._engine.commit, edits)
         else:
-            self._node.commit(edits)  # some 50 us; a hop to a thread costs more
+            self._engine.commit(edits)  # some 50 us; a hop to a thread costs more
 
     def _delete_all(self) -> None:
-        found = (id for id, _ in self._node.store.scan() if id.startswith(self._prefix))
+        found = (id for id, _ in self._engine.store.scan() if id.startswith(self._prefix))
         while page := list(islice(found, _PAGE)):
-            self._node.commit([(id, entries.drop) for id in page])
+            self._engine.commit([(id, entries.drop) for id in page])
 
 
 def _span(seconds: int | timedelta) -> timedelta:

@@ -99,21 +99,21 @@ theirs; that it was written itself is then seen by the versions of what there is
 SHA = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 
-class Held(NamedTuple):
+class Versioned(NamedTuple):
     """A session as it is on the server: its record, None if it is not there, and its revision."""
 
     record: Record | None
     revision: bytes
 
 
-ABSENT = Held(None, b"")
+NOT_THERE = Versioned(None, b"")
 
 
 class Write(NamedTuple):
     """What a commit does to one session."""
 
     session: bytes
-    before: Held
+    before: Versioned
     after: Record
     version: Version
     now: int
@@ -127,9 +127,9 @@ class Write(NamedTuple):
         return deadline(after) < deadline(before) or is_user_record_id(self.session)
 
     @property
-    def held(self) -> Held:
+    def written(self) -> Versioned:
         """The session once it is written."""
-        return Held(self.after, self.version)
+        return Versioned(self.after, self.version)
 
 
 class Layout:
@@ -194,17 +194,17 @@ class Layout:
         return (b"EVAL", SCRIPT, *words) if whole else (b"EVALSHA", SHA, *words)
 
 
-def held_as_loaded(record: Record | None) -> Held:
+def versioned(record: Record | None) -> Versioned:
     """Return a session that somebody has loaded before; its newest version is its revision."""
-    return ABSENT if record is None else Held(record, max(versions(record), default=b""))
+    return NOT_THERE if record is None else Versioned(record, max(versions(record), default=b""))
 
 
-def as_it_is(write: Write, held: Held) -> Write:
-    """Return a write to the same session that changes nothing of what is held, but renews its life."""
-    return Write(write.session, held, held.record or EMPTY, Version(held.revision), write.now)
+def as_it_is(write: Write, there: Versioned) -> Write:
+    """Return a write to the same session that changes nothing, but renews its life."""
+    return Write(write.session, there, there.record or EMPTY, Version(there.revision), write.now)
 
 
-def read_hash(reply: Any) -> Held:
+def read_hash(reply: Any) -> Versioned:
     """Return the session in a reply to HGETALL.
 
     Raises:
@@ -212,7 +212,7 @@ def read_hash(reply: Any) -> Held:
         NewerFormatError: a newer release wrote it.
     """
     if not reply:
-        return ABSENT
+        return NOT_THERE
     fields: dict[bytes, bytes] = dict(zip(reply[::2], reply[1::2], strict=True))
     revision, data = fields.pop(_REVISION, b""), fields.pop(_FACTS, b"")
     if data and not data.startswith(_FORMAT):
@@ -222,7 +222,7 @@ def read_hash(reply: Any) -> Held:
     except ProtocolError as error:
         raise CorruptDatabaseError(f"a session's key on the server holds something else: {error}") from error
     cells = {Slot(name): _read_cell(data) for name, data in sorted(fields.items())}
-    return Held(msgspec.structs.replace(facts, cells=cells), _read_version(revision))
+    return Versioned(msgspec.structs.replace(facts, cells=cells), _read_version(revision))
 
 
 def is_written(reply: Any) -> bool:
@@ -230,7 +230,7 @@ def is_written(reply: Any) -> bool:
     return len(reply) == 1
 
 
-def read_present(reply: Any) -> list[Held]:
+def read_present(reply: Any) -> list[Versioned]:
     """Return what the script has found in place of what was seen."""
     return [read_hash(part) for part in reply[1:]]
 

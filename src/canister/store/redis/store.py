@@ -32,15 +32,15 @@ from canister.store.redis.clock import ServerClock
 from canister.store.redis.deadline import Deadline
 from canister.store.redis.layout import (
     Command,
-    Held,
     Layout,
+    Versioned,
     Write,
     as_it_is,
-    held_as_loaded,
     is_written,
     read_hash,
     read_present,
     read_time,
+    versioned,
 )
 from canister.store.redis.links import ROLE
 from canister.store.redis.listening import Listener
@@ -52,7 +52,7 @@ from canister.store.redis.wire import Replies
 from canister.store.transaction import check_size
 
 _PAGE = 100
-"""How many sessions are asked for at once; they are held in memory together."""
+"""How many sessions are asked for at once; they are in memory together."""
 
 _WAIT_SHARE = 0.8
 """The part of the time left for which a server waits for its replicas; the rest is for its answer."""
@@ -138,14 +138,14 @@ class RedisStore:
         self._check_open()
         for at, share, keys, anew in walk(self._servers, self._layout.pattern, self._patience, position):
             page = self._fetch_all([self._layout.session(key) for key in keys], self._deadline())
-            found = [(session, held.record) for session, held in page if held.record is not None]
+            found = [(session, there.record) for session, there in page if there.record is not None]
             yield Page(at, share, found, anew)
 
     def load_all(self, sessions: Iterable[bytes]) -> dict[bytes, Record]:
         """Return those of *sessions* that are there, in one round trip a page to each master."""
         self._check_open()
         found = self._fetch_all(list(sessions), self._deadline())
-        return {session: held.record for session, held in found if held.record is not None}
+        return {session: there.record for session, there in found if there.record is not None}
 
     def take(self, batch: Sequence[tuple[bytes, Record]]) -> None:
         """Merge sessions of another engine into what is here, whatever their size."""
@@ -196,19 +196,19 @@ class RedisStore:
         """Run the edits; no session may become larger than *most* bytes."""
         self._check_open()
         deadline = self._deadline()
-        held: dict[bytes, Held] = {s: held_as_loaded(hints[s]) for s, _ in edits if s in hints}
-        hinted = set(held)
+        there: dict[bytes, Versioned] = {s: versioned(hints[s]) for s, _ in edits if s in hints}
+        hinted = set(there)
         missing: AcknowledgementError | None = None
         while True:
-            for session in {session for session, _ in edits} - held.keys():
-                held[session] = self._fetch(session, deadline)
+            for session in {session for session, _ in edits} - there.keys():
+                there[session] = self._fetch(session, deadline)
             try:
-                draft = self._draft(edits, held, most)
+                draft = self._draft(edits, there, most)
             except CanisterError:
                 if not hinted:
                     raise
                 # It may refuse only because of what has changed since it was loaded.
-                held = {s: h for s, h in held.items() if s not in hinted}
+                there = {s: h for s, h in there.items() if s not in hinted}
                 hinted.clear()
                 continue
             if draft is None:
@@ -220,15 +220,15 @@ class RedisStore:
                     raise missing
                 return draft.version
             if deadline.is_first_retry:
-                held |= present
+                there |= present
                 hinted -= present.keys()
             else:  # after a pause what is there now is old, the older the longer it was
-                held.clear()
+                there.clear()
                 hinted.clear()
             if not deadline.pause():
                 raise StoreBusyError("others kept writing to the session first; try again")
 
-    def _fetch(self, session: bytes, deadline: Deadline) -> Held:
+    def _fetch(self, session: bytes, deadline: Deadline) -> Versioned:
         self._check_open()
         commands: list[Command] = [self._layout.load(session)]
         if isinstance(self.clock, ServerClock) and self.clock.is_due:
@@ -237,7 +237,7 @@ class RedisStore:
         self._set_clock(time)
         return read_hash(hash_)
 
-    def _fetch_all(self, sessions: Sequence[bytes], deadline: Deadline) -> Iterator[tuple[bytes, Held]]:
+    def _fetch_all(self, sessions: Sequence[bytes], deadline: Deadline) -> Iterator[tuple[bytes, Versioned]]:
         """Yield sessions, a page of them in one round trip to each server that has some."""
         for start in range(0, len(sessions), _PAGE):
             page = [self._layout.key(session) for session in sessions[start : start + _PAGE]]
@@ -246,17 +246,17 @@ class RedisStore:
                 yield session, self._fetch(session, deadline) if reply is None else read_hash(reply)
 
     def _draft(
-        self, edits: Sequence[tuple[bytes, Edit]], held: dict[bytes, Held], most: int
+        self, edits: Sequence[tuple[bytes, Edit]], there: dict[bytes, Versioned], most: int
     ) -> _Draft | None:
-        """Run the edits on what is held; None if they write nothing."""
-        floor = max((stamp_of(Version(h.revision)) for h in held.values() if h.revision), default=0)
+        """Run the edits on what there is; None if they write nothing."""
+        floor = max((stamp_of(Version(h.revision)) for h in there.values() if h.revision), default=0)
         with self._lock:  # edits take microseconds
             now = self.clock.now()
             stamp = next_stamp(max(self._last, floor), now)
             moment = Moment(make_version(stamp, self._node), now)
             after: dict[bytes, Record] = {}
             for session, edit in edits:
-                record = after.get(session, _shown(held[session].record, now))
+                record = after.get(session, _shown(there[session].record, now))
                 delta = edit(record, moment)
                 if delta is not None:
                     after[session] = merge(record or EMPTY, delta)
@@ -265,27 +265,27 @@ class RedisStore:
                 return None
             self._last = stamp
         writes = [
-            Write(session, held[session], record, moment.version, now) for session, record in after.items()
+            Write(session, there[session], record, moment.version, now) for session, record in after.items()
         ]
         return _Draft(moment.version, writes)
 
-    def _apply(self, draft: _Draft, acks: Needed, deadline: Deadline) -> dict[bytes, Held]:
+    def _apply(self, draft: _Draft, acks: Needed, deadline: Deadline) -> dict[bytes, Versioned]:
         """Write a draft; return what the sessions are now if one of them had changed, else nothing."""
         missing: AcknowledgementError | None = None
-        written: dict[bytes, Held] = {}
+        written: dict[bytes, Versioned] = {}
         for group in self._groups(draft.writes):
             key = self._layout.key(group[0].session)
             needed = self._needed(acks, key, deadline)
             reply, *confirmed = self._write(group, key, needed - 1, deadline)
             while not is_written(reply):
                 present = dict(zip((w.session for w in group), read_present(reply), strict=True))
-                if not any(_bears(held, draft.version) for held in present.values()):
+                if not any(_bears(there, draft.version) for there in present.values()):
                     return written | present
                 # An attempt whose reply was lost has written, and others since: what is left is to wait for
                 # replicas, which needs a write on this connection.
                 group = [as_it_is(write, present[write.session]) for write in group]
                 reply, *confirmed = self._write(group, key, needed - 1, deadline)
-            written |= {write.session: write.held for write in group}
+            written |= {write.session: write.written for write in group}
             missing = self._missing(key, needed, confirmed, draft.version, deadline) or missing
         if missing is not None:
             raise missing
@@ -386,9 +386,9 @@ def _wait(replicas: int, deadline: Deadline) -> list[Command]:
     return [(b"WAIT", replicas, max(1, int(deadline.left * _WAIT_SHARE * 1000)))]
 
 
-def _bears(held: Held, version: Version) -> bool:
+def _bears(there: Versioned, version: Version) -> bool:
     """Tell whether what a session holds is partly the work of the commit of that version."""
-    return held.record is not None and version in versions(held.record)
+    return there.record is not None and version in versions(there.record)
 
 
 def _shown(record: Record | None, now: int) -> Record | None:

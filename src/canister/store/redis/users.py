@@ -8,7 +8,7 @@ from canister.errors import StoreError
 from canister.record import Record, user_of
 from canister.store.redis.asking import run
 from canister.store.redis.deadline import Deadline
-from canister.store.redis.layout import Command, Held, Layout
+from canister.store.redis.layout import Command, Layout, Versioned
 from canister.store.redis.servers import Servers
 from canister.store.redis.wire import Replies
 
@@ -24,7 +24,7 @@ _SOME = 20
 _UNDER_WAY = 60_000_000
 """Microseconds for which a session that is listed as a user's may not be written yet."""
 
-Fetch = Callable[[Sequence[bytes], Deadline], Iterator[tuple[bytes, Held]]]
+Fetch = Callable[[Sequence[bytes], Deadline], Iterator[tuple[bytes, Versioned]]]
 
 
 class UserLists:
@@ -85,9 +85,9 @@ class UserLists:
         since = dict(zip(listed[::2], map(float, listed[1::2]), strict=True))
         found: dict[bytes, Record] = {}
         stale: list[bytes] = []
-        for session, held in self._fetch(list(since), deadline):
-            if held.record is not None and user_of(held.record) == user:
-                found[session] = held.record
+        for session, there in self._fetch(list(since), deadline):
+            if there.record is not None and user_of(there.record) == user:
+                found[session] = there.record
             elif since[session] < now - _UNDER_WAY:
                 stale.append(session)
         if stale:
