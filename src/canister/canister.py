@@ -13,7 +13,7 @@ from canister.codec import decode_id, encode_id, encode_value, is_session_id, ke
 from canister.config import Policy, load_config
 from canister.edits import Moment, Writes
 from canister.errors import ConfigError, InputError, StoreError, TooLargeError
-from canister.freshness import decode_stamp, encode_stamp, stamp_for
+from canister.freshness import decode_seen, encode_seen, seen_in
 from canister.life import Status, accessed, is_live, is_touch_due, status, updated
 from canister.node import MemberState, Needed, Node
 from canister.opening import open_engine
@@ -157,8 +157,8 @@ class Canister:
             CannotTellError: nobody who could answer as new as *after* was reached.
         """
         session, slot = encode_id(id), key_slot(key)
-        stamp = decode_stamp(after) if after is not None else ()
-        stored = self.engine.load(session, local=local, after=stamp).stored
+        seen = decode_seen(after) if after is not None else ()
+        stored = self.engine.load(session, local=local, after=seen).stored
         # The field, where that is all: a property costs a call.
         record = stored.decoded if stored.encoded is None else stored.record
         if record is None:
@@ -208,7 +208,7 @@ class Canister:
         record = self.engine.store.load(encode_id(id)).record
         if record is None or status(record, self._clock.now()) is Status.UNKNOWN:
             return None
-        return encode_stamp(stamp_for(record))
+        return encode_seen(seen_in(record))
 
     def clear(self, id: SessionId) -> None:
         """Empty the session and hide everything written before, also what has not arrived yet.
@@ -329,8 +329,8 @@ class Canister:
 
     def _live(self, session: bytes, *, local: bool = False, after: str | None = None) -> Stored:
         """Return a session that is live; without a record if there is none."""
-        stamp = decode_stamp(after) if after is not None else ()
-        stored = self.engine.load(session, local=local, after=stamp).stored
+        seen = decode_seen(after) if after is not None else ()
+        stored = self.engine.load(session, local=local, after=seen).stored
         now = self._clock.now()
         return stored if stored.end > now or stored.is_live(now) else ABSENT
 

@@ -12,7 +12,7 @@ from canister.agent.control import MemberState
 from canister.clock import Clock
 from canister.config import Config, Policy
 from canister.errors import InputError
-from canister.freshness import Stamp
+from canister.freshness import Seen
 from canister.record import Version
 from canister.store.base import Change, Edit, Known, Needed, Store, Stored
 
@@ -108,7 +108,7 @@ class Engine(Protocol):
         """Return what was written after *stamp*."""
         ...
 
-    def load(self, session: bytes, *, after: Stamp = (), local: bool = False, ask: bool = False) -> Loaded:
+    def load(self, session: bytes, *, after: Seen = (), local: bool = False, ask: bool = False) -> Loaded:
         """Return a session, asking the peers where this node knows that it may be behind.
 
         Args:

@@ -1,8 +1,8 @@
-"""Whether this node has what a reader has seen: stamps, and what must have been heard to serve them.
+"""Read your writes: what a reader has seen of a session, and whether this node may serve that reader.
 
-A stamp names the newest versions of a session's rows, at most one for each node that wrote and three in
-all. A node may serve a reader who shows it if, for each version, it has heard all commits of that node up
-to there. Holding *a* row with such a version proves nothing: an earlier commit may still be missing.
+What was seen is told by the newest versions of the session's rows, at most one for each node that wrote and
+three in all. A node may serve the reader if, for each version, it has heard all commits of that node up to
+there. Holding *a* row with such a version proves nothing: an earlier commit may still be missing.
 """
 
 import base64
@@ -15,7 +15,7 @@ from canister.record import VERSION_BYTES, NodeId, Record, Version, node_of, ori
 
 MOST_ENTRIES = 3
 
-Stamp = tuple[Version, ...]
+Seen = tuple[Version, ...]
 """What a reader has seen of a session."""
 
 
@@ -39,15 +39,15 @@ class Fetched(NamedTuple):
         return any(heard.get(node, 0) >= stamp for heard in self.answers)
 
 
-def stamp_for(record: Record) -> Stamp:
-    """Return the stamp of a session as it was served."""
-    return newest(versions(record))
+def seen_in(record: Record) -> Seen:
+    """Return what a reader has seen who was served a record."""
+    return as_seen(versions(record))
 
 
-def newest(seen: Iterable[Version], *, first: Sequence[Version] = ()) -> Stamp:
-    """Return the stamp that holds *seen*; where there is no room for all nodes, *first* comes first."""
+def as_seen(versions: Iterable[Version], *, first: Sequence[Version] = ()) -> Seen:
+    """Return the newest version of each node; where there is no room for all nodes, *first* comes first."""
     latest: dict[NodeId, Version] = {}
-    for version in (*first, *seen):
+    for version in (*first, *versions):
         node = node_of(version)
         if version > latest.get(node, b""):
             latest[node] = version
@@ -58,26 +58,26 @@ def newest(seen: Iterable[Version], *, first: Sequence[Version] = ()) -> Stamp:
     return tuple(sorted(kept[:MOST_ENTRIES], reverse=True))
 
 
-def covers(stamp: Stamp, seen: Iterable[Version]) -> bool:
-    """Tell whether whoever has all of *stamp* has all of *seen*."""
-    return all(any(node_of(have) == node_of(v) and have >= v for have in stamp) for v in seen)
+def covers(seen: Seen, versions: Iterable[Version]) -> bool:
+    """Tell whether who has seen *seen* has seen all of *versions*."""
+    return all(any(node_of(have) == node_of(v) and have >= v for have in seen) for v in versions)
 
 
-def missing(stamp: Stamp, heard_of: Callable[[NodeId], int]) -> list[Version]:
-    """Return the versions in *stamp* that this node cannot vouch for."""
-    return [version for version in stamp if heard_of(origin_of(version)) < stamp_of(version)]
+def missing(seen: Seen, heard_of: Callable[[NodeId], int]) -> list[Version]:
+    """Return the versions in *seen* that this node cannot vouch for."""
+    return [version for version in seen if heard_of(origin_of(version)) < stamp_of(version)]
 
 
-def encode_stamp(stamp: Stamp) -> str:
-    """Return a stamp as text for a client to carry."""
-    return base64.urlsafe_b64encode(b"".join(stamp)).decode().rstrip("=")
+def encode_seen(seen: Seen) -> str:
+    """Return what was seen as text for a client to carry."""
+    return base64.urlsafe_b64encode(b"".join(seen)).decode().rstrip("=")
 
 
-def decode_stamp(text: str) -> Stamp:
-    """Return the stamp that `encode_stamp` wrote.
+def decode_seen(text: str) -> Seen:
+    """Return what `encode_seen` wrote.
 
     Raises:
-        InputError: *text* is not a stamp.
+        InputError: *text* is nothing of the kind.
     """
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -17,7 +17,7 @@ from canister.clock import SECOND, Clock
 from canister.config import Config, Policy
 from canister.engine import Changes, Loaded, check_acks
 from canister.errors import AcknowledgementError, AgentError, CannotTellError
-from canister.freshness import Fetched, Stamp, missing
+from canister.freshness import Fetched, Seen, missing
 from canister.life import NEVER
 from canister.record import Record, Version, stamp_of
 from canister.replication.acks import needed_of
@@ -105,7 +105,7 @@ class Node:
             self._agent.stop()
         self._release()
 
-    def load(self, session: bytes, *, after: Stamp = (), local: bool = False, ask: bool = False) -> Loaded:
+    def load(self, session: bytes, *, after: Seen = (), local: bool = False, ask: bool = False) -> Loaded:
         """Return a session, asking the peers where this node knows that it may be behind.
 
         Args:

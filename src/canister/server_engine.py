@@ -12,7 +12,7 @@ from canister.clock import Clock
 from canister.config import Config, Policy
 from canister.engine import Changes, Loaded, check_acks
 from canister.errors import ConfigError
-from canister.freshness import Stamp
+from canister.freshness import Seen
 from canister.life import NEVER
 from canister.record import Record, Version
 from canister.store.base import Change, Edit, Known, Mark, Needed
@@ -68,7 +68,7 @@ class ServerEngine:
         changes = [Change(session, None, Mark(b"", NEVER), None) for session in heard.sessions]
         return Changes(changes, heard.upto, heard.missed)
 
-    def load(self, session: bytes, *, after: Stamp = (), local: bool = False, ask: bool = False) -> Loaded:
+    def load(self, session: bytes, *, after: Seen = (), local: bool = False, ask: bool = False) -> Loaded:
         """Return a session; there is nowhere else to ask."""
         return Loaded(self.store.load(session), True, everyone=True)
 

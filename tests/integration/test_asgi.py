@@ -31,7 +31,7 @@ from tests.integration.local import last_write
 
 from canister import Canister, ConfigError, SessionDestroyedError
 from canister.integrations.asgi import SessionMiddleware, manager_of, session_of
-from canister.sessions import CookieSettings, stamp
+from canister.sessions import CookieSettings, seen
 from canister.testing.clock import ManualClock
 from examples import asgi_starlette
 
@@ -335,7 +335,7 @@ def test_the_accessor_needs_the_middleware(canister: Canister) -> None:
 def test_a_node_alone_sends_no_second_cookie_and_reads_none(
     canister: Canister, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stamp, "read", lambda values, token: pytest.fail("read") if values else ())
+    monkeypatch.setattr(seen, "read", lambda values, token: pytest.fail("read") if values else ())
     client = client_of(canister)
     for path in ("/put", "/log-in", "/log-out"):
         client.cookies.set("__Host-seen", "x")

@@ -546,7 +546,7 @@ def test_a_write_that_is_not_acknowledged_is_503_and_stands(cut_off: dict[str, A
         assert client.get("/whoami").content == b"ann", "it had its cookie"
 
 
-def test_the_stamp_goes_with_what_was_seen(cut_off: dict[str, Any]) -> None:
+def test_the_seen_cookie_goes_with_what_was_seen(cut_off: dict[str, Any]) -> None:
     client = Client()
     assert set(client.get("/put/a/1").cookies) == {NAME, "__Host-seen"}
     assert not client.get("/show").cookies

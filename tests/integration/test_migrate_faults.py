@@ -19,7 +19,7 @@ from tests.redis_servers import RedisServer, running_cluster, running_redis
 from canister import Canister, StoreUnavailableError
 from canister.cli import migrate
 from canister.codec import encode_id
-from canister.freshness import missing, stamp_for
+from canister.freshness import missing, seen_in
 from canister.migration import leases
 from canister.record import SERVERS, Record
 from canister.sessions import SessionManager
@@ -87,19 +87,19 @@ def test_what_comes_from_the_servers_is_known_to_all_members(
     monkeypatch.setenv("CANISTER_CLUSTER", secrets.token_hex(8))
     with Canister(redis_server.url) as old:
         old.put("s", "k", 1)
-        stamp = stamp_for(old.engine.store.load(encode_id("s")).record or Record())
+        seen = seen_in(old.engine.store.load(encode_id("s")).record or Record())
     with pair(tmp_path, digest_interval="1s") as (a, b):
         run("migrate", redis_server.url, tmp_path / "a", "begin")
         both = [
             Canister(redis_server.url, agent=False, migrate_to=path, listen=node.config.listen)
             for path, node in ((tmp_path / "a", a), (tmp_path / "b", b))
         ]
-        assert missing(stamp, both[1].engine.store.heard_of) == []
-        assert missing(stamp, b.engine.store.heard_of) != []
+        assert missing(seen, both[1].engine.store.heard_of) == []
+        assert missing(seen, b.engine.store.heard_of) != []
         for step in ("switch", "copy", "finish"):
             run("migrate", redis_server.url, tmp_path / "a", step)
         assert b.get("s", "k", local=True) == 1
-        eventually(lambda: not missing(stamp, b.engine.store.heard_of), message="b has heard that it has all")
+        eventually(lambda: not missing(seen, b.engine.store.heard_of), message="b has heard that it has all")
         assert b.engine.store.heard_of(SERVERS) > 0
         for canister in both:
             canister.close()

@@ -31,7 +31,7 @@ from canister.replication.messages import Heartbeat, Live
 from canister.sessions import CookieSettings
 from canister.sessions.keys import KeyRing
 from canister.sessions.limits import RATE
-from canister.sessions.stamp import read, seal
+from canister.sessions.seen import read, seal
 from canister.sessions.token import Token, parse
 
 with warnings.catch_warnings():
@@ -158,7 +158,7 @@ class Site:
         return token
 
     def show_stamp(self, text: str) -> None:
-        """Have the client carry another stamp."""
+        """Have the client carry another seen cookie."""
         jar = [cookie for cookie in self.client.cookies.jar if cookie.name == SEEN]
         for cookie in jar:
             self.client.cookies.jar.clear(cookie.domain, cookie.path, cookie.name)
@@ -166,9 +166,9 @@ class Site:
 
     def is_behind(self, node: int) -> bool:
         """Tell whether a node has not heard of all that the client has seen."""
-        stamp = read([self.client.cookies[SEEN]], self.token)
-        assert stamp, "the client carries a good stamp"
-        return bool(missing(stamp, self.nodes[node].node.store.heard_of))
+        seen = read([self.client.cookies[SEEN]], self.token)
+        assert seen, "the client carries a good seen cookie"
+        return bool(missing(seen, self.nodes[node].node.store.heard_of))
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_without_lag_nobody_is_asked(nodes: list[Canister]) -> None:
     assert site.look_ups == [0, 0, 0]
 
 
-def test_an_answer_that_comes_late_takes_the_stamp_back(nodes: list[Canister]) -> None:
+def test_an_answer_that_comes_late_takes_the_cookie_back(nodes: list[Canister]) -> None:
     """The documented limit: what counts is the last answer the client received, not the newest one."""
     site = Site(nodes)
     with lagging(nodes, 1):
@@ -378,13 +378,13 @@ def test_writes_wait_for_as_many_members_as_asked_for(nodes: list[Canister]) -> 
     assert "it stands on this node and spreads" in response.text
     assert careful.get(0, "/show").json() == {"n": 2}
     heal(nodes)
-    assert careful.get(2, "/show").json() == {"n": 2}, "the 503 carried the stamp of what stands"
+    assert careful.get(2, "/show").json() == {"n": 2}, "the 503 carried the cookie of what stands"
 
 
-# What a false stamp costs.
+# What a false seen cookie costs.
 
 
-def test_a_stamp_with_a_wrong_mac_or_of_another_session_costs_nothing(nodes: list[Canister]) -> None:
+def test_a_seen_cookie_with_a_wrong_mac_or_of_another_session_costs_nothing(nodes: list[Canister]) -> None:
     site, other = Site(nodes), Site(nodes)
     site.get(0, "/count")
     other.get(0, "/count")
@@ -399,7 +399,7 @@ def test_a_stamp_with_a_wrong_mac_or_of_another_session_costs_nothing(nodes: lis
         assert not site.is_behind(1), "it was replaced by a good one"
 
 
-def test_a_stamp_of_a_node_nobody_knows_costs_one_look_up(nodes: list[Canister]) -> None:
+def test_a_seen_cookie_of_a_node_nobody_knows_costs_one_look_up(nodes: list[Canister]) -> None:
     site = Site(nodes)
     site.get(0, "/count")
     eventually(lambda: not site.is_behind(1), message="heard")

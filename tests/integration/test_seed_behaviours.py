@@ -23,7 +23,7 @@ from tests.integration.local import address, agree, heal, is_split, linked, open
 from canister import Canister, CannotTellError, SessionDestroyedError, Status, TooLargeError
 from canister.clock import to_datetime
 from canister.codec import encode_id
-from canister.freshness import encode_stamp
+from canister.freshness import encode_seen
 from canister.record import NodeId, make_version
 from canister.replication.replica import Replica
 from canister.testing.clock import ManualClock
@@ -240,7 +240,7 @@ def test_09_a_hung_peer_stalls_nobody(cluster: Cluster) -> None:
     one = nodes[0].store
     await_linked(nodes)
     (peer, *_) = [member.node for member in one.members() if member.state == "up"]
-    ahead = encode_stamp((make_version(now(), NodeId(bytes.fromhex(peer))),))
+    ahead = encode_seen((make_version(now(), NodeId(bytes.fromhex(peer))),))
     one.put("s", "k", 1)
     for node in nodes[1:]:
         node.process.signal(SIGSTOP)

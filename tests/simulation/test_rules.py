@@ -156,7 +156,7 @@ def what_comes_back_is_served_to_nobody_in_part() -> None:
         cluster.run(0.0005)
     for _ in range(4000):
         reader_at_a = Reader(S)
-        reader_at_a.seen, reader_at_a.stamp = reader.seen, reader.stamp
+        reader_at_a.seen, reader_at_a.shown = reader.seen, reader.shown
         reader_at_a.read(cluster, a)
         cluster.run(0.0005)
     assert keys(a) == {"k1", "k2"}

@@ -22,7 +22,7 @@ from canister.errors import (
     SessionDestroyedError,
     StoreError,
 )
-from canister.freshness import encode_stamp
+from canister.freshness import encode_seen
 from canister.record import NodeId, make_version, node_of
 from canister.store.base import LogEntry, Member, Needed, Stored
 from canister.testing.clock import ManualClock
@@ -638,10 +638,10 @@ def test_what_is_held_back_is_not_passed_over(tmp_path: Path, was_here: bool) ->
         canister.node.store.merge([(encode_id("s"), new)], {node_of(JOINED): now})
         assert canister.get("s", "k", local=True) == ("old" if was_here else None)
         with pytest.raises(CannotTellError, match="held back"):
-            canister.get("s", "k", after=encode_stamp((ahead,)))
+            canister.get("s", "k", after=encode_seen((ahead,)))
         clock.advance(timedelta(hours=1))
         canister.node.store.release()
-        assert canister.get("s", "k", after=encode_stamp((ahead,))) == "new"
+        assert canister.get("s", "k", after=encode_seen((ahead,))) == "new"
 
 
 def test_what_comes_while_it_is_looked_for_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from canister.errors import InputError
 from canister.freshness import (
     MOST_ENTRIES,
     Fetched,
-    decode_stamp,
-    encode_stamp,
+    decode_seen,
+    encode_seen,
     missing,
-    stamp_for,
+    seen_in,
 )
 from canister.record import EMPTY, Destroy, NodeId, Record, Version
 
@@ -28,19 +28,19 @@ def heard(**stamps: int) -> Any:
 def test_stamp_names_the_newest_version_of_each_node() -> None:
     """Of each node that wrote, the stamp names its newest version, newest first."""
     record = Record(birth=birth(1, A), touch=touch(9, B), cells=cells(5, A, k=b"1") | cells(3, B, j=b"1"))
-    assert stamp_for(record) == (at(9, B), at(5, A))
+    assert seen_in(record) == (at(9, B), at(5, A))
 
 
 def test_stamp_has_three_entries_at_most() -> None:
     """Where more than three nodes wrote, the oldest are left out."""
     record = Record(clear=at(1, C), touch=touch(2, A), birth=birth(3, D), cells=cells(4, B, k=b"1"))
-    assert stamp_for(record) == (at(4, B), at(3, D), at(2, A))
+    assert seen_in(record) == (at(4, B), at(3, D), at(2, A))
 
 
 def test_stamp_of_little() -> None:
     """Nothing has an empty stamp, a tombstone its own."""
-    assert stamp_for(EMPTY) == ()
-    assert stamp_for(Record(destroy=Destroy(at(7), 9))) == (at(7),)
+    assert seen_in(EMPTY) == ()
+    assert seen_in(Record(destroy=Destroy(at(7), 9))) == (at(7),)
 
 
 def test_missing() -> None:
@@ -82,19 +82,19 @@ versions = st.binary(min_size=16, max_size=16).map(Version)
 @given(st.lists(versions, max_size=MOST_ENTRIES).map(tuple))
 def test_stamps_round_trip_as_text(stamp: tuple[Version, ...]) -> None:
     """A stamp travels as text that is safe in a cookie and a URL."""
-    text = encode_stamp(stamp)
+    text = encode_seen(stamp)
     assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-    assert decode_stamp(text) == stamp
+    assert decode_seen(text) == stamp
 
 
-FOUR = encode_stamp((at(1), at(2), at(3), at(4)))
+FOUR = encode_seen((at(1), at(2), at(3), at(4)))
 
 
 @pytest.mark.parametrize("text", ["A", "AAAA", "AA AA", "ü", "=" * 4, "AAAA" * 5, "\ud800", FOUR])
 def test_texts_that_are_no_stamps(text: str) -> None:
     """Anything but the text of a stamp is refused with the text."""
     with pytest.raises(InputError, match="is not a version") as caught:
-        decode_stamp(text)
+        decode_seen(text)
     assert repr(text) in str(caught.value)
 
 
@@ -102,4 +102,4 @@ def test_texts_that_are_no_stamps(text: str) -> None:
 def test_arbitrary_text(text: str) -> None:
     """Arbitrary text is a stamp of at most three versions, or is refused."""
     with suppress(InputError):
-        assert len(decode_stamp(text)) <= MOST_ENTRIES
+        assert len(decode_seen(text)) <= MOST_ENTRIES

@@ -121,7 +121,7 @@ class CanisterSessionInterface(SessionInterface):
         try:
             self.manager.finish(session, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
         finally:
-            session.state.seen = False  # the next look is for what is used from now on
+            session.state.varies = False  # the next look is for what is used from now on
 
 
 def _refuse(error: CanisterError) -> Response:

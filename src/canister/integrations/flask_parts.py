@@ -70,7 +70,7 @@ class FlaskSession(Session):
     @property
     def accessed(self) -> bool:
         """Whether the response depends on the session."""
-        return self.state.seen
+        return self.state.varies
 
     @accessed.setter
     def accessed(self, value: bool) -> None:

@@ -23,7 +23,7 @@ from canister.config import Config, Policy
 from canister.edits import Moment
 from canister.engine import Changes, Engine, Loaded
 from canister.errors import AcknowledgementError, ConfigError
-from canister.freshness import Stamp, missing
+from canister.freshness import Seen, missing
 from canister.migration.both import BothStores, joined, lacks
 from canister.migration.leases import Leases
 from canister.migration.marks import Step
@@ -114,7 +114,7 @@ class MigratingEngine:
         changes = present.changes_since(stamp)
         return changes if self._is_over else changes._replace(missed=True)
 
-    def load(self, session: bytes, *, after: Stamp = (), local: bool = False, ask: bool = False) -> Loaded:
+    def load(self, session: bytes, *, after: Seen = (), local: bool = False, ask: bool = False) -> Loaded:
         """Return a session as both know it; see `canister.engine.Engine.load`."""
         if self._is_over:
             return self._new.load(session, after=after, local=local, ask=ask)

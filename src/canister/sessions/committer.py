@@ -14,10 +14,10 @@ from canister.errors import (
     SessionError,
     TooManySessionsError,
 )
-from canister.freshness import covers, newest
+from canister.freshness import as_seen, covers
 from canister.life import is_live
 from canister.record import EMPTY, Record, Slot, Version
-from canister.sessions import stamp
+from canister.sessions import seen
 from canister.sessions.changes import Noting, Succession, save, touch
 from canister.sessions.choice import behind, unknown
 from canister.sessions.cookie import CookieSettings
@@ -96,7 +96,7 @@ class Committer:
             return True
         if state.token is None or state.locked:
             return False
-        if state.replaced and state.seen:
+        if state.replaced and state.varies:
             return True
         if not state.read or state.passive:
             return False
@@ -108,7 +108,7 @@ class Committer:
         state = session.state
         cookie, state.cookie = state.cookie, None
         seen = self._set_seen(state, ended=cookie is not None and state.token is None)
-        outcome = state.outcome = Outcome(cookie, state.seen, seen)
+        outcome = state.outcome = Outcome(cookie, state.varies, seen)
         return outcome
 
     def _write(self, session: Session, changes: Changes) -> Version | None:
@@ -149,7 +149,7 @@ class Committer:
         renewal = self._due_renewal(state, token, now)
         if renewal is not None:
             changes = changes._replace(late=(*changes.late, renewal.apply))
-        if state.contents.replaced and state.seen and not state.replaced:
+        if state.contents.replaced and state.varies and not state.replaced:
             changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
         if changes.any:
             noting = Noting(save(self._engine.policy, changes, asked=asked))
@@ -193,7 +193,7 @@ class Committer:
             return None  # the headers have left: no cookie can follow them
         if state.replaced:
             follower = successor_of(token, self._keys, state.record)
-            if follower is not None and state.seen:
+            if follower is not None and state.varies:
                 state.cookie = self._keep(state, follower)
             return None
         due = state.read and not state.passive and now >= due_from(token, self._renewal)
@@ -237,7 +237,7 @@ class Committer:
     def _note_stored(self, state: State, noting: Noting) -> None:
         """Go on from what was stored. Of what others have written meanwhile the client has seen nothing."""
         if state.served is None and self._engine.is_clustered:
-            state.served = state.contents.stamp
+            state.served = state.contents.seen
         assert noting.stored is not None, "it was written"
         state.note_stored(noting.stored)
 
@@ -275,20 +275,20 @@ class Committer:
         self._tell(kind, handle, identity.user if identity is not None else None)
 
     def _set_seen(self, state: State, *, ended: bool) -> str | None:
-        """Return the Set-Cookie value for the stamp, None to leave it alone."""
+        """Return the Set-Cookie value of the seen cookie, None to leave it alone."""
         token = state.token
         if token is None:
-            return self._seen_cookie.end() if ended and state.carries_stamp else None
-        if not (state.seen or state.restamp) or not self._engine.is_clustered:
+            return self._seen_cookie.end() if ended and state.carries_seen else None
+        if not (state.varies or state.renews_seen) or not self._engine.is_clustered:
             return None
-        served = state.served or state.contents.stamp
+        served = state.served or state.contents.seen
         written: tuple[Version, ...] = () if state.written is None else (state.written,)
-        # What it lacks stays in the stamp, or the next answer could be older and nobody would know.
-        state.served = newest((*served, *written), first=state.lacking)
-        if state.served == state.shown or (covers(state.shown, state.served) and not state.restamp):
+        # What it lacks stays in the cookie, or the next answer could be older and nobody would know.
+        state.served = as_seen((*served, *written), first=state.lacking)
+        if state.served == state.shown or (covers(state.shown, state.served) and not state.renews_seen):
             return None
-        state.shown, state.restamp = state.served, False
-        return self._seen_cookie.lasting(state.max_age).keep(stamp.seal(state.served, token))
+        state.shown, state.renews_seen = state.served, False
+        return self._seen_cookie.lasting(state.max_age).keep(seen.seal(state.served, token))
 
 
 def _before(record: Record | None) -> Record:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from canister.codec import FIXED, decode_value, slot_key
-from canister.freshness import Stamp, stamp_for
+from canister.freshness import Seen, seen_in
 from canister.life import NEVER, deadline, due
 from canister.record import EMPTY, KEY, Record, Slot
 from canister.sessions import counters, csrf
@@ -24,8 +24,8 @@ class Glance(msgspec.Struct, frozen=True):
 
     Attributes:
         token: the good token.
-        stamps: the stamps, as text.
-        shown: what the client has seen, by these stamps; it is here.
+        seen_values: the values of the seen cookie.
+        shown: what the client has seen, by these values; it is here.
         until: the instant until which a request that shows the same is served the session as it is.
         calm: the instant until which nothing has to be written or sent for one that only reads.
         user: the id of the record of the user who is logged in: it tells when all sessions were ended.
@@ -34,8 +34,8 @@ class Glance(msgspec.Struct, frozen=True):
     """
 
     token: Token
-    stamps: tuple[str, ...]
-    shown: Stamp
+    seen_values: tuple[str, ...]
+    shown: Seen
     until: int
     calm: int
     user: bytes | None
@@ -66,7 +66,7 @@ class Contents:
     """
 
     __slots__ = (
-        "_stamp", "base", "counts", "csrf", "due", "end", "fixed", "glance", "identity", "loose", "record",
+        "_seen", "base", "counts", "csrf", "due", "end", "fixed", "glance", "identity", "loose", "record",
         "replaced", "token", "values",
     )  # fmt: skip
 
@@ -89,16 +89,16 @@ class Contents:
         self.identity = identity_of(record)
         self.counts: Mapping[bytes, int] = counters.counts_in(record) or _NONE
         self.csrf = csrf.secret_in(record)
-        self._stamp: Stamp | None = None
+        self._seen: Seen | None = None
         self.token: Token | None = None
         self.glance: Glance | None = None
 
     @property
-    def stamp(self) -> Stamp:
+    def seen(self) -> Seen:
         """What a client has seen that is served the session."""
-        if self._stamp is None:
-            self._stamp = stamp_for(self.record)
-        return self._stamp
+        if self._seen is None:
+            self._seen = seen_in(self.record)
+        return self._seen
 
 
 NOTHING = Contents(EMPTY)

@@ -1,4 +1,4 @@
-"""The cookies of token and stamp: attributes, checked when they are set, and headers (RFC 6265bis)."""
+"""The cookies of the token and of what was seen: attributes and headers (RFC 6265bis)."""
 
 import re
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _LARGEST = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieSettings:
-    """Attributes of the cookie that holds the token, and of the one that holds the stamp.
+    """Attributes of the cookie that holds the token, and of the seen cookie.
 
     Attributes:
         name: ``__Host-id`` by default, ``id`` with *plain_http*. A ``__Host-`` name keeps other hosts
@@ -85,7 +85,7 @@ class CookieSettings:
         return not self.plain_http
 
     def for_seen(self) -> "CookieSettings":
-        """Return the same attributes for the cookie that holds the stamp."""
+        """Return the same attributes for the seen cookie."""
         return replace(self, name=self.seen, seen=self.name)
 
     def lasting(self, max_age: timedelta | None) -> "CookieSettings":

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from canister.codec import user_record_id
 from canister.engine import Engine
-from canister.freshness import Stamp, covers
+from canister.freshness import Seen, covers
 from canister.life import idle_from
 from canister.record import Record, user_of
 from canister.sessions.contents import Contents, Glance
@@ -36,12 +36,12 @@ class Glances:
         self._lock = lock
         self.tokens: WeakValueDictionary[str, Token] = WeakValueDictionary()
 
-    def find(self, value: str, stamps: Sequence[str]) -> tuple[Contents, Glance] | None:
+    def find(self, value: str, seen_values: Sequence[str]) -> tuple[Contents, Glance] | None:
         """Return the session that a client is served as it is; None where that takes a closer look.
 
         Args:
             value: the only value of the token's cookie.
-            stamps: the values of the stamp's cookie.
+            seen_values: the values of the seen cookie.
         """
         token = self.tokens.get(value)
         if token is None:
@@ -52,7 +52,7 @@ class Glances:
         if contents is None or contents.record is not stored.record:
             return None
         glance = contents.glance
-        if glance is None or glance.token is not token or glance.stamps != tuple(stamps):
+        if glance is None or glance.token is not token or glance.seen_values != tuple(seen_values):
             return None
         if glance.until <= self._engine.clock.now():
             return None
@@ -61,30 +61,32 @@ class Glances:
         return contents, glance
 
     def keep(
-        self, token: Token, contents: Contents, stamps: Sequence[str], shown: Stamp, known: Record | None
+        self, token: Token, contents: Contents, seen_values: Sequence[str], shown: Seen, known: Record | None
     ) -> Glance | None:
         """Keep and return that a token opens a session, and that all that its client has seen is here.
 
-        Nothing is kept of stamps that are no good: a client may send many, and long ones.
+        Nothing is kept of values that are no good: a client may send many, and long ones.
 
         Args:
             token: the token; its secret is good, not replaced.
             contents: the session as it was found.
-            stamps: the values of the stamp's cookie.
+            seen_values: the values of the seen cookie.
             shown: what the client has seen by them.
             known: what is known of the user who is logged in; it does not end the session.
         """
-        if len(stamps) > 1 or (stamps and not shown):
+        if len(seen_values) > 1 or (seen_values and not shown):
             return None
         encoded = user_of(contents.record)
         user = None if encoded is None else user_record_id(encoded)
         until = contents.end
         if self._lock is not None:
             until = min(until, idle_from(contents.record, self._lock))
-        # What the committer does unasked: record an access, renew, retire old secrets, send the stamp.
+        # What the committer does unasked: record an access, renew, retire old secrets, send the seen cookie.
         calm = min(contents.due, due_from(token, self._renewal))
         clustered = self._engine.is_clustered
-        if contents.replaced or (clustered and not covers(shown, contents.stamp)):
+        if contents.replaced or (clustered and not covers(shown, contents.seen)):
             calm = 0
-        glance = contents.glance = Glance(token, tuple(stamps), shown, until, calm, user, known, clustered)
+        glance = contents.glance = Glance(
+            token, tuple(seen_values), shown, until, calm, user, known, clustered
+        )
         return glance

@@ -24,7 +24,7 @@ _HOW = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48
 
 
 class Key:
-    """One secret key: a number that names it, MACs of tokens and stamps, and a keyed hash.
+    """One secret key: a number that names it, MACs of tokens and seen cookies, and a keyed hash.
 
     Args:
         text: the secret as configured.
@@ -41,7 +41,7 @@ class Key:
         self._mac_key = blake2b(key=root, digest_size=32, person=b"canister.mac").digest()
         self._hash_key = blake2b(key=root, digest_size=32, person=b"canister.hash").digest()
         self._renewal_key = blake2b(key=root, digest_size=32, person=b"canister.renewal").digest()
-        self._stamp_key = blake2b(key=root, digest_size=32, person=b"canister.stamp").digest()
+        self._seen_key = blake2b(key=root, digest_size=32, person=b"canister.stamp").digest()
         self._csrf_key = blake2b(key=root, digest_size=32, person=b"canister.csrf").digest()
 
     def __repr__(self) -> str:
@@ -51,9 +51,9 @@ class Key:
         """Return the message authentication code of *data*."""
         return blake2b(data, key=self._mac_key, digest_size=MAC_BYTES).digest()
 
-    def mac_stamp(self, id: bytes, data: bytes) -> bytes:
-        """Return the message authentication code of a stamp of the session *id*, 16 bytes."""
-        return blake2b(id + data, key=self._stamp_key, digest_size=MAC_BYTES).digest()
+    def mac_seen(self, id: bytes, data: bytes) -> bytes:
+        """Return the message authentication code of what was seen of the session *id*, 16 bytes."""
+        return blake2b(id + data, key=self._seen_key, digest_size=MAC_BYTES).digest()
 
     def next_secret(self, id: bytes, secret: bytes) -> bytes:
         """Return the secret that follows *secret*, 32 bytes; only whoever has this key can tell it."""

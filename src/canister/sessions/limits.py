@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from canister.freshness import Stamp, covers, newest
+from canister.freshness import Seen, as_seen, covers
 from canister.record import Version
 
 RATE = 32
@@ -25,7 +25,7 @@ class LookupLimits:
         self._now = now
         self._lock = threading.Lock()
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
-        self._fetched: OrderedDict[bytes, Stamp] = OrderedDict()
+        self._fetched: OrderedDict[bytes, Seen] = OrderedDict()
 
     def may_ask(self, session: bytes) -> bool:
         """Tell whether the peers may be asked for a session now; if so, that is one look-up."""
@@ -41,7 +41,7 @@ class LookupLimits:
     def fetched(self, session: bytes, versions: Iterable[Version]) -> None:
         """Note that a look-up has brought all of the session that *versions* name."""
         with self._lock:
-            self._fetched[session] = newest(self._fetched.pop(session, ()), first=tuple(versions))
+            self._fetched[session] = as_seen(self._fetched.pop(session, ()), first=tuple(versions))
             if len(self._fetched) > MOST_SESSIONS:
                 self._fetched.popitem(last=False)
 

@@ -102,14 +102,14 @@ class SessionLoader(ABC):
         Raises:
             StoreError: the database cannot be read.
         """
-        stamps = self._stamps(seen_values)
-        session = None if self._engine.waits else self._at_a_glance(cookie_values, stamps)
+        seen_values = self._to_look_at(seen_values)
+        session = None if self._engine.waits else self._at_a_glance(cookie_values, seen_values)
         if session is not None:
             return session
-        found = self._lookup.here(cookie_values, stamps)
+        found = self._lookup.here(cookie_values, seen_values)
         if may_need_peers(found):
             found = self._lookup.anywhere(found)
-        return self._session(found, carries_stamp=bool(stamps))
+        return self._session(found, carries_seen=bool(seen_values))
 
     async def aload(self, cookie_values: Sequence[str], seen_values: Sequence[str] = ()) -> Session:
         """Do what `load` does; the event loop goes on where a peer or a server must be asked."""
@@ -122,12 +122,12 @@ class SessionLoader(ABC):
         """Do what `load` does, without waiting: None where a peer or a server would have to be asked."""
         if self._engine.waits and cookie_values:
             return None
-        stamps = self._stamps(seen_values)
-        session = self._at_a_glance(cookie_values, stamps)
+        seen_values = self._to_look_at(seen_values)
+        session = self._at_a_glance(cookie_values, seen_values)
         if session is not None:
             return session
-        found = self._lookup.here(cookie_values, stamps)
-        return None if may_need_peers(found) else self._session(found, carries_stamp=bool(stamps))
+        found = self._lookup.here(cookie_values, seen_values)
+        return None if may_need_peers(found) else self._session(found, carries_seen=bool(seen_values))
 
     def may_move_in(self, session: Session) -> bool:
         """Tell whether old systems have to be asked: what was loaded is no session, nor may be one."""
@@ -167,26 +167,26 @@ class SessionLoader(ABC):
         """Return the values of both cookies."""
         return values_of(headers, self.cookie.name), values_of(headers, self.seen_cookie.name)
 
-    def _stamps(self, values: Sequence[str]) -> Sequence[str]:
-        """Return the stamps to look at: none while the node is alone."""
+    def _to_look_at(self, values: Sequence[str]) -> Sequence[str]:
+        """Return the values of the seen cookie to look at: none while the node is alone."""
         return values if values and self._engine.is_clustered else ()
 
-    def _at_a_glance(self, values: Sequence[str], stamps: Sequence[str]) -> Session | None:
+    def _at_a_glance(self, values: Sequence[str], seen_values: Sequence[str]) -> Session | None:
         """Return the session of a client that shows what it showed before; None where a look is needed."""
-        found = self._glances.find(values[0], stamps) if len(values) == 1 else None
+        found = self._glances.find(values[0], seen_values) if len(values) == 1 else None
         if found is None:
             return None
         contents, glance = found
-        return self._made(State(glance.token, contents, glance), carries_stamp=bool(stamps))
+        return self._made(State(glance.token, contents, glance), carries_seen=bool(seen_values))
 
-    def _session(self, found: list[Found], *, carries_stamp: bool) -> Session:
+    def _session(self, found: list[Found], *, carries_seen: bool) -> Session:
         state = self._chooser.choose(found)
         if state.token is None or len(found) > 1:
             self._refused(found)
-        return self._made(state, carries_stamp=carries_stamp)
+        return self._made(state, carries_seen=carries_seen)
 
-    def _made(self, state: State, *, carries_stamp: bool) -> Session:
-        state.carries_stamp = carries_stamp
+    def _made(self, state: State, *, carries_seen: bool) -> Session:
+        state.carries_seen = carries_seen
         state.max_age = self.cookie.max_age
         return self.session_class(state, self)
 

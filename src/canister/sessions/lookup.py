@@ -12,10 +12,10 @@ from typing import NamedTuple
 from canister.clock import SECOND
 from canister.engine import Engine
 from canister.errors import CannotTellError
-from canister.freshness import Stamp, missing
+from canister.freshness import Seen, missing
 from canister.life import hard_end
 from canister.record import Record, Version, origin_of, stamp_of
-from canister.sessions import stamp
+from canister.sessions import seen
 from canister.sessions.contents import Contents, Glance, contents_of
 from canister.sessions.glance import Glances
 from canister.sessions.keys import KeyRing
@@ -46,7 +46,7 @@ class Found(NamedTuple):
         token: the token.
         verdict: what is known.
         contents: the session if it is live here.
-        shown: what the client has seen of it, by the stamp it carries.
+        shown: what the client has seen of it, by the cookie it carries.
         lacking: the part of that which may be missing here.
         unheard: whether this node had not heard of some of it, fetched or not.
         secret: what the session says of the token's secret; None where it was not found or is over.
@@ -58,8 +58,8 @@ class Found(NamedTuple):
     token: Token | Refusal
     verdict: Verdict
     contents: Contents | None = None
-    shown: Stamp = ()
-    lacking: Stamp = ()
+    shown: Seen = ()
+    lacking: Seen = ()
     unheard: bool = False
     secret: SecretStatus | None = None
     known: Record | None = None
@@ -84,12 +84,12 @@ class Lookup:
         self._limits = LookupLimits()
         self._glances = glances
 
-    def here(self, values: Sequence[str], stamps: Sequence[str] = ()) -> list[Found]:
+    def here(self, values: Sequence[str], seen_values: Sequence[str] = ()) -> list[Found]:
         """Return what this node alone knows of each cookie value, up to the first live session.
 
         Args:
             values: the values of the token's cookie.
-            stamps: the values of the stamp's cookie.
+            seen_values: the values of the seen cookie.
         """
         found: list[Found] = []
         tokens = 0
@@ -103,10 +103,10 @@ class Lookup:
             tokens += 1
             if tokens > MOST_TOKENS:
                 break
-            one = self._here(token, stamp.read(stamps, token) if stamps else ())
+            one = self._here(token, seen.read(seen_values, token) if seen_values else ())
             if one.contents is not None:
                 if len(values) == 1 and one.secret is SecretStatus.GOOD and not one.unheard:
-                    glance = self._glances.keep(token, one.contents, stamps, one.shown, one.known)
+                    glance = self._glances.keep(token, one.contents, seen_values, one.shown, one.known)
                     one = one._replace(glance=glance)
                 found.append(one)
                 break
@@ -119,12 +119,12 @@ class Lookup:
             self._anywhere(f.token, f) if needs_peers(f) and isinstance(f.token, Token) else f for f in found
         ]
 
-    def _here(self, token: Token, shown: Stamp) -> Found:
+    def _here(self, token: Token, shown: Seen) -> Found:
         found = self._look(token, shown)
         # What speaks for its absence may have come after the session was read, and the session with it.
         return self._look(token, shown) if found.verdict is Verdict.GONE else found
 
-    def _look(self, token: Token, shown: Stamp) -> Found:
+    def _look(self, token: Token, shown: Seen) -> Found:
         unheard = missing(shown, self._engine.store.heard_of) if shown else []
         session = token.session
         lacking = [v for v in unheard if not self._limits.has(session, v)]

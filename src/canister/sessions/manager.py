@@ -254,7 +254,7 @@ class SessionManager(SessionLoader):
     def may_wait(self, session: Session) -> bool:
         """Tell whether a commit may have to wait for disk, members or servers."""
         state = session.state
-        return self._is_durable or ((state.seen or state.read) and (self._acks != 1 or self._engine.waits))
+        return self._is_durable or ((state.varies or state.read) and (self._acks != 1 or self._engine.waits))
 
     def _at_rest(self, session: Session) -> Outcome | None:
         """Return what to tell the client of a session with nothing to store; None where it takes a look."""
@@ -262,8 +262,8 @@ class SessionManager(SessionLoader):
         if glance is None or glance.calm <= self._engine.clock.now() or not session.is_as_stored():
             return None
         if glance.clustered is not self._engine.is_clustered:
-            return None  # clients that had no stamp get one now
-        outcome = state.outcome = _READ if state.seen else _UNREAD
+            return None  # clients that had no seen cookie get one now
+        outcome = state.outcome = _READ if state.varies else _UNREAD
         return outcome
 
     def _commit(self, session: Session) -> Outcome:

@@ -53,7 +53,7 @@ class SessionData(dict[Any, Any]):
 
         It is no access that keeps the session from expiring: reading or writing a key is.
         """
-        self.state.seen = True
+        self.state.varies = True
 
     def mark_passive(self) -> None:
         """Let nothing that this request reads count as an access: for pages that poll by themselves."""
@@ -164,7 +164,7 @@ class SessionData(dict[Any, Any]):
             InputError: a key or a value cannot be stored; the message names the key and the type.
         """
         state, pending = self.state, self.state.pending
-        if not state.seen or state.refusal is not None or self.is_as_stored():
+        if not state.varies or state.refusal is not None or self.is_as_stored():
             return NO_CHANGES if pending is NOTHING_PENDING else Changes({}, asked=pending)
         base: Mapping[Slot, bytes] = {} if pending.cleared else state.base
         fixed: Mapping[Any, object] = {} if pending.cleared else state.fixed
@@ -257,7 +257,7 @@ class SessionData(dict[Any, Any]):
         if state.pending is not NOTHING_PENDING:
             return False
         fixed = state.fixed
-        return not state.seen or (
+        return not state.varies or (
             _len(self) == len(fixed) == len(state.base)
             and all(map(is_, _keys(self), fixed))
             and all(map(is_, _values(self), fixed.values()))
@@ -328,7 +328,7 @@ def _counted(name: str) -> Callable[..., Any]:
         state = self.state
         if state.refusal is not None:
             raise state.refusal.with_traceback(None)
-        state.seen = state.read = True
+        state.varies = state.read = True
         return method(self, *args, **kwargs)
 
     call.__name__ = name

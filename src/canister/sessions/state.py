@@ -12,7 +12,7 @@ import msgspec
 from canister.codec import decode_value, encode_value
 from canister.edits import Moment, Times
 from canister.errors import AcknowledgementError, CanisterError
-from canister.freshness import Stamp
+from canister.freshness import Seen
 from canister.record import Record, Slot, Version
 from canister.sessions.contents import NOTHING, Contents, Glance
 from canister.sessions.identity import Identity
@@ -197,7 +197,7 @@ class State:
         alone: what keeps two commits apart, once there was one.
         doubt: a token of which this node cannot tell whether its session exists.
         stale: whether the client shows a token that is surely no good and should be taken away.
-        seen: whether the response depends on the session.
+        varies: whether the response depends on the session.
         read: whether the request counts as an access.
         passive: whether it never does, whatever it reads.
         base: the encoded values as stored.
@@ -210,9 +210,9 @@ class State:
         replaced: whether the client shows a secret that was replaced, and needs the new one.
         behind: whether the client has seen newer state than what is here.
         lacking: what it has seen that may be missing here.
-        shown: what it has seen, by the stamp it carries.
-        restamp: whether that stamp is to be replaced even if it covers what was served.
-        carries_stamp: whether the client carries a stamp, good or not.
+        shown: what it has seen, by the cookie it carries.
+        renews_seen: whether that cookie is to be replaced even if it covers what was served.
+        carries_seen: whether the client carries one, good or not.
         served: what it has seen after this request; None until something was written.
         max_age: how long the browser keeps the cookie; None: until it is closed.
         cookie: the Set-Cookie value that the client has yet to get.
@@ -231,7 +231,7 @@ class State:
     alone: AbstractContextManager[object] | None = None
     doubt: Token | None = None
     stale: bool = False
-    seen: bool = False
+    varies: bool = False
     read: bool = False
     passive: bool = False
     base: Mapping[Slot, bytes] = _NONE
@@ -243,11 +243,11 @@ class State:
     locked: bool = False
     replaced: bool = False
     behind: bool = False
-    lacking: Stamp = ()
-    shown: Stamp = ()
-    restamp: bool = False
-    carries_stamp: bool = False
-    served: Stamp | None = None
+    lacking: Seen = ()
+    shown: Seen = ()
+    renews_seen: bool = False
+    carries_seen: bool = False
+    served: Seen | None = None
     max_age: timedelta | None = None
     cookie: str | None = None
     missing: AcknowledgementError | None = None

@@ -9,7 +9,7 @@ from tests.unit.sessions.kit import KEY, create, sent
 
 from canister import Canister
 from canister.sessions import Session, SessionManager
-from canister.sessions.stamp import seal
+from canister.sessions.seen import seal
 from canister.testing.clock import ManualClock
 
 
@@ -36,7 +36,7 @@ def test_a_commit_that_only_reads_waits_for_no_disk(
         assert hops == ["commit"]
 
 
-def test_nothing_is_kept_of_stamps_that_are_no_good(tmp_path: Path, clock: ManualClock) -> None:
+def test_nothing_is_kept_of_values_that_are_no_good(tmp_path: Path, clock: ManualClock) -> None:
     """A client may send as many as it likes."""
     with Canister(tmp_path / "data", agent=False, clock=clock, listen="127.0.0.1:7499") as canister:
         manager = SessionManager(canister, secret_keys=KEY)
@@ -44,14 +44,14 @@ def test_nothing_is_kept_of_stamps_that_are_no_good(tmp_path: Path, clock: Manua
         session["a"] = 1
         outcome = manager.commit(session)
         cookie, seen = sent(outcome.set_cookie), sent(outcome.set_seen)
-        for stamps in (["x" * 4000], ["x"] * 50, [seen, "x" * 4000], [seen + "A"]):
-            assert manager.load([cookie], stamps) == {"a": 1}
-            assert glance_of(manager.load([cookie], stamps)) is None
+        for values in (["x" * 4000], ["x"] * 50, [seen, "x" * 4000], [seen + "A"]):
+            assert manager.load([cookie], values) == {"a": 1}
+            assert glance_of(manager.load([cookie], values)) is None
         token = manager.load([cookie]).state.token
         assert token is not None
         other = seal((), token)
-        assert glance_of(manager.load([cookie], [other])).stamps == ()
-        assert glance_of(manager.load([cookie], [seen])).stamps == (seen,)
+        assert glance_of(manager.load([cookie], [other])).seen_values == ()
+        assert glance_of(manager.load([cookie], [seen])).seen_values == (seen,)
 
 
 def test_a_client_gets_its_first_stamp_when_the_node_gets_its_first_peer(

@@ -61,11 +61,11 @@ def cluster_of_one(tmp_path: Path, clock: ManualClock) -> Iterator[SessionManage
         yield SessionManager(canister, secret_keys=KEY)
 
 
-def test_the_stamp_tells_what_the_client_has_seen(cluster_of_one: SessionManager) -> None:
+def test_the_seen_cookie_tells_what_the_client_has_seen(cluster_of_one: SessionManager) -> None:
     """That is what was loaded and what was written, not what another request has written in between."""
     cookie = create(cluster_of_one, a=1)
     session, other = cluster_of_one.load([cookie]), cluster_of_one.load([cookie])
-    loaded = session.state.contents.stamp
+    loaded = session.state.contents.seen
     other["b"] = 2
     cluster_of_one.commit(other)
     session["a"] = 2

@@ -1,4 +1,4 @@
-"""Read your writes: what the session manager does with the stamp that a client carries."""
+"""Read your writes: what the session manager does with the seen cookie that a client carries."""
 
 import copy
 import json
@@ -12,11 +12,11 @@ from tests.unit.sessions.kit import KEY, MINUTE
 from canister import Canister, edits
 from canister.codec import encode_value, key_slot
 from canister.errors import CannotTellError
-from canister.freshness import Fetched, Stamp, covers, encode_stamp
+from canister.freshness import Fetched, Seen, covers, encode_seen
 from canister.record import NodeId, Record, Version, make_version
 from canister.sessions import Outcome, Session, SessionManager, SessionStatus
 from canister.sessions.limits import RATE
-from canister.sessions.stamp import read, seal
+from canister.sessions.seen import read, seal
 from canister.sessions.token import Token, draft, parse
 from canister.testing.clock import ManualClock
 
@@ -67,7 +67,7 @@ class Client:
         return token
 
     @property
-    def stamp(self) -> Stamp:
+    def shown(self) -> Seen:
         return read(self.seen, self.good)
 
     def shows(self, *versions: Version) -> None:
@@ -117,26 +117,26 @@ def written_elsewhere(
     stored = canister.node.store.load(client.good.session).record
     writes = {key_slot(key): encode_value(value) for key, value in values.items()}
     record = edits.write(stored, edits.Moment(version, now), canister.node.policy, writes)
-    client.shows(version, *client.stamp)
+    client.shows(version, *client.shown)
     return version, record
 
 
 # When the cookie is sent.
 
 
-def test_the_stamp_names_what_was_written(canister: Canister, manager: SessionManager) -> None:
+def test_the_seen_cookie_names_what_was_written(canister: Canister, manager: SessionManager) -> None:
     client = Client(manager)
     outcome = client.write(a=1)
     assert outcome.set_seen is not None
     assert outcome.set_seen.startswith("__Host-seen=")
     assert outcome.set_seen.endswith("; Path=/; Secure; HttpOnly; SameSite=Lax")
-    first = client.stamp
+    first = client.shown
     assert first == (client.good.issued,)
     assert client.write(b=2).set_seen is not None
-    assert client.stamp > first
+    assert client.shown > first
 
 
-def test_the_stamp_is_not_sent_again_for_what_it_covers(client: Client, clock: ManualClock) -> None:
+def test_the_seen_cookie_is_not_sent_again_for_what_it_covers(client: Client, clock: ManualClock) -> None:
     for _ in range(3):
         assert client.read()[1].set_seen is None
     clock.advance(2 * MINUTE)
@@ -152,7 +152,7 @@ def test_what_another_request_wrote_is_stamped_when_it_is_served(
     other.write(b=2)
     data, outcome = client.read()
     assert (data["b"], outcome.set_seen is not None) == (2, True)
-    assert client.stamp == other.stamp
+    assert client.shown == other.shown
 
 
 def test_an_unused_session_is_not_stamped(client: Client, manager: SessionManager) -> None:
@@ -165,18 +165,18 @@ def test_a_later_commit_stamps_what_it_wrote(client: Client) -> None:
     session = client.load()
     session["b"] = 1
     assert client.commit(session).set_seen is not None
-    first = client.stamp
+    first = client.shown
     assert client.commit(session).set_seen is None
     session["b"] = 2
     assert client.commit(session).set_seen is not None
-    assert client.stamp > first
+    assert client.shown > first
 
 
-def test_a_new_id_has_a_stamp_of_its_own_and_the_end_of_the_session_ends_it(client: Client) -> None:
+def test_a_new_id_has_a_seen_cookie_of_its_own_and_the_end_of_the_session_ends_it(client: Client) -> None:
     session = client.load()
     session.regenerate()
     assert client.commit(session).set_seen is not None
-    assert client.stamp == (client.good.issued,)
+    assert client.shown == (client.good.issued,)
     session = client.load()
     session.destroy()
     outcome = client.commit(session)
@@ -206,7 +206,7 @@ def test_what_the_client_has_seen_is_fetched_once(client: Client, canister: Cani
         data, _ = client.read()
         assert data == {"a": 1, "b": 2}
     assert peers.asked == 1
-    assert covers(client.stamp, [version])
+    assert covers(client.shown, [version])
 
 
 def test_what_was_fetched_and_dropped_is_fetched_again(
@@ -237,7 +237,7 @@ def test_what_is_held_back_is_not_passed_over(client: Client, canister: Canister
     session = client.load()
     assert (session, session.is_behind) == ({"a": 1}, True)
     client.commit(session)
-    assert covers(client.stamp, [version])
+    assert covers(client.shown, [version])
     clock.advance(5 * MINUTE)
     canister.node.store.release()
     session = client.load()
@@ -256,7 +256,7 @@ def test_when_nobody_can_tell_it_is_served_and_said(
     assert client.commit(session) == Outcome(None, True)
     assert client.seen == carried
     assert client.write(c=3).set_cookie is None
-    assert covers(client.stamp, [version]), "or the next answer could be older and nobody would know"
+    assert covers(client.shown, [version]), "or the next answer could be older and nobody would know"
     assert client.load().is_behind
 
 
@@ -355,18 +355,18 @@ def test_a_forged_stamp_costs_no_look_up_and_is_replaced(
     assert peers.asked == 0
 
 
-def test_a_stamp_of_a_node_nobody_knows_costs_one_look_up_and_is_replaced(
+def test_a_seen_cookie_of_a_node_nobody_knows_costs_one_look_up_and_is_replaced(
     client: Client, peers: Peers, clock: ManualClock
 ) -> None:
-    before = client.stamp
+    before = client.shown
     peers.answer = Fetched([{PEER: 2**60}], everyone=True)
     client.shows(make_version(clock.now(), STRANGER), *before)
     for _ in range(5):
         assert client.commit(client.load()).set_cookie is None
-    assert (peers.asked, client.stamp) == (1, before)
+    assert (peers.asked, client.shown) == (1, before)
 
 
-def test_a_stamp_older_than_the_grace_period_is_given_up_after_one_look_up(
+def test_a_seen_cookie_older_than_the_grace_period_is_given_up_after_one_look_up(
     client: Client, canister: Canister, peers: Peers, clock: ManualClock
 ) -> None:
     client.manager = SessionManager(canister, secret_keys=KEY, when_behind="refuse")
@@ -431,7 +431,7 @@ def test_a_form_of_a_session_that_idled_out_while_a_member_is_away(
     assert canister.record_status(old).status == "destroyed"
 
 
-def test_a_destroyed_session_is_ended_whatever_the_stamp_says(
+def test_a_destroyed_session_is_ended_whatever_the_seen_cookie_says(
     client: Client, canister: Canister, peers: Peers, clock: ManualClock
 ) -> None:
     written_elsewhere(canister, client, b=2)
@@ -484,7 +484,7 @@ def test_a_read_by_the_librarys_version_does_not_vouch_for_what_arrives_meanwhil
     heard = {PEER: int.from_bytes(version[:8], "big")}
     arrive_after(canister, monkeypatch, [(client.good.session, record)], heard)
     peers.answer = Fetched([], everyone=True)
-    assert canister.get_data(client.good.handle, after=encode_stamp((version,))) == {"a": 1, "b": 2}
+    assert canister.get_data(client.good.handle, after=encode_seen((version,))) == {"a": 1, "b": 2}
 
 
 def arrive_after(canister: Canister, monkeypatch: pytest.MonkeyPatch, batch: Any, heard: Any) -> None:
@@ -509,4 +509,4 @@ def test_what_was_stored_before_the_response_is_in_its_stamp(client: Client) -> 
     written = session.state.written
     client.commit(session)
     assert written is not None
-    assert covers(client.stamp, (written,))
+    assert covers(client.shown, (written,))

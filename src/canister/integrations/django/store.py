@@ -92,7 +92,7 @@ class SessionStore(SessionBase):
         """
         state = session.state
         if state.token is not None:
-            record = state.record if state.replaced and state.seen else None
+            record = state.record if state.replaced and state.varies else None
             follower = successor_of(state.token, session_manager().keys, record) if record else None
             self._session_key = (follower or state.token).text
         elif not session.cannot_tell:

@@ -69,7 +69,7 @@ class CanisterSessionBackend(BaseSessionBackend["CanisterSessionConfig"]):
 
         def final(scope: asgi.Scope, session: Session) -> Mapping[str, Any] | None:
             outside.update(inside)
-            if inside.asked and not session.state.seen:
+            if inside.asked and not session.state.varies:
                 session.mark_accessed()  # whoever used no method of it has returned the session itself
                 session.mark_active()
             return _final(scope, session)

@@ -4,7 +4,7 @@ from functools import reduce
 
 import msgspec
 
-from canister.freshness import Stamp, missing, stamp_for
+from canister.freshness import Seen, missing, seen_in
 from canister.life import Status, hard_end, retention, status
 from canister.record import BACK, EMPTY, KEY, Record, Version, decode_record, merge, node_of, stamp_of
 from canister.testing.simulation.cluster import Cluster, SimNode
@@ -23,7 +23,7 @@ class Reader:
 
     def __init__(self, session: bytes) -> None:
         self.session = session
-        self.stamp: Stamp = ()
+        self.shown: Seen = ()
         self.seen: Record = EMPTY
 
     def read(self, cluster: Cluster, node: SimNode) -> bool:
@@ -33,7 +33,7 @@ class Reader:
             Violation: it served something older.
         """
         stored = node.store.load(self.session)
-        if stored.held or missing(self.stamp, node.store.heard_of):
+        if stored.held or missing(self.shown, node.store.heard_of):
             return False
         record = stored.record or EMPTY
         # Where the client saw it, it may be over by now: what is over is left out of comparisons,
@@ -44,12 +44,12 @@ class Reader:
                 f"I8: {node.address} served {self.session!r} older than what the client had seen",
                 self.session,
             )
-        self.seen, self.stamp = record, stamp_for(record)
+        self.seen, self.shown = record, seen_in(record)
         return True
 
     def _promised(self) -> Record:
-        """Return what of *seen* the stamp vouches for: what the nodes it names wrote."""
-        nodes = {node_of(version) for version in self.stamp}
+        """Return what of *seen* it vouches for: what the nodes it names wrote."""
+        nodes = {node_of(version) for version in self.shown}
         cells = {slot: cell for slot, cell in self.seen.cells.items() if node_of(cell.version) in nodes}
         clear = self.seen.clear
         return Record(clear=clear if clear and node_of(clear) in nodes else None, cells=cells)

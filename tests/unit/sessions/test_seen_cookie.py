@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.records import A, B, C, at
 
-from canister.freshness import MOST_ENTRIES, covers, newest
+from canister.freshness import MOST_ENTRIES, as_seen, covers
 from canister.record import NodeId, Version
-from canister.sessions import limits, stamp
+from canister.sessions import limits, seen
 from canister.sessions.keys import Key, KeyRing
 from canister.sessions.limits import MOST_SESSIONS, RATE, LookupLimits
-from canister.sessions.stamp import MOST_STAMPS, read, seal
+from canister.sessions.seen import MOST_SHOWN, read, seal
 from canister.sessions.token import Token, draft
 
 RING = KeyRing(["key-0123456789-abcdefghijklmnopqrs", "other-0123456789-abcdefghijklmnopq"])
@@ -27,32 +27,32 @@ def with_key(key: Key) -> Token:
 # What a client carries.
 
 
-@given(st.lists(VERSIONS, max_size=6).map(newest))
-def test_a_stamp_round_trips_in_cookie_octets(seen: tuple[Version, ...]) -> None:
+@given(st.lists(VERSIONS, max_size=6).map(as_seen))
+def test_a_seen_cookie_round_trips_in_cookie_octets(seen: tuple[Version, ...]) -> None:
     text = seal(seen, TOKEN)
     assert len(text) <= 87
     assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
     assert read([text], TOKEN) == seen
 
 
-def test_a_stamp_is_bound_to_its_session() -> None:
+def test_a_seen_cookie_is_bound_to_its_session() -> None:
     other = draft(RING).seal(at(1, A))
     assert read([seal(STAMP, TOKEN)], other) == ()
 
 
-def test_a_stamp_is_good_for_a_renewed_secret_of_the_session() -> None:
+def test_a_seen_cookie_is_good_for_a_renewed_secret_of_the_session() -> None:
     renewed = Token(TOKEN.id, bytes(32), TOKEN.key, at(7, A), "")
     assert read([seal(STAMP, TOKEN)], renewed) == STAMP
 
 
-def test_a_stamp_of_another_key_is_none() -> None:
+def test_a_seen_cookie_of_another_key_is_none() -> None:
     other = RING.find(bytes.fromhex(RING.fingerprints[1]))
     assert other is not None
     assert read([seal(STAMP, with_key(other))], TOKEN) == ()
 
 
 def test_a_tokens_mac_is_no_stamps_mac() -> None:
-    assert TOKEN.key.mac_stamp(b"", b"data") != TOKEN.key.mac(b"data")
+    assert TOKEN.key.mac_seen(b"", b"data") != TOKEN.key.mac(b"data")
 
 
 @given(st.integers(min_value=0), st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"))
@@ -69,7 +69,7 @@ def test_any_text_is_read(text: str) -> None:
 
 
 def sealed(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data + TOKEN.key.mac_stamp(TOKEN.id, data)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(data + TOKEN.key.mac_seen(TOKEN.id, data)).decode().rstrip("=")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_what_is_signed_and_no_stamp_is_none(data: bytes) -> None:
     assert read([sealed(data)], TOKEN) == ()
 
 
-def test_a_stamp_has_one_spelling() -> None:
+def test_a_seen_cookie_has_one_spelling() -> None:
     text = seal((at(0xFBEFBEFBEFBE, NodeId(b"\xfb\xef\xbe\xfb\xef\xbe\xfb\xef")),), TOKEN)
     for other in (text + "=", text + "==", " " + text, text.replace("-", "+").replace("_", "/")):
         assert other == text or read([other], TOKEN) == ()
@@ -94,23 +94,23 @@ def test_several_stamps_are_one() -> None:
 
 def test_only_a_few_stamps_of_one_request_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(stamp, "_open", lambda text, token: opened.append(text) or ())
+    monkeypatch.setattr(seen, "_open", lambda text, token: opened.append(text) or ())
     read(["x"] * 100, TOKEN)
-    assert len(opened) == MOST_STAMPS
+    assert len(opened) == MOST_SHOWN
 
 
 # Putting stamps together.
 
 
 def test_of_too_many_nodes_the_oldest_is_left_out_but_never_what_must_stay() -> None:
-    assert newest([at(1, A), at(2, B), at(3, C), at(4, D)]) == (at(4, D), at(3, C), at(2, B))
-    assert newest([at(2, B), at(3, C), at(4, D)], first=(at(1, A),)) == (at(4, D), at(3, C), at(1, A))
-    assert newest([at(2, A)], first=(at(1, A),)) == (at(2, A),)
+    assert as_seen([at(1, A), at(2, B), at(3, C), at(4, D)]) == (at(4, D), at(3, C), at(2, B))
+    assert as_seen([at(2, B), at(3, C), at(4, D)], first=(at(1, A),)) == (at(4, D), at(3, C), at(1, A))
+    assert as_seen([at(2, A)], first=(at(1, A),)) == (at(2, A),)
 
 
 @given(st.lists(VERSIONS), st.lists(VERSIONS, max_size=MOST_ENTRIES))
-def test_a_stamp_covers_what_it_was_made_of(seen: list[Version], first: list[Version]) -> None:
-    made = newest(seen, first=first)
+def test_a_seen_cookie_covers_what_it_was_made_of(seen: list[Version], first: list[Version]) -> None:
+    made = as_seen(seen, first=first)
     assert len(made) <= MOST_ENTRIES
     assert covers(made, first)
 

@@ -1,11 +1,11 @@
-"""The stamp that a client carries beside its token: what it has seen of its session.
+"""The seen cookie, which a client carries beside its token: what it has seen of its session.
 
 ::
 
     1  format           16 each  one to three versions           16  MAC
 
 The MAC binds it to the session, with the key that the token names: whoever can verify the token can
-verify the stamp. At most 65 bytes, 87 characters of base64url in one spelling. A stamp that is wrong in any
+verify this. At most 65 bytes, 87 characters of base64url in one spelling. A value that is wrong in any
 way counts as none; it is found so without a look at disk or network.
 """
 
@@ -14,31 +14,31 @@ import binascii
 import hmac
 from collections.abc import Iterable
 
-from canister.freshness import MOST_ENTRIES, Stamp, newest
+from canister.freshness import MOST_ENTRIES, Seen, as_seen
 from canister.record import VERSION_BYTES, Version
 from canister.sessions.keys import MAC_BYTES
 from canister.sessions.token import Token
 
 FORMAT = b"\x01"
-MOST_STAMPS = 4
-"""How many stamps of one request are looked at: a browser holds more only under attack."""
+MOST_SHOWN = 4
+"""How many values of one request are looked at: a browser holds more only under attack."""
 
 _LONGEST = len(FORMAT) + MOST_ENTRIES * VERSION_BYTES + MAC_BYTES
 
 
-def seal(stamp: Stamp, token: Token) -> str:
-    """Return a stamp as text for the client of *token* to carry."""
-    data = FORMAT + b"".join(stamp)
-    return _encode(data + token.key.mac_stamp(token.id, data))
+def seal(seen: Seen, token: Token) -> str:
+    """Return what the client of *token* has seen, as text for it to carry."""
+    data = FORMAT + b"".join(seen)
+    return _encode(data + token.key.mac_seen(token.id, data))
 
 
-def read(values: Iterable[str], token: Token) -> Stamp:
-    """Return what the client of *token* has seen, by all stamps it shows; empty if none is good."""
-    shown = list(values)[:MOST_STAMPS]
-    return newest(version for value in shown for version in _open(value, token)) if shown else ()
+def read(values: Iterable[str], token: Token) -> Seen:
+    """Return what the client of *token* has seen, by all values it shows; empty if none is good."""
+    shown = list(values)[:MOST_SHOWN]
+    return as_seen(version for value in shown for version in _open(value, token)) if shown else ()
 
 
-def _open(text: str, token: Token) -> Stamp:
+def _open(text: str, token: Token) -> Seen:
     if len(text) > 2 * _LONGEST:
         return ()
     try:
@@ -49,7 +49,7 @@ def _open(text: str, token: Token) -> Stamp:
     versions = body[len(FORMAT) :]
     if not body.startswith(FORMAT) or len(data) > _LONGEST or len(versions) % VERSION_BYTES:
         return ()
-    if not hmac.compare_digest(token.key.mac_stamp(token.id, body), mac) or text != _encode(data):
+    if not hmac.compare_digest(token.key.mac_seen(token.id, body), mac) or text != _encode(data):
         return ()
     return tuple(Version(versions[i : i + VERSION_BYTES]) for i in range(0, len(versions), VERSION_BYTES))
 
