@@ -439,9 +439,14 @@ def test_an_edit_in_place_after_the_request_can_be_committed(canister: Canister)
     assert client.get("/").json == {"items": [1]}
 
 
-def test_a_context_that_is_never_saved_loses_nothing(canister: Canister) -> None:
+def test_a_context_that_is_never_saved_stores_nothing(
+    canister: Canister, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no response that something could be told after."""
     with make_app(canister).test_request_context():
         session["a"] = 1
+    assert canister.num_local_sessions() == 0
+    assert caplog.text == ""
 
 
 def test_the_test_clients_session_transaction(canister: Canister) -> None:

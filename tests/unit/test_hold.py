@@ -121,8 +121,11 @@ def test_somebody_elses_cancellation_stands() -> None:
 def test_the_end_may_come_when_the_loop_is_closed() -> None:
     manager = Manager()
 
-    async def main() -> None:
-        Hold(cast("SessionManager", manager)).committed(SESSION, always=True)
+    async def main() -> Hold:
+        hold = Hold(cast("SessionManager", manager))
+        hold.committed(SESSION, always=True)
+        return hold
 
-    asyncio.run(main())
+    hold = asyncio.run(main())
     manager.end()
+    assert not hold.over, "there is no task left to cancel"

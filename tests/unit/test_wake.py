@@ -23,8 +23,8 @@ def waker(tmp_path: Path) -> Iterator[Waker]:
         yield waker
 
 
-def test_no_descriptor_is_left(waker: Waker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way to a socket with a long path takes one."""
+def test_no_descriptor_is_left(waker: Waker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way to a socket with a long path takes one; the agent looks at the log without being told."""
 
     @contextmanager
     def fail(_: Path) -> Iterator[str]:
@@ -33,6 +33,7 @@ def test_no_descriptor_is_left(waker: Waker, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(wake, "socket_path", fail)
     waker.wake()
+    assert not WakeFlag(tmp_path / "wake.flag").rouse(), "another one tries in vain as well"
 
 
 def test_closed(waker: Waker, tmp_path: Path) -> None:
