@@ -9,7 +9,9 @@ TESTS = Path(__file__).parents[1]
 TEXT = (TESTS.parent / "docs" / "explanation" / "consistency.md").read_text("utf-8")
 PROMISES = re.findall(r"^\| \*\*(.+?)\*\*.* \| (.+) \|$", TEXT, re.MULTILINE)
 NAMED = re.compile(r"`(?P<file>[a-z_/]+(?:\.py|/))?(?:::(?P<test>\w+))?(?:\[(?P<story>\w+)\])?`")
+INVARIANTS = [f"I{number}" for number in range(1, 13)]
 RULES = [f"R{number}" for number in range(1, 28)]
+SOURCES = sorted([*TESTS.rglob("*.py"), *(TESTS.parent / "src").rglob("*.py")])
 
 
 def names(shown_by: str) -> list[tuple[str, str | None, str | None]]:
@@ -46,6 +48,22 @@ def test_everything_in_the_table_of_promises_was_read() -> None:
     assert len(PROMISES) == len(rows) > len(RULES)
 
 
-def test_every_rule_of_the_protocol_is_named() -> None:
+@pytest.mark.parametrize("labels", [INVARIANTS, RULES], ids=["invariants", "rules"])
+def test_every_invariant_and_every_rule_of_the_protocol_is_named(labels: list[str]) -> None:
     """Each one has its row."""
-    assert [promise for promise, _ in PROMISES if promise in RULES] == RULES
+    assert [promise for promise, _ in PROMISES if promise in labels] == labels
+
+
+def test_no_other_invariant_or_rule_is_cited() -> None:
+    texts = {path: path.read_text("utf-8") for path in SOURCES}
+    cited = {label: path for path, text in texts.items() for label in re.findall(r"\b[IR][1-9]\d*\b", text)}
+    assert not {label: path for label, path in cited.items() if label not in INVARIANTS + RULES}
+    assert len(cited) > 20
+
+
+def test_the_source_cites_pages_that_exist() -> None:
+    root = TESTS.parent
+    texts = {path: path.read_text("utf-8") for path in (root / "src").rglob("*.py")}
+    cited = {page: path for path, text in texts.items() for page in re.findall(r"[\w/.-]+\.md\b", text)}
+    assert cited
+    assert not {page: path for page, path in cited.items() if not (root / page).exists()}

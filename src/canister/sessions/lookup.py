@@ -1,8 +1,9 @@
 """Finding a token's session, and telling "it is gone" from "this node cannot tell".
 
-Only where it is decided that a session is gone may its cookie be taken away (`protocol.md`, R23);
-everything else leaves the client as it is. What was heard of the other nodes is always read before the
-session: the other way round, what arrives in between would be vouched for and missing.
+Only where it is decided that a session is gone may its cookie be taken away (R23 of
+``docs/explanation/consistency.md``); everything else leaves the client as it is. What was heard of the
+other nodes is always read before the session: the other way round, what arrives in between would be
+vouched for and missing.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""What must hold in every state, and in those where all is delivered."""
+"""What must hold in every state, and in those where all is delivered.
+
+The promises, I1 to I12, and the rules, R1 to R27, are those of ``docs/explanation/consistency.md``.
+"""
 
 from collections.abc import Sequence
 from functools import reduce

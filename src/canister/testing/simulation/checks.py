@@ -1,4 +1,7 @@
-"""What must hold during and after a run, checked against the journal of acknowledged commits."""
+"""What must hold during and after a run, checked against the journal of acknowledged commits.
+
+The promises, I1 to I12, are those of ``docs/explanation/consistency.md``.
+"""
 
 from functools import reduce
 
