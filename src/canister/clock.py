@@ -1,4 +1,8 @@
-"""Time: the only module that reads the clocks.
+"""Time: the clock by which facts are stamped, and the one by which the replication counts intervals.
+
+A node reads the wall clock nowhere else for what it stores or sends. (Sessions on servers go by the clock of
+the servers: `canister.store.redis.clock`.) Time-outs and pauses within one process are measured where they
+are, by clocks that nobody sets.
 
 Inside Canister an instant is an ``int`` of microseconds since 1970 UTC and a duration an ``int`` of
 microseconds; datetimes exist only at the public edge.

@@ -164,7 +164,7 @@ def _let_others_run() -> None:
     """Have this thread take the processor from no other one when it wakes; it gets as much time all the same.
 
     The agent's threads move pages, sync them, and sweep. Whom they put aside may be the writer whose turn it
-    is.
+    is. The thread that sends is none of them: commits would be late at the peers while the cores are busy.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a sandbox may forbid it

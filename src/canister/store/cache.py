@@ -6,8 +6,11 @@ even again afterwards, so whoever finds the even count it had read before it rea
 session is still the same. A writer that is killed in between leaves an odd count: nothing of that stripe is
 kept until the next writer has passed.
 
+A writer trusts the counts too: in its turn nobody else writes, so what a count proves is what is in the
+database.
+
 Behind the counts the file holds the rows that were written last: a process takes what another one has
-written from there.
+written from there. They are left after the commit and before the count is even again.
 """
 
 import zlib
