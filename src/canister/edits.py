@@ -88,7 +88,8 @@ def write(
     for slot in sorted(writes):
         cells[slot] = Cell(version, writes[slot])
     if record is not None and deadline(record) > now:
-        return Record(touch=_due_touch(record, moment), clear=version if clear else None, cells=cells)
+        touch = _due_touch(record, moment, interval_of(record))
+        return Record(touch=touch, clear=version if clear else None, cells=cells)
     if record is None or retention(record) <= now:
         # A leftover that nobody swept yet is hidden like everything else of the former life.
         return _newborn(moment, policy, cells, clear=clear or record is not None)
@@ -139,7 +140,9 @@ def set_expiry(
     return Record(
         expiry=Expiry(moment.version, idle, interval, until),
         reach=reach,
-        touch=_due_touch(record, moment),
+        # Where the interval gets shorter, the last access that was recorded may be so old that the session
+        # would be over by its new times.
+        touch=_due_touch(record, moment, min(interval, interval_of(record))),
     )
 
 
@@ -161,8 +164,8 @@ def _newborn(moment: Moment, policy: Policy, cells: dict[Slot, Cell], *, clear: 
     version, now = moment.version, moment.now
     return Record(
         birth=Birth(version, now, policy.absolute, policy.idle, policy.interval, policy.grace),
-        # With a clear there may be leftovers of a former life, an `until` among them.
-        expiry=Expiry(version, None, policy.interval, None) if clear else None,
+        # With a clear there may be leftovers of a former life: an `until`, or a birth with other times.
+        expiry=Expiry(version, policy.idle, policy.interval, None) if clear else None,
         reach=policy.idle + policy.interval,
         touch=Touch(version, now),
         clear=version if clear else None,
@@ -183,8 +186,8 @@ def _afresh(record: Record, moment: Moment, policy: Policy, cells: dict[Slot, Ce
     )
 
 
-def _due_touch(record: Record, moment: Moment) -> Touch | None:
+def _due_touch(record: Record, moment: Moment, interval: int) -> Touch | None:
     touch = record.touch
-    if touch is not None and moment.now < touch.access + interval_of(record):
+    if touch is not None and moment.now < touch.access + interval:
         return None
     return Touch(moment.version, moment.now)

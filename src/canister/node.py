@@ -32,6 +32,10 @@ _MOST_RINGS = 16
 _TAKEN_AT_ONCE = 512 * 1024
 """Bytes of values after which what is taken in is a transaction, and a message to the peers, of its own."""
 
+_HELD_BACK = (
+    "part of the session is held back until its time comes: a member's clock is ahead, or that of this node "
+    "is behind; set them right, or read without after="
+)
 _PATIENCE = 2.0
 """Seconds for which a request waits for the agent on top of `remote_timeout`: it may hang."""
 
@@ -124,10 +128,7 @@ class Node:
         if local:
             return Loaded(stored, stored.is_here)
         if after and stored.held:
-            raise CannotTellError(
-                "part of the session is held back until its time comes: a member's clock is ahead, or that "
-                "of this node is behind; set them right, or read without after="
-            )
+            raise CannotTellError(_HELD_BACK)
         # What `is_here` asks, without its call.
         is_here = stored.encoded is not None or stored.decoded is not None
         if not lacking and not ask:
@@ -275,6 +276,8 @@ class Node:
         """Return a session after the peers were asked, as new as what this node was *lacking* at least."""
         fetched = self._fetch(session)
         stored = self.store.load(session)
+        if lacking and stored.held:
+            raise CannotTellError(_HELD_BACK)
         if lacking and not fetched.covers(lacking):
             raise CannotTellError(
                 "this node is behind what the caller has seen, and no peer that could tell has answered; "

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.cluster import eventually, free_port
@@ -57,6 +58,20 @@ def test_a_write_that_was_not_acknowledged_stands_and_spreads(nodes: list[Canist
     for node in nodes[1:]:
         node.node.isolate(on=False)
     eventually(lambda: all(n.get_data("s", local=True) == {"k": "kept"} for n in nodes), 10)
+
+
+@pytest.mark.parametrize("acks", ["all", "majority"])
+def test_a_node_that_has_yet_to_meet_its_cluster_is_not_all_of_it(tmp_path: Path, acks: Any) -> None:
+    """It knows nobody but itself, and that there is a seed."""
+    address, seed = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    with Canister(tmp_path / "n", listen=address, seeds=[seed], remote_timeout="300ms") as node:
+        with pytest.raises(AcknowledgementError, match="1 of the 2 members") as failure:
+            node.put("s", "k", 1, acks=acks)
+        assert failure.value.needed == 2
+        with Canister(tmp_path / "seed", listen=seed) as other:
+            eventually(lambda: [member.state for member in node.members()].count("up") == 1, 20)
+            node.put("s", "k", 2, acks=acks)
+            assert other.get("s", "k", local=True) == 2
 
 
 def test_whoever_comes_back_in_time_counts(nodes: list[Canister]) -> None:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
+from tests.simulation.front import Front
 
 from canister import edits
 from canister.clock import SECOND
 from canister.codec import encode_id, encode_value, key_slot
 from canister.config import Config
-from canister.errors import ClockError
+from canister.errors import CannotTellError, ClockError
+from canister.freshness import seen_in
 from canister.testing.simulation import Cluster, SimNode
 
 HOUR = 3600 * SECOND
@@ -95,3 +97,19 @@ def test_the_log_is_trimmed_while_its_stamps_are_ahead_of_the_clock() -> None:
         cluster.run(0.1)
     with node.store.snapshot() as snapshot:
         assert 5 / 0.1 <= len(snapshot.log(0)) < 6 / 0.1
+
+
+def test_a_reader_gets_nothing_older_than_what_it_has_seen_where_that_is_held_back() -> None:
+    """I8: what was fetched is newer, and not shown here before its time; so nobody can tell."""
+    cluster = Cluster(2, seed=7)
+    ahead, behind = cluster.nodes.values()
+    cluster.run(3)
+    put(ahead)
+    cluster.run(1)
+    step([behind], -90 * SECOND)
+    put(ahead)
+    record = ahead.visible(encode_id("s"))
+    assert record is not None
+    for _ in range(2):  # fetched for the first one, found here for the second one
+        with pytest.raises(CannotTellError, match="held back"):
+            Front(behind).load(encode_id("s"), after=seen_in(record))

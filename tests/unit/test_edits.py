@@ -207,8 +207,17 @@ def test_shorter_expiry_keeps_the_data() -> None:
     delta = edits.set_expiry(SESSION, moment(1105), POLICY, 20, None)
     assert delta is not None
     whole = merge(SESSION, delta)
-    assert deadline(whole) == 1121
-    assert retention(whole) == retention(SESSION)
+    assert deadline(whole) == 1126, "it is an access"
+    assert retention(whole) == retention(SESSION) + 5
+
+
+@pytest.mark.parametrize("idle", [20, None])
+def test_shorter_expiry_ends_no_session_in_use(idle: int | None) -> None:
+    """The last access recorded may be older than the new times allow: the old ones asked for it seldom."""
+    long = merge(SESSION, Record(expiry=Expiry(at(1050), 9_000, 450, None), reach=9_450))
+    delta = edits.set_expiry(long, moment(1500), POLICY, idle, None)
+    assert delta is not None
+    assert deadline(merge(long, delta)) >= 1500 + (idle or 200)
 
 
 @pytest.mark.parametrize(
@@ -234,3 +243,12 @@ def test_until_in_the_past_ends_the_session() -> None:
     delta = edits.set_expiry(SESSION, moment(1105), POLICY, None, 1105)
     assert delta is not None
     assert not is_live(merge(SESSION, delta), 1105)
+
+
+def test_a_leftover_lends_a_new_session_none_of_its_times() -> None:
+    """Swept or not: of two births the later end wins, which may be that of the former life."""
+    leftover = msgspec.structs.replace(SESSION, birth=birth(1000))
+    policy = replace(POLICY, absolute=500, idle=300, interval=15)
+    whole = merge(leftover, edits.write(leftover, moment(2000), policy, {slot("n"): b"2"}))
+    assert whole.birth == leftover.birth, "its end is later"
+    assert deadline(whole) == 2000 + 300 + 15

@@ -25,7 +25,7 @@ def needed_of(needed: Needed, members: int) -> int:
 
 class _Waiter(NamedTuple):
     stamp: int
-    needed: int
+    needed: Needed
     done: Callable[[Holders], None]
 
 
@@ -61,11 +61,10 @@ class Acks:
 
         The commits themselves must have been sent. Returns the number that `expire` takes.
         """
-        count = needed_of(needed, 1 + len(self._membership.others()))
         self._store.sync()
         self._held[self._membership.address] = stamp
         self._number += 1
-        self._waiting[self._number] = _Waiter(stamp, count, done)
+        self._waiting[self._number] = _Waiter(stamp, needed, done)
         self._settle()
         self._ask(self._links, stamp)
         return self._number
@@ -112,7 +111,7 @@ class Acks:
         """Answer a waiter with what there is."""
         waiter = self._waiting.pop(number, None)
         if waiter is not None:
-            waiter.done(Holders(self._holders(waiter.stamp), waiter.needed))
+            waiter.done(Holders(self._holders(waiter.stamp), self._count(waiter.needed)))
 
     def _ask(self, receivers: Iterable[LinkId], stamp: int) -> None:
         linked = {link.address for link in self._links.values()}
@@ -122,10 +121,16 @@ class Acks:
 
     def _settle(self) -> None:
         for number, waiter in list(self._waiting.items()):
-            holders = self._holders(waiter.stamp)
-            if len(holders) >= waiter.needed:
+            holders, count = self._holders(waiter.stamp), self._count(waiter.needed)
+            if len(holders) >= count:
                 del self._waiting[number]
-                waiter.done(Holders(holders, waiter.needed))
+                waiter.done(Holders(holders, count))
+
+    def _count(self, needed: Needed) -> int:
+        """Return how many members are needed; one more than is known at least before a seed was met."""
+        count = needed_of(needed, 1 + len(self._membership.others()))
+        knows_all = self._membership.has_met_cluster or not isinstance(needed, str)
+        return count if knows_all else max(2, count)
 
     def _holders(self, stamp: int) -> list[str]:
         members = [self._membership.address, *(m.address for m in self._membership.others())]
