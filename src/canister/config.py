@@ -33,7 +33,8 @@ class Config:
             Tombstones of destroyed sessions live as long.
         touch_interval: an access is recorded at most this often; a session may outlive its idle
             timeout by as much. None means a twentieth of the idle timeout. Shorter costs writes.
-        grace_period: how long the data of an ended session is kept.
+        grace_period: how long the data of an ended session is kept. Alike on all nodes: one that has a longer
+            one may log out users that are active behind a split.
         lock_timeout: after this long without an access a session is locked rather than ended: its data
             is neither shown nor changed until the user has proved to be there (`Session.unlock`).
             Less than *session_timeout*; None: never.
