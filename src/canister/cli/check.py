@@ -17,6 +17,7 @@ from canister.cli.command import Command, UsageError, declare_json
 from canister.cli.output import print_json, print_table
 from canister.config import load_config
 from canister.errors import CanisterError
+from canister.opening import is_url
 from canister.sessions import CookieSettings
 from canister.sessions.manager import session_managers
 
@@ -56,7 +57,7 @@ def _check(app: str | None) -> list[Finding]:
 
 
 def _settings_of(app: str) -> Settings:
-    if "://" in app:
+    if is_url(app):
         raise UsageError(f"{without_secrets(app)} is no application; name one as module:name")
     before = set(session_managers())
     module, _, name = app.partition(":")

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -28,6 +29,7 @@ from canister.store.wal import pages_in_log
 
 FORMAT = 3
 APPLICATION_ID = 0x43414E49  # "CANI"
+_SETTINGS = "SELECT key, value FROM meta WHERE key IN ('cluster', 'durability')"
 _MAGIC = b"SQLite format 3\x00"
 _PAGE_SIZE_AT, _PAGES_AT, _FORMAT_AT, _APPLICATION_AT = 16, 28, 60, 68
 
@@ -46,6 +48,41 @@ class DataDir:
         self.control_socket = self.path / "agent.sock"
         self.wake_socket = self.path / "wake.sock"
         self.wake_flag = self.path / "wake.flag"
+
+    def is_there(self) -> bool:
+        """Tell whether a data directory has been made here.
+
+        Raises:
+            StoreError: it may not be looked into.
+        """
+        try:
+            self.database.stat()
+        except PermissionError as error:
+            raise StoreError(
+                f"the data directory {self.path} may not be entered; check its owner and permissions"
+            ) from error
+        except OSError:
+            return False
+        return True
+
+    def stored_settings(self) -> dict[str, Any]:
+        """Return the settings that a directory keeps; none if it is not ours, which `open` tells.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        try:
+            connection = apsw.Connection(str(self.database), flags=apsw.SQLITE_OPEN_READONLY)
+            try:
+                connection.set_busy_timeout(5000)
+                rows: Any = connection.execute(_SETTINGS)
+                return dict(rows)
+            finally:
+                connection.close()
+        except (apsw.SQLError, apsw.NotADBError, apsw.CorruptError):
+            return {}
+        except apsw.Error as error:
+            raise explain(error, self.database) from error
 
     def open(self, config: Config, draw: Callable[[], NodeId]) -> NodeId:
         """Make what is missing, refuse what is not ours, and return the node id.

@@ -37,7 +37,7 @@ from canister.store.base import (
 from canister.store.cache import FACTS, Fact, SessionCache, stripe_of
 from canister.store.connections import Handle, Pool, explain, pending_frames
 from canister.store.datadir import DataDir
-from canister.store.history import break_history
+from canister.store.history import break_history, set_meta
 from canister.store.kept import absence, keeping
 from canister.store.notes import Notes
 from canister.store.rows import (
@@ -58,7 +58,6 @@ T = TypeVar("T")
 
 _OF_USER = "SELECT id, record FROM sessions WHERE user = ? ORDER BY place"
 _META = "SELECT value FROM meta WHERE key = ?"
-_SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 _SCAN = "SELECT place, id, record FROM sessions WHERE place > ? AND record <> ? ORDER BY place LIMIT ?"
 _UNHEARD = """
     INSERT INTO heard (node, stamp, moved) VALUES (?1, 0, ?2)
@@ -291,7 +290,7 @@ class SqliteStore:
         return self._peers.get()
 
     def set_doubts(self, count: int) -> None:
-        self._write_fact(lambda handle: handle.execute(_SET_META, ("doubts", count)))
+        self._write_fact(lambda handle: set_meta(handle, "doubts", count))
 
     def fingerprints(self) -> Fingerprints:
         found = self._one(_META, ("keys",))
@@ -299,7 +298,7 @@ class SqliteStore:
 
     def save_fingerprints(self, fingerprints: Fingerprints) -> None:
         data = msgspec.msgpack.encode(fingerprints)
-        self._write(lambda handle: handle.execute(_SET_META, ("keys", data)))
+        self._write(lambda handle: set_meta(handle, "keys", data))
 
     def set_clock_off(self, off: bool) -> None:
         sql = (
