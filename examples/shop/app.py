@@ -24,8 +24,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from canister import AgentError, Canister, CannotTellError
+from canister.agent.control import AgentStatus
 from canister.integrations.asgi import SessionMiddleware
-from canister.node import Status
 from canister.sessions import CookieSettings
 
 SESSION_TIMEOUT = timedelta(minutes=20)
@@ -159,7 +159,7 @@ def place_of(request: Request) -> Place:
     return Place(request.app.state.settings, str(request.url))
 
 
-def status_of(request: Request) -> Status | None:
+def status_of(request: Request) -> AgentStatus | None:
     """Return what the node's agent knows; None in the moment that another process takes over as agent."""
     node = request.app.state.canister.node
     try:

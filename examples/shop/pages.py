@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from settings import Settings
 
 from canister import MemberState, SessionInfo
-from canister.node import Status
+from canister.agent.control import AgentStatus
 
 ARTICLES = {
     "tea": ("Green tea, 100 g", 490),
@@ -49,7 +49,7 @@ def text(value: object) -> str:
     return escape(str(value))
 
 
-def home(place: Place, visit: Visit, status: Status | None, sessions: int) -> str:
+def home(place: Place, visit: Visit, status: AgentStatus | None, sessions: int) -> str:
     body = f"""
       <main>
         <div>{_account(visit)}{_articles()}{_cart(visit)}{_session(visit)}</div>
@@ -66,7 +66,7 @@ def plain(place: Place, title: str, *paragraphs: str, is_cut: bool = False, extr
     return _page(place, body, is_cut=is_cut)
 
 
-def card(settings: Settings, status: Status | None, sessions: int) -> str:
+def card(settings: Settings, status: AgentStatus | None, sessions: int) -> str:
     """Return the part of the node's card that live.js fetches anew."""
     title = f"<h2>{_badge(settings.node)} answers</h2>"
     if status is None:
@@ -177,7 +177,7 @@ def _cart(visit: Visit) -> str:
       <tr class="total"><td>Total</td><td class="number">{total}</td><td></td></tr></table></section>"""
 
 
-def _node(place: Place, status: Status | None, sessions: int) -> str:
+def _node(place: Place, status: AgentStatus | None, sessions: int) -> str:
     command, data = place.settings.command, str(place.settings.data)
     lines = [shlex.join([command, verb, data]) for verb in ("cut", "heal", "status")]
     commands = "".join(f"<code>{text(line)}</code>" for line in lines)

@@ -1,5 +1,6 @@
 """Canister: distributed sessions for Python web applications, a full copy on every node."""
 
+from canister.agent.control import MemberState
 from canister.canister import Canister
 from canister.config import Config
 from canister.default import (
@@ -62,7 +63,6 @@ from canister.errors import (
     TooManySessionsError,
 )
 from canister.life import Status
-from canister.node import MemberState
 from canister.views import RecordStatus, SessionInfo
 
 __version__ = "0.1.0"

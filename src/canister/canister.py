@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from canister import edits
+from canister.agent.control import MemberState
 from canister.clock import Clock, to_datetime
 from canister.codec import decode_id, encode_id, encode_value, is_session_id, key_slot
 from canister.config import Policy, load_config
@@ -15,10 +16,10 @@ from canister.edits import Moment, Writes
 from canister.errors import ConfigError, InputError, StoreError, TooLargeError
 from canister.freshness import decode_seen, encode_seen, seen_in
 from canister.life import Status, accessed, is_live, is_touch_due, status, updated
-from canister.node import MemberState, Needed, Node
+from canister.node import Node
 from canister.opening import open_engine
 from canister.record import Record, Version
-from canister.store.base import ABSENT, Edit, Stored
+from canister.store.base import ABSENT, Edit, Needed, Stored
 from canister.views import RecordStatus, SessionInfo, data_of, info_of, status_of, value_of, when
 
 logger = logging.getLogger("canister")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from canister.agent import control
-from canister.agent.control import AgentClient, Heals, MemberState, Status
+from canister.agent.control import AgentClient, AgentStatus, Heals, MemberState
 from canister.agent.presence import AgentPresence
 from canister.agent.thread import AgentThread
 from canister.agent.wake import Waker
@@ -23,8 +23,6 @@ from canister.record import Record, Version, stamp_of
 from canister.replication.acks import needed_of
 from canister.store.base import Edit, Fingerprints, Known, Needed, Peers
 from canister.store.sqlite import SqliteStore
-
-__all__ = ["Changes", "Heals", "Loaded", "MemberState", "Needed", "Node", "Status", "check_acks"]
 
 _SWEEP_BATCH = 200
 _MOST_RINGS = 16
@@ -230,9 +228,9 @@ class Node:
             total += dropped
         return total
 
-    def status(self, at: int) -> Status:
+    def status(self, at: int) -> AgentStatus:
         """Return what the agent knows, with the digest as of *at*."""
-        return self._client.ask(control.AskStatus(at), Status)
+        return self._client.ask(control.AskStatus(at), AgentStatus)
 
     def members(self) -> list[MemberState]:
         """Return all members as this node sees them, itself first."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from canister import AgentError, Canister
-from canister.node import Status
+from canister.agent.control import AgentStatus
 
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ class Node:
         self._handles.append(handle)
         return handle
 
-    def status(self, at: int | None = None) -> Status:
+    def status(self, at: int | None = None) -> AgentStatus:
         """Return what the node's agent knows."""
         return self.store.node.status(now() if at is None else at)
 

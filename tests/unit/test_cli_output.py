@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
+from canister.agent.control import MemberState
 from canister.cli.members import member_row
 from canister.cli.output import count, print_pairs, print_table, show_id, show_time, show_value, to_json
-from canister.node import MemberState
 
 
 @pytest.mark.parametrize(

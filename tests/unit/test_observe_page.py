@@ -7,10 +7,10 @@ from typing import get_type_hints
 import pytest
 
 from canister import Canister
+from canister.agent.control import AgentStatus, MemberState
 from canister.cli.main import main
 from canister.cli.members import member_facts
 from canister.cli.status import _facts as status_facts
-from canister.node import MemberState, Status
 from canister.sessions import EventKind
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_the_fields_of_the_status(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["status", str(tmp_path / "data"), "--json"]) == 3
     alone = re.findall(r"\"(\w+)\":", capsys.readouterr().out)
     member = MemberState(*[None] * len(get_type_hints(MemberState)))
-    known = Status(**dict.fromkeys(Status.__struct_fields__, 0) | {"members": [member]})
+    known = AgentStatus(**dict.fromkeys(AgentStatus.__struct_fields__, 0) | {"members": [member]})
     assert first_cells("prints one object") == list(dict.fromkeys([*alone, *status_facts(known, 0)]))
     assert first_cells("Each member has") == list(member_facts(member))
 

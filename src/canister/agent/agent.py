@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from canister.agent import control
-from canister.agent.control import MemberState, Status
+from canister.agent.control import AgentStatus, MemberState
 from canister.agent.log_upkeep import keep_log_short
 from canister.agent.mesh import Mesh
 from canister.agent.presence import stay
@@ -295,8 +295,8 @@ class Agent:
         holders = await outcome
         return control.AcksReply(holders.members, holders.needed)
 
-    def _status(self, at: int) -> Status:
-        return Status(
+    def _status(self, at: int) -> AgentStatus:
+        return AgentStatus(
             members=self._members(),
             digest=self._replica.digest(at).hex(),
             queued=self._replica.queued(),

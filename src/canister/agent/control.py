@@ -107,7 +107,7 @@ class MemberState(msgspec.Struct, frozen=True):
     keys_fit: bool | None = None
 
 
-class Status(msgspec.Struct, frozen=True):
+class AgentStatus(msgspec.Struct, frozen=True):
     """The agent's answer to `AskStatus`.
 
     *digest* is hex; *queued* counts open questions to peers; *refused* counts the handshakes refused

@@ -3,12 +3,12 @@
 from argparse import Namespace
 from typing import Any
 
+from canister.agent.control import Heals
 from canister.cli.command import Command, declare_json
 from canister.cli.opening import open_existing
 from canister.cli.output import print_json, show_id, utc
 from canister.clock import SECOND, to_datetime
 from canister.codec import decode_id, slot_key
-from canister.node import Heals
 from canister.replication.healing import Difference, HealReport
 
 _SHOWN = 20

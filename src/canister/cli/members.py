@@ -3,10 +3,10 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from canister.agent.control import MemberState
 from canister.cli.command import Command, NotFoundError, declare_json
 from canister.cli.opening import open_existing
 from canister.cli.output import print_json, print_table
-from canister.node import MemberState
 
 MEMBER_HEADS = ("ADDRESS", "STATE", "LAG", "CLOCK OFFSET")
 

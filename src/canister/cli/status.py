@@ -4,13 +4,13 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from datetime import datetime
 from typing import Any
 
+from canister.agent.control import AgentStatus
 from canister.cli.command import Command, declare_json
 from canister.cli.members import MEMBER_HEADS, member_facts, member_row
 from canister.cli.opening import open_existing
 from canister.cli.output import print_json, print_pairs, print_table, utc
 from canister.clock import SECOND, SystemClock, instant, to_datetime
 from canister.errors import AgentError
-from canister.node import Status
 
 _STEP = 10 * SECOND
 
@@ -51,7 +51,7 @@ def _run(options: Namespace) -> None:
     _print(local, status, at, as_json=options.json)
 
 
-def _print(local: dict[str, Any], status: Status | None, at: int, *, as_json: bool) -> None:
+def _print(local: dict[str, Any], status: AgentStatus | None, at: int, *, as_json: bool) -> None:
     if as_json:
         print_json({**local, **_facts(status, at)})
         return
@@ -78,11 +78,11 @@ def _print(local: dict[str, Any], status: Status | None, at: int, *, as_json: bo
     print_table(MEMBER_HEADS, map(member_row, status.members))
 
 
-def _refused(status: Status) -> str:
+def _refused(status: AgentStatus) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in sorted(status.refused.items())) or "none"
 
 
-def _keys(status: Status) -> str:
+def _keys(status: AgentStatus) -> str:
     known = [member for member in status.members if member.keys_fit is not None]
     misfits = [member.address for member in known if not member.keys_fit]
     if misfits:
@@ -90,7 +90,7 @@ def _keys(status: Status) -> str:
     return f"fit those of {len(known)} other nodes" if known else "not compared with any other node"
 
 
-def _facts(status: Status | None, at: int) -> dict[str, Any]:
+def _facts(status: AgentStatus | None, at: int) -> dict[str, Any]:
     if status is None:
         return {"agent_pid": None}
     return {
