@@ -20,7 +20,7 @@ from canister.node import Node
 from canister.opening import open_engine
 from canister.record import Record, Version
 from canister.store.base import ABSENT, Edit, Needed, Stored
-from canister.views import RecordStatus, SessionInfo, data_of, info_of, status_of, value_of, when
+from canister.views import RecordStatus, SessionInfo, data_of, datetime_of, info_of, status_of, value_of
 
 logger = logging.getLogger("canister")
 
@@ -259,7 +259,7 @@ class Canister:
     def last_update_time(self, id: SessionId) -> datetime | None:
         """Return when a key was last written or removed, or all were cleared; None if never or not live."""
         record = self._live(encode_id(id)).record
-        return when(updated(record)) if record else None
+        return datetime_of(updated(record)) if record else None
 
     def deleted_time(self, id: SessionId) -> datetime | None:
         """Return when the session was destroyed, or cleared with nothing written since; else None."""

@@ -61,7 +61,7 @@ def data_of(stored: Stored) -> dict[Any, Any]:
     return values.copy()
 
 
-def when(at: int) -> datetime | None:
+def datetime_of(at: int) -> datetime | None:
     """Return an instant as a datetime, None for 0."""
     return to_datetime(at) if at else None
 
@@ -75,8 +75,8 @@ def info_of(stored: Stored) -> SessionInfo | None:
         data=data_of(stored),
         created=to_datetime(record.birth.born),
         accessed=to_datetime(accessed(record)),
-        updated=when(updated(record)),
-        cleared=when(stamp_of(record.clear)) if record.clear else None,
+        updated=datetime_of(updated(record)),
+        cleared=datetime_of(stamp_of(record.clear)) if record.clear else None,
         ends=to_datetime(deadline(record)),
     )
 
@@ -92,4 +92,4 @@ def status_of(record: Record | None, now: int) -> RecordStatus:
     elif kind is Status.CLEARED and record.clear is not None:
         deleted = to_datetime(stamp_of(record.clear))
     created = to_datetime(record.birth.born) if record.birth else None
-    return RecordStatus(kind, created, when(accessed(record)), when(updated(record)), deleted)
+    return RecordStatus(kind, created, datetime_of(accessed(record)), datetime_of(updated(record)), deleted)

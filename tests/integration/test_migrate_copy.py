@@ -173,8 +173,8 @@ def test_the_digest_is_of_ids_keys_and_values_alone(move: Move) -> None:
             with move.plain(place) as canister:
                 canister.update("s", data)
                 record = canister.engine.store.load(encode_id("s")).record
-                found.add(copying.digest_of(encode_id("s"), record, canister.engine.clock.now()))
-                found.add(copying.digest_of(encode_id("t"), record, canister.engine.clock.now()))
+                found.add(copying.content_digest(encode_id("s"), record, canister.engine.clock.now()))
+                found.add(copying.content_digest(encode_id("t"), record, canister.engine.clock.now()))
         digests.append(found)
     assert [len(found) for found in digests] == [2, 2]
     assert not digests[0] & digests[1]

@@ -17,7 +17,7 @@ from tests.redis_servers import RedisServer, running_redis
 from canister import Canister
 from canister.codec import encode_id
 from canister.migration.board import Board
-from canister.migration.copying import digest_of
+from canister.migration.copying import content_digest
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +77,7 @@ def digest(canister: Canister) -> int:
     now, whole = canister.engine.clock.now(), 0
     for session in canister.all_sessions():
         encoded = encode_id(session)
-        whole ^= digest_of(encoded, canister.engine.store.load(encoded).record, now)
+        whole ^= content_digest(encoded, canister.engine.store.load(encoded).record, now)
     return whole
 
 

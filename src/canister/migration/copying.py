@@ -42,7 +42,7 @@ class Verified(NamedTuple):
     written_late: list[bytes]
 
 
-def digest_of(session: bytes, record: Record | None, at: int) -> int:
+def content_digest(session: bytes, record: Record | None, at: int) -> int:
     """Return a number that stands for a session's id, keys and values as readers see them; 0 if it is over.
 
     It says nothing of versions and times, so engines of any kind agree on it.
@@ -87,8 +87,8 @@ def verify(old: Side, new: Side, settled: int) -> Iterator[float | Verified]:
         late += [session for session, record in carried if newest(record) > settled]
         found = new.store.load_all([session for session, _ in page.sessions])
         for session, record in page.sessions:
-            alone = digest_of(session, found.get(session), at)
-            both = digest_of(session, joined(record, found.get(session), at), at)
+            alone = content_digest(session, found.get(session), at)
+            both = content_digest(session, joined(record, found.get(session), at), at)
             of_both, of_new, count = (
                 of_both ^ both,
                 of_new ^ alone,

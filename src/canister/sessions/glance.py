@@ -1,8 +1,8 @@
-"""Requests that show what was shown before, of a session that is as it was then: they need no second look.
+"""The fast path: a request like an earlier one, of a session that has not changed since.
 
-A record never changes, it is replaced. While the store returns the same ones of the session and of its user,
-all that was found out of them stays true until an instant that is known beforehand; and what the client had
-seen, and this node had heard of then, is in them: also where the node has meanwhile forgotten other sessions.
+Where the cookies are those of an earlier request, and the store still returns the very records of the session
+and of its user that were judged then, the judgement holds until an instant that is known beforehand: a record
+never changes, it is replaced. What the client had seen then, and this node had heard of, is in those records.
 """
 
 from collections.abc import Sequence

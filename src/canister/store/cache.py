@@ -44,7 +44,7 @@ def stripe_of(session: bytes) -> int:
     return zlib.crc32(session) >> _SHIFT
 
 
-def after(count: int) -> int:
+def next_count(count: int) -> int:
     """Return the count of a stripe after the next write to it.
 
     It is a new one where a writer was killed, too: what it left must not pass for what the next one does.
@@ -80,7 +80,7 @@ def outdate(path: Path) -> None:
     """
     counts = memoryview(shared_memory(path, FILE_BYTES))[:_COUNTS_BYTES].cast("I")
     for stripe, count in enumerate(counts):
-        counts[stripe] = after(count)
+        counts[stripe] = next_count(count)
 
 
 def _is_alive(record: Record | None) -> bool:
@@ -192,7 +192,7 @@ class SessionCache:
         """
         found = self._marked.get(stripe)
         if found is None:
-            found = after(self.counts[stripe])
+            found = next_count(self.counts[stripe])
             self.counts[stripe] = (found - 1) & _WRAP
             self._marked[stripe] = found
         return found

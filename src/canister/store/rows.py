@@ -11,7 +11,7 @@ import msgspec
 from canister.errors import StoreError
 from canister.record import NodeId, decode_record, digest_of, encode_record, merge, user_of
 from canister.store.base import BUCKETS, Change, Listed, LogEntry, bucket_of
-from canister.store.cache import SessionCache, Written, after, stripe_of
+from canister.store.cache import SessionCache, Written, next_count, stripe_of
 from canister.store.connections import Cursor, Handle
 from canister.store.kept import keeping
 from canister.store.transaction import Fresh, Row
@@ -139,7 +139,7 @@ class SqliteRows:
             sql, values = _REPLACE, (encoded, retain, user, held, place, session)
         leaves = self._keeps and self._cache.leaves_rows()
         stored = row.packed(encoded) if leaves else row.stored
-        kept = keeping(after(seen.at), row, stored, len(encoded) + len(held or b""), place)
+        kept = keeping(next_count(seen.at), row, stored, len(encoded) + len(held or b""), place)
         recent = self._cache.row_for_others(session, kept) if leaves else None
         self._writes[session] = _Write(session, seen.stripe, kept, recent, sql, values, row)
 
