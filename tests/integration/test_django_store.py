@@ -17,7 +17,8 @@ from tests.redis_servers import running_redis
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.core.checks import run_checks
-from django.core.exceptions import SynchronousOnlyOperation
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.management import call_command
 from django.test import AsyncClient, Client, override_settings
 
 from canister import Canister, CannotTellError, ConfigError
@@ -25,6 +26,7 @@ from canister.clock import to_datetime
 from canister.integrations.django import SessionStore, close, session_manager
 from canister.integrations.django.configuration import read_settings
 from canister.record import NodeId, make_version
+from canister.sessions import CookieSettings
 from canister.sessions.keys import KeyRing
 from canister.sessions.token import draft
 from canister.testing.clock import ManualClock
@@ -466,11 +468,21 @@ def test_the_checks_say_what_is_wrong() -> None:
     assert found(CANISTER={}) == ["canister.E001"]
     assert found(CANISTER="sessions", SESSION_SERIALIZER="json.dumps") == ["canister.E001", "canister.W002"]
     assert found(SECRET_KEY="x" * 40) == ["canister.E001"]
+    assert found(CANISTER={"path": "x", "secret_keys": []}) == ["canister.E001"]
     assert found(SESSION_COOKIE_AGE=365 * 24 * 3600) == ["canister.E001"]
     assert found(SESSION_SERIALIZER="json.dumps") == ["canister.W002"]
     others = "django.contrib.sessions.backends.db"
     assert found(SESSION_ENGINE=others) == ["canister.E002"]
     assert found(SESSION_ENGINE=others, MIDDLEWARE=ENGINE_ALONE) == []
+
+
+def test_a_command_that_signs_nothing_needs_no_secret_key() -> None:
+    """Django refuses an empty SECRET_KEY where it is used, and its own check says so for deployment only."""
+    with override_settings(SECRET_KEY=""):
+        call_command("check")
+        assert CookieSettings().name == settings.SESSION_COOKIE_NAME
+        with pytest.raises(ImproperlyConfigured, match="secret keys is empty"):
+            session_manager()
 
 
 def test_djangos_own_checks_are_content() -> None:

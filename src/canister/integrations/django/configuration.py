@@ -120,8 +120,7 @@ def read_settings() -> Settings:
         options["strict"] = parse_switch(strict, "CANISTER['strict']")
     cookie = _cookie(any_host=any_host)
     if "secret_keys" not in options and VARIABLE not in os.environ:
-        keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-        options["secret_keys"] = [key.hex() if isinstance(key, bytes) else key for key in keys]
+        options["secret_keys"] = _secret_keys()
     options["move_in"] = _old_systems(options.get("move_in", ()))
     config = _config(given)
     options["cookie"] = cookie.lasting(_max_age(config))
@@ -167,7 +166,7 @@ def problems() -> list[str]:
         found = read_settings()
         load_config(found.canister)
         keys = found.options.get("secret_keys")
-        if keys is not None:
+        if keys or (keys is not None and "secret_keys" in _stated()):  # that SECRET_KEY is empty, Django says
             KeyRing([keys] if isinstance(keys, str) else keys)
     except ConfigError as error:
         return [str(error)]
@@ -204,6 +203,15 @@ def _open() -> SessionManager:
                 raise ImproperlyConfigured(f"sessions: {error}") from error
             _process.record_client = found.record_client
         return _process.manager
+
+
+def _secret_keys() -> list[str]:
+    """Return Django's keys; none where SECRET_KEY is empty, as it may be for a command that signs nothing."""
+    try:
+        keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    except ImproperlyConfigured:
+        return []
+    return [key.hex() if isinstance(key, bytes) else key for key in keys]
 
 
 def _config(given: dict[str, Any]) -> Config:
