@@ -15,6 +15,7 @@ from canister.codec import encode_value, key_slot
 from canister.config import parse_switch
 from canister.edits import Times
 from canister.errors import ConfigError, InvalidValueError
+from canister.integrations.unwanted import Unwanted, is_changed
 from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, SessionStatus
 from canister.sessions.keys import VARIABLE
 from canister.sessions.outcome import refuse
@@ -51,7 +52,7 @@ class FlaskSession(Session):
         self.saved = False
         self._ages = False  # whether the application has said how long the cookie is kept
         self._max_age = self.state.max_age
-        self._unwanted: tuple[object, ...] | None = None
+        self._unwanted: Unwanted | None = None
 
     @property
     def permanent(self) -> bool:
@@ -84,14 +85,14 @@ class FlaskSession(Session):
         Setting it is never needed to have something saved. False: what was changed so far is not to be
         saved, unless there are more changes; a log-in, a log-out and a new id stand.
         """
-        changes, pending = self.changes(), self.state.pending
-        stands = pending.retired is not None or pending.logging_in
-        return stands or (changes.any and self._wishes(changes) != self._unwanted)
+        if self._unwanted is not None and self._unwanted.is_all(self):
+            return False
+        return is_changed(self)
 
     @modified.setter
     def modified(self, value: bool) -> None:
         self._use()
-        self._unwanted = None if value else self._wishes(self.changes())
+        self._unwanted = None if value else Unwanted(self)
 
     def set_cookie_age(self, age: timedelta | None) -> None:
         """Do what `Session.set_cookie_age` says; in this request it goes before what `permanent` means."""
@@ -112,9 +113,8 @@ class FlaskSession(Session):
                 session, or only one that changes it.
         """
         state = self.state
-        if self._unwanted is not None and not self.modified:
-            state.ask(facts={}, updates={}, increments={}, times=None, cleared=False)
-            self._refill()
+        if self._unwanted is not None and self._unwanted.is_all(self):
+            self.forget_changes()
         if state.token is not None and self._is_permanent():
             if config["SESSION_REFRESH_EACH_REQUEST"]:
                 state.read = True
@@ -160,11 +160,6 @@ class FlaskSession(Session):
             except RecursionError:
                 raise error from None  # it holds itself, as the error says
         return super().changes(most)
-
-    def _wishes(self, changes: Changes) -> tuple[object, ...]:
-        """Return what tells *changes* from others; the functions in them are made anew each time."""
-        counted = dict(self.state.pending.increments)
-        return changes.writes, changes.updates, counted, changes.clear, changes.times
 
     def _follow_permanent(self) -> bool:
         """Have the cookie kept as `permanent` means; return that."""

@@ -102,6 +102,13 @@ class SessionData(dict[Any, Any]):
         if final is not self and isinstance(final, Mapping):
             self.replace(final)
 
+    def forget_changes(self) -> None:
+        """Be as loaded, or as last stored; a log-in, a log-out and a new id stand."""
+        self.state.ask(
+            facts={}, updates={}, increments={}, times=None, cleared=False, wanted=False, resend=False
+        )
+        self._refill()
+
     def update_key(self, key: object, function: Callable[[Any], Any], default: Any = None) -> Any:
         """Replace the value of *key* by what *function* makes of it; return the new value.
 

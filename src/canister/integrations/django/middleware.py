@@ -15,6 +15,7 @@ from canister.errors import AcknowledgementError, CanisterError, SessionDestroye
 from canister.integrations.django.configuration import ENGINE, own_cookie, session_manager
 from canister.integrations.django.signals import REFUSAL
 from canister.integrations.django.store import SessionStore
+from canister.integrations.unwanted import is_changed
 from canister.sessions import Outcome, Session
 from canister.sessions.outcome import REFUSALS, refuse
 
@@ -90,10 +91,23 @@ def _asked(request: HttpRequest) -> tuple[list[str], str]:
 def _session(request: HttpRequest) -> Session | None:
     """Return the session to commit; None where the project has put something else in its place."""
     store = getattr(request, "session", None)
-    session = store.loaded if isinstance(store, SessionStore) else None
-    if session is not None and settings.SESSION_SAVE_EVERY_REQUEST:
+    if not isinstance(store, SessionStore) or store.loaded is None:
+        return None
+    _heed(store, store.loaded)
+    return store.loaded
+
+
+def _heed(store: SessionStore, session: Session) -> None:
+    """Do what the project says of the session: that every request uses it, or that this one did not."""
+    if settings.SESSION_SAVE_EVERY_REQUEST:
         session.mark_active()
-    return session
+        return
+    if store.is_unwanted(session):
+        session.forget_changes()
+        session.mark_passive()
+    if session.state.varies and not store.accessed and not is_changed(session):
+        session.mark_passive()
+        session.state.varies = False
 
 
 def _answer(request: HttpRequest, response: HttpResponse) -> HttpResponse:

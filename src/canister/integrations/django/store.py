@@ -16,6 +16,7 @@ from django.utils.asyncio import async_unsafe
 from canister.errors import CannotTellError, ConfigError, SessionDestroyedError, SessionEndedError
 from canister.integrations.django import expiry
 from canister.integrations.django.configuration import session_manager
+from canister.integrations.unwanted import Unwanted
 from canister.sessions import Identity, Session
 from canister.sessions.renewal import successor_of
 
@@ -62,12 +63,24 @@ class SessionStore(SessionBase):
 
     @property
     def modified(self) -> bool:
-        """Whether there is something to save: a change, or an access that is to be recorded."""
-        return self._modified or (self.loaded is not None and session_manager().is_due(self.loaded))
+        """Whether there is something to save: a change, or an access that is to be recorded.
+
+        False: what was changed so far is not to be saved by the middleware, unless there are more changes;
+        a log-in, a log-out and a new key stand.
+        """
+        session = self.loaded
+        if session is None or self.is_unwanted(session):
+            return self._modified
+        return self._modified or session_manager().is_due(session)
 
     @modified.setter
     def modified(self, value: bool) -> None:
         self._modified = value
+        self._unwanted = None if value or self.loaded is None else Unwanted(self.loaded)
+
+    def is_unwanted(self, session: Session) -> bool:
+        """Tell whether the project wants nothing saved of what *session*, the loaded one, has changed."""
+        return self._unwanted is not None and self._unwanted.is_all(session)
 
     def is_empty(self) -> bool:
         """Return True when there is no key, made or to be made, and the session is empty."""
@@ -258,7 +271,7 @@ class SessionStore(SessionBase):
     def _saving(self, session: Session, must_create: bool) -> Generator[Session]:
         if must_create and session.state.token is not None:
             raise CreateError("the session is stored already")
-        before = session.state.pending.wanted
+        before, key = session.state.pending.wanted, self._session_key
         session.ensure_stored()
         try:
             yield session
@@ -268,6 +281,8 @@ class SessionStore(SessionBase):
             if session.state.pending.wanted and not before:
                 session.state.ask(wanted=False)  # what failed asks for nothing more
             self.note_key(session)
+            if self._session_key != key:
+                self.modified = True  # the client is to get it, also from Django's middleware
 
     def _flushed(self, session: Session) -> None:
         self._session_key = None
