@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from authlib.integrations.base_client import FrameworkIntegration
-from flask import Flask, flash, get_flashed_messages, jsonify, request, session
+from flask import Flask, Response, flash, get_flashed_messages, jsonify, request, session
 from flask.testing import FlaskClient
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user, logout_user
 from flask_wtf.csrf import CSRFProtect, generate_csrf
@@ -141,6 +141,37 @@ def test_a_message_said_before_the_log_out_is_shown_after_it(client: FlaskClient
     client.post("/login/ann")
     client.post("/logout")
     assert client.get("/flashes").json == ["bye"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_flask_securitys_order_to_delete_its_cookie_outlives_the_log_out(
+    app: Flask, client: FlaskClient, canister: Canister, named: bool
+) -> None:
+    """It is in the session whether there is such a cookie or not; where there is none it would stay there."""
+    app.config["SECURITY_CSRF_COOKIE_NAME"] = "XSRF-TOKEN" if named else None
+
+    @app.post("/security-logout")
+    def security_logout() -> str:
+        session["fs_cc"] = "clear"
+        logout_user()
+        return "ok"
+
+    @app.after_request
+    def take_the_order(response: Response) -> Response:
+        if named and session.get("fs_cc") == "clear":
+            response.delete_cookie("XSRF-TOKEN")
+            session.pop("fs_cc")
+        return response
+
+    client.post("/login/ann")
+    response = client.post("/security-logout")
+    assert (
+        any(cookie.startswith("XSRF-TOKEN=;") for cookie in response.headers.getlist("Set-Cookie")) is named
+    )
+    assert canister.num_local_sessions() == 0
+    client.post("/put/fs_cc/sent")
+    client.post("/logout")
+    assert client.get("/").json.keys() == {"_flashes"}
 
 
 def test_another_users_log_in_takes_nothing_over(client: FlaskClient, manager: SessionManager) -> None:

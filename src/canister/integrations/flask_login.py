@@ -15,6 +15,8 @@ from canister.sessions.identity import AGENT_LENGTH
 _OWN = ("_user_id", "_fresh", "_id", "_remember", "_remember_seconds")
 _LEFT = ("_remember", "_flashes")
 """What a log-out leaves: the order to delete the remember cookie, and messages not shown yet."""
+_XSRF, _CLEAR, _XSRF_COOKIE = "fs_cc", "clear", "SECURITY_CSRF_COOKIE_NAME"
+"""Flask-Security's order to delete its cookie, given before the log-out; without a cookie nobody takes it."""
 
 
 def connect(app: Flask) -> None:
@@ -44,10 +46,12 @@ def _logged_in(app: Flask, **_: Any) -> None:
         current.update(kept)
 
 
-def _logged_out(_app: Flask, **_: Any) -> None:
+def _logged_out(app: Flask, **_: Any) -> None:
     current = _current()
     if current is not None:
         kept = _kept(current, _LEFT)
+        if app.config.get(_XSRF_COOKIE) and current.get(_XSRF) == _CLEAR:
+            kept[_XSRF] = _CLEAR
         current.logout()
         current.update(kept)
 
