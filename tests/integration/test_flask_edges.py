@@ -449,15 +449,6 @@ def test_a_context_that_is_never_saved_stores_nothing(
     assert caplog.text == ""
 
 
-def test_the_test_clients_session_transaction(canister: Canister) -> None:
-    client = client_of(make_app(canister))
-    with client.session_transaction() as transaction:
-        transaction["a"] = 1
-    assert client.get("/").json == {"a": 1}
-    with client.session_transaction() as transaction:
-        assert transaction["a"] == 1
-
-
 def test_two_tabs_that_flash_at_once_keep_one_of_the_messages(canister: Canister) -> None:
     app = make_app(canister)
 

@@ -218,6 +218,18 @@ def test_the_test_clients_session_transaction(canister: Canister) -> None:
     assert client.data() == {"a": 1}
 
 
+def test_the_test_client_looks_at_the_session_after_the_response(canister: Canister) -> None:
+    client = Client(make_app(canister)).client
+
+    async def look() -> tuple[Any, ...]:
+        async with client:
+            await client.post("/put", json={"_flashes": [("info", "saved")]}, scheme="https")
+            own: Any = session._get_current_object()  # type: ignore[attr-defined]
+            return own.accessed, own.modified, get_flashed_messages()
+
+    assert asyncio.run(look()) == (True, True, ["saved"])
+
+
 def test_the_manager_of_the_current_application(canister: Canister) -> None:
     sessions = CanisterSessions(canister=canister)
     app = Quart(__name__)

@@ -20,6 +20,8 @@ from canister.sessions import ManagerOptions, Outcome, SessionManager
 from canister.sessions.outcome import REFUSAL_HEADERS, REFUSALS
 
 _SESSION = "canister.session"
+_PRESERVES = "werkzeug.debug.preserve_context"
+"""What keeps a request's context beyond the response: the test client, in ``with client:``."""
 _REFUSALS = tuple(REFUSALS)
 
 
@@ -113,15 +115,18 @@ class CanisterSessionInterface(SessionInterface):
         What runs later, as a stream without the request's context does, is looked at once the response
         is closed: the test client does not close every response, so neither goes without the other.
         """
-        session: FlaskSession | None = request.environ.get(_SESSION)
+        environ = request.environ
+        session: FlaskSession | None = environ.get(_SESSION)
         if session is not None and session.saved:
-            self._finish(session, request.environ)
+            if environ.get(_PRESERVES):
+                del environ[_SESSION]  # the context ends once more, with the block that uses the test client
+            self._finish(session, environ)
 
     def _finish(self, session: FlaskSession, environ: Mapping[str, Any]) -> None:
         try:
             self.manager.finish(session, environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
         finally:
-            session.state.varies = False  # the next look is for what is used from now on
+            session.look_again()
 
 
 def _refuse(error: CanisterError) -> Response:

@@ -20,7 +20,8 @@ from canister.sessions import CookieSettings, ManagerOptions, Session, SessionMa
 from canister.sessions.keys import VARIABLE
 from canister.sessions.outcome import refuse
 from canister.sessions.session import Keeper
-from canister.sessions.state import Changes, State
+from canister.sessions.state import NOTHING_PENDING, Changes, State
+from canister.sessions.token import Token
 
 EXTENSION = "canister"
 """Where an application keeps its session manager among its extensions."""
@@ -44,7 +45,7 @@ class FlaskSession(Session):
         saved: whether the framework has asked for it to be saved.
     """
 
-    __slots__ = ("_ages", "_max_age", "_unwanted", "lifetime", "saved")
+    __slots__ = ("_ages", "_max_age", "_unwanted", "_was_accessed", "_was_changed", "lifetime", "saved")
 
     def __init__(self, state: State | None = None, keeper: Keeper | None = None) -> None:
         super().__init__(state, keeper)
@@ -53,6 +54,7 @@ class FlaskSession(Session):
         self._ages = False  # whether the application has said how long the cookie is kept
         self._max_age = self.state.max_age
         self._unwanted: Unwanted | None = None
+        self._was_accessed = self._was_changed = False
 
     @property
     def permanent(self) -> bool:
@@ -70,8 +72,8 @@ class FlaskSession(Session):
 
     @property
     def accessed(self) -> bool:
-        """Whether the response depends on the session."""
-        return self.state.varies
+        """Whether the response depends on the session; that stays so after the response."""
+        return self.state.varies or self._was_accessed
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
@@ -80,18 +82,19 @@ class FlaskSession(Session):
 
     @property
     def modified(self) -> bool:
-        """Whether there is anything to save; nested values count.
+        """Whether there is anything to save, or was; nested values count.
 
         Setting it is never needed to have something saved. False: what was changed so far is not to be
         saved, unless there are more changes; a log-in, a log-out and a new id stand.
         """
         if self._unwanted is not None and self._unwanted.is_all(self):
             return False
-        return is_changed(self)
+        return self._was_changed or is_changed(self)
 
     @modified.setter
     def modified(self, value: bool) -> None:
         self._use()
+        self._was_changed = False
         self._unwanted = None if value else Unwanted(self)
 
     def set_cookie_age(self, age: timedelta | None) -> None:
@@ -120,6 +123,17 @@ class FlaskSession(Session):
                 state.read = True
             elif not self.modified:
                 state.passive = True
+
+    def committed(self, token: Token | None, changes: Changes) -> None:
+        """Do what `SessionData.committed` says, and keep in mind whether anything was changed."""
+        if token is None or changes.writes or changes.asked is not NOTHING_PENDING:
+            self._was_changed = True
+        super().committed(token, changes)
+
+    def look_again(self) -> None:
+        """Have the next look for late changes see only what is used from now on."""
+        self._was_accessed = self._was_accessed or self.state.varies
+        self.state.varies = False
 
     def give_up(self) -> None:
         """Be an empty session of which nothing is stored, if this one is refused.
