@@ -41,7 +41,7 @@ def dial(network: Network, act: Any) -> Any:
     """Connect while *act* answers the attempts; return what came of it."""
 
     async def run() -> Any:
-        dialing = asyncio.create_task(mesh._connect("192.0.2.1", 7400))
+        dialing = asyncio.create_task(mesh._connect(["192.0.2.1"], 7400))
         await network.until(3)
         act(network.attempts)
         try:

@@ -1,14 +1,16 @@
 """Links to the other nodes over TCP: listening, dialing for ever, frames in and out."""
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from random import Random
 
-from canister.addresses import check_dialable, parse_address, parse_ip
+from canister.addresses import check_dialable, parse_address
 from canister.agent.connection import Connection
+from canister.agent.names import Names
 from canister.agent.tls import Credentials, HandshakeError
 from canister.clock import SECOND
 from canister.config import Config, check_address
@@ -24,9 +26,8 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _HANDSHAKE = 2.0
 """Seconds for connecting, and for TLS and the hello."""
-_AGAIN, _NAME_AGAIN = 0.25, 0.5
-"""Seconds until one more attempt to connect begins beside the others, to an address and to a name, which is
-looked up each time. TCP itself asks again after one second."""
+_AGAIN = 0.25
+"""Seconds until one more attempt to connect begins beside the others. TCP asks again after one second."""
 _MOST_STRANGERS = 64
 """Connections that may be in their handshake at once."""
 _READ_AHEAD = 256 * 1024
@@ -68,6 +69,7 @@ class Mesh:
         self._random = random
         self._replica: Replica | None = None
         self._links: dict[LinkId, Connection] = {}
+        self._names = Names()
         self._number = 0
         self._strangers: set[Connection] = set()
         self._dialers: dict[str, asyncio.Task[None]] = {}
@@ -221,7 +223,8 @@ class Mesh:
         try:
             async with asyncio.timeout(_HANDSHAKE) as attempt:
                 self._attempts[address] = attempt
-                reader, writer = await _connect(*parse_address(address))
+                host, port = parse_address(address)
+                reader, writer = await _connect(await self._names.addresses(host), port)
         except UnicodeError:  # of a peer's list; the settings are checked
             self._tell(address, "cannot be reached: its host is no name that can be looked up")
             return
@@ -341,22 +344,30 @@ class Mesh:
             logger.warning("%s: %s", peer, what)
 
 
-async def _connect(host: str, port: int) -> _Streams:
+async def _connect(hosts: Sequence[str], port: int) -> _Streams:
     """Connect; while nobody answers, begin anew again and again, and take whichever is first."""
-    again = _NAME_AGAIN if parse_ip(host) is None else _AGAIN
     attempts: set[asyncio.Task[_Streams]] = set()
     try:
         while True:
-            attempts.add(asyncio.create_task(asyncio.open_connection(host, port, limit=_READ_AHEAD)))
-            done, _ = await asyncio.wait(attempts, timeout=again, return_when=asyncio.FIRST_COMPLETED)
+            first = len(attempts) % len(hosts)  # one that is mute is no longer the first next time
+            attempts.add(asyncio.create_task(_open([*hosts[first:], *hosts[:first]], port)))
+            done, _ = await asyncio.wait(attempts, timeout=_AGAIN, return_when=asyncio.FIRST_COMPLETED)
             if done:
-                first = done.pop()
-                attempts.discard(first)
-                return first.result()
+                answered = done.pop()
+                attempts.discard(answered)
+                return answered.result()
     finally:
         for attempt in attempts:
             attempt.cancel()
             attempt.add_done_callback(_abandon)
+
+
+async def _open(hosts: Sequence[str], port: int) -> _Streams:
+    """Connect to the first of a host's addresses that does not refuse."""
+    for host in hosts[:-1]:
+        with contextlib.suppress(OSError):
+            return await asyncio.open_connection(host, port, limit=_READ_AHEAD)
+    return await asyncio.open_connection(hosts[-1], port, limit=_READ_AHEAD)
 
 
 def _abandon(attempt: "asyncio.Task[_Streams]") -> None:
