@@ -637,7 +637,20 @@ def test_a_node_that_has_another_ones_address_is_refused(victim: Victim) -> None
     former = NodeId(b"former..")
     stated = Member("n1:1", make_version(0, former), False, make_version(0, former), former)
     hello = m.Hello(1, 1, "canister", stated, b"12345678", victim.clock.now(), [])
+    victim.clock.advance(3 * SECOND)  # the one that has it is not heard at the moment
     assert "the address of another node by now" in str(victim.replica.refusal(hello))
+
+
+def test_a_node_that_takes_the_address_of_a_linked_one_is_refused(victim: Victim) -> None:
+    """It was started with that address by mistake. Where the other one is heard no more, it has replaced it."""
+    newer = NodeId(b"newer...")
+    version = make_version(victim.clock.now(), newer)
+    hello = m.Hello(
+        1, 1, "canister", Member("n1:1", version, False, version, newer), b"12345678", victim.clock.now(), []
+    )
+    assert "another node, which is linked" in str(victim.replica.refusal(hello))
+    victim.clock.advance(3 * SECOND)
+    assert victim.replica.refusal(hello) is None
 
 
 def test_what_cannot_be_read_is_not_vouched_for(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,10 +63,15 @@ class Admission:
             fingerprints=self._keys.own,
         )
 
-    def refusal(self, hello: Hello) -> str | None:
+    def refusal(self, hello: Hello, heard: Iterable[Link]) -> str | None:
         """Return why a peer that says *hello* cannot be linked with, None if it can.
 
         The peer is the subject of the sentence, which each side begins as it knows it.
+
+        Args:
+            hello: what it says.
+            heard: the links that have not fallen silent. Whoever is heard lives, whatever another one with
+                its address states later; a node whose data was replaced has gone, and its link falls silent.
         """
         if hello.oldest > PROTOCOL or hello.newest < OLDEST:
             return f"speaks protocol {hello.oldest} to {hello.newest}, this node {OLDEST} to {PROTOCOL}"
@@ -74,6 +79,8 @@ class Admission:
             return f"belongs to cluster {hello.cluster!r}, this node to {self._cluster!r}"
         if hello.member.node == self._store.node or hello.member.address == self._membership.address:
             return "is this node itself, or another one with its address or a copy of its data"
+        if any(k.address == hello.member.address and k.node != hello.member.node for k in heard):
+            return "has the address of another node, which is linked: each node needs its own"
         if self._membership.belongs_to_another(hello.member):
             return "has the address of another node by now: each node needs its own"
         if hello.member.removed or self._membership.is_removed(hello.member):

@@ -138,7 +138,8 @@ class Replica:
 
     def refusal(self, hello: Hello) -> str | None:
         """Return why a peer that says *hello* cannot be linked with, None if it can."""
-        return self._admission.refusal(hello)
+        heard = (link for link in self.links.values() if not self.is_silent(link.number))
+        return self._admission.refusal(hello, heard)
 
     def opened(self, number: LinkId, hello: Hello, *, dialed: bool) -> None:
         """A link came up and the peer's hello was accepted; it may be refused here as a crossing one."""
