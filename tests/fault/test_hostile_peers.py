@@ -84,6 +84,7 @@ class Peer:
     def __init__(self, node: Node, number: int = 1) -> None:
         self.connection = call(node)
         self.connection.sendall(MAGIC + frame(encode_message(hello(number))))
+        self.say(m.MemberList([]))
         eventually(lambda: node.logged(f"to 127.0.0.1:{number + 1} ", "is up"), 5)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []

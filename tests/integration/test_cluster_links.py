@@ -126,6 +126,19 @@ def test_a_node_of_another_cluster_keeps_apart(cluster: Cluster) -> None:
     still_replicates(nodes)
 
 
+def test_a_node_that_is_refused_after_its_hello_says_so_once(cluster: Cluster) -> None:
+    """It tries for ever, counts how often it is refused, and its log does not grow with each attempt."""
+    nodes = cluster.start(2)
+    wrong = cluster.add(seeds=[nodes[0]], advertise=nodes[1].address)
+    wrong.start()
+    eventually(lambda: wrong.status().refused.get("by the peer", 0) >= 4)
+    assert len(wrong.logged("WARNING")) == 1
+    assert wrong.logged("it refuses this node", nodes[1].address, "another node, which is linked")
+    assert not wrong.logged("is up") + wrong.logged("closed")
+    assert len(nodes[0].logged("WARNING", "another node, which is linked")) == 1
+    still_replicates(nodes)
+
+
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [

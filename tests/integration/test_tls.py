@@ -27,7 +27,7 @@ from tests.integration.cluster import (
 from tests.integration.test_cluster_links import MAGIC, call, frame, messages, read_to_end, stranger_hello
 
 from canister import certs
-from canister.replication.messages import Refused, encode_message
+from canister.replication.messages import MemberList, Refused, encode_message
 
 pytestmark = pytest.mark.integration
 
@@ -231,7 +231,9 @@ def test_a_stranger_with_a_members_authority_states_no_other_address(
         assert refused(node) == {"wrong address": 1}
         assert len(node.logged("WARNING", "the certificate is for 192.0.2.9")) == 1
         with context_of(authority.node()).wrap_socket(call(node)) as connection:
-            connection.sendall(MAGIC + frame(encode_message(stranger_hello())))
+            connection.sendall(
+                MAGIC + frame(encode_message(stranger_hello())) + frame(encode_message(MemberList([])))
+            )
             eventually(lambda: node.logged("127.0.0.1:9", "is up"))
 
 

@@ -33,11 +33,15 @@ class Connection:
         reader: what comes from the peer.
         writer: what goes to it.
         credentials: what this node proves itself with; None for plain TCP.
+
+    Attributes:
+        is_accepted: whether the peer has said more than its hello, and so does not refuse this node's.
     """
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, credentials: Credentials | None
     ) -> None:
+        self.is_accepted = False
         self.writer = writer
         self._reader = reader
         self._credentials = credentials

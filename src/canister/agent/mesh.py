@@ -14,7 +14,7 @@ from canister.agent.names import Names
 from canister.agent.tls import Credentials, HandshakeError
 from canister.clock import SECOND
 from canister.config import Config, check_address
-from canister.errors import CanisterError, ConfigError, ListenError, ProtocolError, StoreError
+from canister.errors import CanisterError, ConfigError, ListenError, StoreError
 from canister.replication.healing import HealReport
 from canister.replication.link import LinkId
 from canister.replication.messages import MAX_FRAME, Hello, Message, Refused, encode_message
@@ -135,12 +135,12 @@ class Mesh:
             else:
                 connection.write(payload)
 
-    def drop(self, link: LinkId, reason: str) -> None:
+    def drop(self, link: LinkId, reason: str, level: int = logging.INFO) -> None:
         """Close a link at once."""
         connection = self._links.pop(link, None)
         if connection is None:
             return
-        logger.info("link %d to %s closed: %s", link, connection.peer, reason)
+        logger.log(level, "link %d to %s closed: %s", link, connection.peer, reason)
         connection.abort(reset=self.replica.is_silent(link))
         # Told from the loop, so that a replica never hears of a link in the middle of sending on it.
         asyncio.get_running_loop().call_soon(self._closed, link)
@@ -280,8 +280,6 @@ class Mesh:
             self._links[number] = connection
             if dialed is not None:
                 self._aliases[dialed] = hello.member.address
-            self._told = {told for told in self._told if told[0] not in (dialed, hello.member.address)}
-            logger.info("link %d to %s (%s) is up", number, hello.member.address, connection.peer)
             self.replica.opened(number, hello, dialed=dialed is not None)
             for address, attempt in self._attempts.items():
                 if self._is_linked(address) and not attempt.expired():
@@ -315,7 +313,7 @@ class Mesh:
         connection, link = self._links.get(number), self.replica.links.get(number)
         if connection is None or link is None:
             return  # it had crossed another one
-        reason = "it closed the connection"
+        reason, level = "it closed the connection", logging.INFO
         heard = partial(self.replica.heard, number)
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -326,14 +324,26 @@ class Mesh:
                     begun = loop.time()
                 message = await connection.read(MAX_FRAME, heard)
                 if isinstance(message, Refused):
-                    raise ProtocolError(f"it refuses this node: {message.reason}")
+                    raise HandshakeError("by the peer", f"it refuses this node: {message.reason}")
+                if not connection.is_accepted:
+                    self._accepted(number, connection, link.address)
                 self.replica.received(number, message)
         except (CanisterError, OSError, EOFError) as error:  # a full disk ends the link as well
             reason = _reason(error)
+            if isinstance(error, HandshakeError):
+                level = logging.DEBUG  # what is told once
+                self.refused[error.kind] += 1
             if isinstance(error, CanisterError):
                 self._tell(link.address, reason)
         finally:
-            self.drop(number, reason)
+            self.drop(number, reason, level)
+
+    def _accepted(self, number: LinkId, connection: Connection, peer: str) -> None:
+        """A peer has said more than its hello: it does not refuse this node, and its troubles are over."""
+        connection.is_accepted = True
+        names = {peer, *(name for name, address in self._aliases.items() if address == peer)}
+        self._told = {told for told in self._told if told[0] not in names}
+        logger.info("link %d to %s (%s) is up", number, peer, connection.peer)
 
     def _tell(self, peer: str, what: str) -> None:
         """Log a trouble with a peer once, until a link to it comes up."""
