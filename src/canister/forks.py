@@ -2,9 +2,13 @@
 
 SQLite must not be carried over a fork: the child would inherit its record of locks but not the locks.
 So owners close what they hold before the fork and open it anew, on demand, on either side of it.
+
+C code may fork without a word to Python, as uWSGI does once it has loaded the application. Then nobody is
+told before, and the child is told as soon as it uses what must not be shared: see `notice_fork`.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -19,7 +23,7 @@ class ForkAware(Protocol):
         ...
 
     def after_fork(self, *, child: bool) -> None:
-        """Go on; called in the parent and in the child."""
+        """Go on; called in the parent and in the child, there also where nobody was told before."""
         ...
 
 
@@ -29,12 +33,52 @@ _lock = threading.RLock()
 _forking = 0
 """The thread that holds it."""
 _resting: list[ForkAware] = []
+_told_in = os.getpid()
+"""The process whose owners have been told that it is one of its own."""
 
 
 def watch_forks(owner: ForkAware) -> None:
     """Tell *owner* of every fork from now on, as long as it lives."""
     with _lock:
         _aware[owner] = None
+
+
+def is_only_forked() -> bool:
+    """Tell whether this process is uWSGI's master: it loads the application, and only its workers run it.
+
+    They are forked by C code. So no thread may use the store here meanwhile: a worker could not go on with
+    what that thread was in the middle of.
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    return uwsgi is not None and uwsgi.masterpid() == os.getpid()
+
+
+def notice_fork() -> None:
+    """Tell all owners, in a child in which none was told; to be called before what they hold is used."""
+    if os.getpid() != _told_in:
+        _tell_late()
+
+
+def _tell_late() -> None:
+    this = os.getpid()
+    # A lock of this child's own, the same one for all its threads: one that tells is not told by itself.
+    late = _late.setdefault(this, _Late())
+    with late.lock:
+        if this != _told_in and not late.telling:
+            late.telling = True
+            _after_in_child()
+
+
+class _Late:
+    """A child that was not told in time: one of its threads tells, the others wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.telling = False
+
+
+_late: dict[int, _Late] = {}
+"""By process."""
 
 
 def _before() -> None:
@@ -59,10 +103,13 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    global _lock, _forking
+    global _lock, _forking, _told_in
     _lock, _forking = threading.RLock(), 0
     _resting.clear()
-    _tell(list(_aware), lambda owner: owner.after_fork(child=True))
+    try:
+        _tell(list(_aware), lambda owner: owner.after_fork(child=True))
+    finally:
+        _told_in = os.getpid()
 
 
 def _tell(owners: list[ForkAware], act: Callable[[ForkAware], None]) -> None:

@@ -1,6 +1,7 @@
 """What is particular to Redis: round trips, times to live, servers that go and come, acknowledgements."""
 
 import asyncio
+import ctypes
 import os
 import secrets
 import signal
@@ -490,12 +491,16 @@ def test_a_server_that_is_away_is_503(server: RedisServer) -> None:
         asyncio.run(requests())
 
 
-def test_fork(node: Canister) -> None:
-    """Opened before a fork, it works after it on both sides, and the child is a node of its own."""
+@pytest.mark.parametrize("fork", [os.fork, ctypes.PyDLL(None).fork], ids=["python", "c"])
+def test_fork(node: Canister, fork: Callable[[], int]) -> None:
+    """Opened before a fork, it works after it on both sides, and the child is a node of its own.
+
+    So it is where C code forks, which tells Python nothing.
+    """
     node.put("s", "parent", 1)
     before = node.engine.store.node
     reader, writer = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         try:
             node.put("s", "child", 2)

@@ -4,6 +4,7 @@ Run as ``python -m tests.unit.store_programs NAME DIRECTORY [ARGUMENT...]``; wha
 is printed as JSON.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -14,10 +15,12 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 
 from canister import forks
 from canister.config import Config
@@ -32,9 +35,14 @@ def open_store(directory: str) -> SqliteStore:
     return SqliteStore(Path(directory), Config())
 
 
-def in_child(work: Callable[[], None]) -> int:
+def fork_in_c() -> int:
+    """Fork as C code does, without a word to Python."""
+    return int(ctypes.PyDLL(None).fork())
+
+
+def in_child(work: Callable[[], None], fork: Callable[[], int] = os.fork) -> int:
     """Fork, do *work* in the child, and return the child's exit code."""
-    pid = os.fork()
+    pid = fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     code = 1
@@ -90,13 +98,13 @@ def fork(directory: str) -> None:
     store.close()
 
 
-def fork_locks(directory: str) -> bool:
+def fork_locks(directory: str, *, fork: Callable[[], int] = os.fork) -> bool:
     """Tell whether a forked child that uses the store has locks of its own on the database."""
     store = open_store(directory)
     put(store, b"s", k=b"1")
     using, used = os.pipe()
     waiting, told = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         store.load(b"not kept in memory")
         os.write(used, b".")
@@ -108,6 +116,50 @@ def fork_locks(directory: str) -> bool:
     os.write(told, b".")
     assert os.waitpid(pid, 0)[1] == 0
     return has_locks
+
+
+def fork_untold(directory: str) -> list[int]:
+    """Fork in C, with open connections; return the children's exit codes once each has written 50 keys."""
+    store = open_store(directory)
+    put(store, b"s", k=b"1")
+
+    def work(name: int) -> None:
+        signal.alarm(20)
+        for turn in range(50):
+            put(store, b"s", **{f"{name}-{turn}": b"1"})
+        store.close()
+
+    with ThreadPoolExecutor(4) as executor:  # all at once: each thread waits for its child
+        codes = list(executor.map(lambda name: in_child(partial(work, name), fork_in_c), range(4)))
+    put(store, b"s", last=b"1")
+    assert len(values(store, b"s")) == 202
+    store.close()
+    return codes
+
+
+def fork_untold_locks(directory: str) -> bool:
+    """Do what `fork_locks` does, with a child that C code forks."""
+    return fork_locks(directory, fork=fork_in_c)
+
+
+def fork_untold_stuck(directory: str) -> None:
+    """Fork in C while a connection is in use: the child gets an error, the parent goes on."""
+    store = open_store(directory)
+    put(store, b"s", k=b"1")
+
+    def child() -> None:
+        signal.alarm(10)
+        for use in (lambda: store.load(b"not kept in memory"), lambda: put(store, b"s", k=b"2")):
+            with pytest.raises(ForkError, match="lazy-apps"):
+                use()
+        store.close()
+
+    with store.snapshot() as view:
+        before = view.whole(b"s")
+        assert in_child(child, fork_in_c) == 0
+        assert view.whole(b"s") == before
+    put(store, b"s", k=b"3")
+    store.close()
 
 
 def fork_busy(directory: str) -> int:
@@ -265,7 +317,7 @@ if __name__ == "__main__":
         program.__name__: program
         for program in (
             *(write, read, fork, fork_locks, fork_busy, fork_stuck, fork_together, fork_interrupted),
-            *(fork_told, locked, die),
+            *(fork_untold, fork_untold_locks, fork_untold_stuck, fork_told, locked, die),
         )
     }
     print(json.dumps(programs[sys.argv[1]](*sys.argv[2:])))

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -57,6 +59,19 @@ def test_a_lock_that_cannot_be_opened(store: SqliteStore) -> None:
     candidate = AgentThread(store, Config(), SystemClock())
     with pytest.raises(StoreError, match=r"agent\.lock cannot be locked: Is a directory"):
         candidate.start()
+
+
+def test_the_master_of_uwsgi_is_no_candidate(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It only forks the workers, in C: no thread of its own may use the store meanwhile. They are."""
+    started: list[str] = []
+    monkeypatch.setattr(AgentThread, "_run", lambda self: started.append(threading.current_thread().name))
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(masterpid=os.getpid))
+    candidate = AgentThread(store, Config(), SystemClock())
+    candidate.start()
+    assert started == []
+    candidate.after_fork(child=True)
+    candidate.stop()
+    assert started == ["canister-agent"]
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")

@@ -112,6 +112,25 @@ def test_fork_shares_no_connection(directory: Path) -> None:
 
 
 @pytest.mark.integration
+def test_fork_in_c(directory: Path) -> None:
+    """Children that C code forks, as uWSGI does, share neither locks nor connections: nothing is lost."""
+    assert run("fork_untold", directory) == [0] * 4
+
+
+@pytest.mark.integration
+def test_fork_in_c_shares_no_connection(directory: Path) -> None:
+    """Nor does a child of such a fork go on without locks of its own."""
+    assert run("fork_untold_locks", directory)
+
+
+@pytest.mark.integration
+def test_fork_in_c_while_the_store_is_in_use(directory: Path) -> None:
+    """What another thread was in the middle of cannot be undone in the child: the error says what can be."""
+    run("fork_untold_stuck", directory)
+    assert run("read", directory, "s") == ["3"]
+
+
+@pytest.mark.integration
 def test_fork_while_threads_write(directory: Path) -> None:
     """A fork amid writes of other threads neither hangs nor loses one of them."""
     assert run("fork_busy", directory) > 0

@@ -17,7 +17,7 @@ from canister.agent.presence import announce, withdraw
 from canister.clock import Clock
 from canister.config import Config
 from canister.errors import CanisterError, StoreError
-from canister.forks import watch_forks
+from canister.forks import is_only_forked, notice_fork, watch_forks
 from canister.store.sqlite import SqliteStore
 
 logger = logging.getLogger("canister.agent")
@@ -45,10 +45,14 @@ class AgentThread:
     def start(self) -> None:
         """Start, and wait until this process is the agent or another one is.
 
+        In uWSGI's master it does not start: the workers are candidates, each from its first use on.
+
         Raises:
             ListenError: this process would be the agent, but cannot listen on its address.
             StoreError: the agent's lock cannot be opened.
         """
+        if is_only_forked():
+            return
         self._thread.start()
         self._settled.wait()
         if self._failure is not None:
@@ -57,6 +61,7 @@ class AgentThread:
 
     def stop(self) -> None:
         """Stop the agent if it runs here, and wait until its sockets are closed."""
+        notice_fork()
         self._stopping.set()
         loop, task = self._loop, self._task
         if loop is not None and task is not None:
@@ -80,6 +85,7 @@ class AgentThread:
         was_running = not self._stopping.is_set()
         self._begin()
         if was_running:
+            self._settled.set()  # nobody waits for it: what fails is told by the log, and tried again
             self._thread.start()
 
     def _begin(self) -> None:

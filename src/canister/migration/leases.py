@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 from canister.errors import MigrationError
-from canister.forks import watch_forks
+from canister.forks import notice_fork, watch_forks
 from canister.migration.marks import Mark, Step
 
 LEASE = 6.0
@@ -52,6 +52,7 @@ class Leases:
             MigrationError: no move has begun, or one the other way.
             StoreError: the servers cannot be asked.
         """
+        notice_fork()
         now = time.monotonic()
         is_due = now >= self._due and self._step is not Step.FINISHED
         # While the lease lasts one thread renews it and the others go on.

@@ -13,7 +13,7 @@ from canister.clock import SECOND, to_datetime
 from canister.codec import decode_id, is_encoded_id, is_session_id, user_record_id
 from canister.engine import Changes, Engine
 from canister.errors import CanisterError
-from canister.forks import watch_forks
+from canister.forks import is_only_forked, notice_fork, watch_forks
 from canister.life import accessed, deadline, interval_of, is_live, is_touch_due
 from canister.record import Record, user_of
 from canister.sessions.changes import touch
@@ -77,7 +77,10 @@ class Watch:
         watch_forks(self)
 
     def start(self) -> None:
-        """Start the thread, if it does not run."""
+        """Start the thread, if it does not run. In uWSGI's master it does not: its workers have their own."""
+        if is_only_forked():
+            return
+        notice_fork()
         with self._lock:
             if not self._thread.is_alive() and not self._engine.closing.is_set():
                 self._stamp = self._engine.last_stamp()
@@ -92,6 +95,7 @@ class Watch:
             on_end: called once, in the watching thread, within a second of the session's end.
             keep_alive: whether the stream counts as an access for as long as it lasts.
         """
+        notice_fork()
         lease = Lease(self, session, on_end, keep_alive)
         with self._lock:
             self._leases.setdefault(session, set()).add(lease)

@@ -21,11 +21,13 @@ from canister.errors import (
     StoreBusyError,
     StoreError,
 )
-from canister.forks import watch_forks
+from canister.forks import notice_fork, watch_forks
 from canister.store.peeking import begin_use, end_use, peek
 
 _FORK_PATIENCE = 5.0
 """Seconds a fork waits for running operations of other threads."""
+_parents_handles: list["Handle"] = []
+"""Connections in use at a fork, kept: to close one in the child would wait for a thread that is not there."""
 
 
 class Cursor(Protocol):
@@ -121,6 +123,7 @@ class Pool:
             StoreError: the store is closed, or the database cannot be opened.
             ForkError: the process is the child of a fork that did not wait for this pool.
         """
+        notice_fork()
         try:
             return self._idle.pop()
         except IndexError:
@@ -169,12 +172,22 @@ class Pool:
     def after_fork(self, *, child: bool) -> None:
         """Let threads take connections again."""
         if child:
-            self._lock = threading.RLock()
-            self._gate = threading.Condition(self._lock)
+            self._leave_to_parent()
         with self._lock:
             self._paused = False
             self._broken = self._broken and child
             self._gate.notify_all()
+
+    def _leave_to_parent(self) -> None:
+        """Close what was open at a fork that nobody had told of before."""
+        # SQLite may be closed in a child where no thread was inside it, and nothing is written then.
+        opening = not self._paused and not self._lock.acquire(blocking=False)
+        self._lock = threading.RLock()
+        self._gate = threading.Condition(self._lock)
+        if not opening:
+            self._close_idle(writes=False)
+        self._broken = self._broken or opening or bool(self._handles)
+        _parents_handles.extend(self._handles)
 
     def _open(self) -> Handle:
         with self._lock:
@@ -183,8 +196,8 @@ class Pool:
                 raise StoreError(f"the store at {self._path} is closed")
             if self._broken:
                 raise ForkError(
-                    "the process forked while another thread was using the store; "
-                    "open a new Canister in the child"
+                    "the process forked while another thread was using the store; open the Canister in the "
+                    "child (uWSGI: lazy-apps = true)"
                 )
             if _number(self._path) not in (None, self._file):
                 raise StoreError(
@@ -203,10 +216,12 @@ class Pool:
             self._ended = True
             end_use(self._path)
 
-    def _close_idle(self) -> None:
+    def _close_idle(self, *, writes: bool = True) -> None:
         with contextlib.suppress(IndexError):  # a thread may take the last one just now
             while True:
                 handle = self._idle.pop()
+                if not writes:
+                    handle.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 handle.connection.close()
                 self._handles.discard(handle)
 

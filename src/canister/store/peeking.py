@@ -12,18 +12,28 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from canister.forks import watch_forks
+
 _lock = threading.Lock()
 _users: Counter[Path] = Counter()
 _kept: dict[Path, dict[tuple[str, int], int]] = {}
 
 
-def _renew_lock() -> None:
-    """Give a forked child a lock that no thread of its parent holds."""
-    global _lock
-    _lock = threading.Lock()
+class _LockRenewal:
+    """Gives a forked child a lock that no thread of its parent holds."""
+
+    def before_fork(self) -> None:
+        """Nothing to do: who holds it in the parent goes on."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """Renew it."""
+        global _lock
+        if child:
+            _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+_renewal = _LockRenewal()
+watch_forks(_renewal)
 
 
 def begin_use(database: Path) -> None:

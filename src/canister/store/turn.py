@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from canister.errors import StoreError
-from canister.forks import watch_forks
+from canister.forks import notice_fork, watch_forks
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -61,6 +61,7 @@ class WriteTurn:
         Raises:
             StoreError: it is closed, a lock cannot be had, or this thread is amid a write already.
         """
+        notice_fork()
         this = threading.get_ident()
         if self._owner == this:
             raise StoreError(_AGAIN)
@@ -119,6 +120,7 @@ class WriteTurn:
         Raises:
             StoreError: this thread is that writer.
         """
+        notice_fork()
         if self._owner == threading.get_ident():
             raise StoreError(_AGAIN)
         with self._mutex:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from canister.errors import StoreError
-from canister.forks import watch_forks
+from canister.forks import notice_fork, watch_forks
 from canister.store.redis.asking import explained, spread_of
 from canister.store.redis.deadline import Deadline
 from canister.store.redis.layout import Layout
@@ -73,6 +73,7 @@ class Listener:
         Raises:
             StoreError: nobody can be listened to.
         """
+        notice_fork()
         with self._lock:
             if self._closed:
                 raise StoreError("nobody listens any more: the store is closed")
@@ -85,6 +86,7 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening."""
+        notice_fork()
         with self._lock:
             self._closed = True
             self._drop()

@@ -10,7 +10,7 @@ from canister.clock import Clock, next_stamp
 from canister.config import Config
 from canister.edits import Moment
 from canister.errors import AcknowledgementError, CanisterError, ConfigError, StoreBusyError, StoreError
-from canister.forks import watch_forks
+from canister.forks import notice_fork, watch_forks
 from canister.life import NEVER, retention
 from canister.record import (
     EMPTY,
@@ -375,6 +375,7 @@ class RedisStore:
         return Deadline(self._patience)
 
     def _check_open(self) -> None:
+        notice_fork()
         if self._closed:
             raise StoreError(f"the store on {self} is closed")
 
