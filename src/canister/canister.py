@@ -13,7 +13,7 @@ from canister.clock import Clock, to_datetime
 from canister.codec import decode_id, encode_id, encode_value, is_session_id, key_slot
 from canister.config import Policy, load_config
 from canister.edits import Moment, Writes
-from canister.errors import ConfigError, InputError, StoreError, TooLargeError
+from canister.errors import ConfigError, InputError, StoreError
 from canister.freshness import decode_seen, encode_seen, seen_in
 from canister.life import Status, accessed, is_live, is_touch_due, status, updated
 from canister.node import Node
@@ -311,13 +311,7 @@ class Canister:
         return self.engine.num_queued()
 
     def _encode(self, key: object, value: object) -> bytes:
-        data = encode_value(value, key)
-        if len(data) > self.config.max_value:
-            raise TooLargeError(
-                f"the value of key {key!r} has {len(data)} bytes, max_value is {self.config.max_value}; "
-                "nothing was written"
-            )
-        return data
+        return edits.check_value(encode_value(value, key), key, self.config.max_value)
 
     def _write(self, session: bytes, writes: Writes, acks: Needed = 1) -> Record | None:
         """Write keys; return what was visible before."""

@@ -6,7 +6,7 @@ from operator import is_
 from typing import Any
 
 from canister.codec import decode_value, encode_value, key_slot, slot_key
-from canister.errors import TooLargeError
+from canister.edits import check_value
 from canister.record import KEY, Slot
 from canister.sessions import counters
 from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, State, Update
@@ -127,9 +127,9 @@ class SessionData(dict[Any, Any]):
         self._use()
         slot, update = _slot(key), self.state.pending.updates.get(_slot(key))
         stored = self.state.base.get(slot)
-        here = _encode(key, super().__getitem__(key), None) if super().__contains__(key) else None
+        here = _encode(key, super().__getitem__(key)) if super().__contains__(key) else None
         value = function(super().get(key, default))
-        result = _encode(key, value, None)
+        result = _encode(key, value)
         if update is not None and here == update.result:
             update = Update(slot, update.default, update.base, (*update.functions, function), result)
             self.state.ask(updates={**self.state.pending.updates, slot: update})
@@ -165,7 +165,7 @@ class SessionData(dict[Any, Any]):
         """Return what a commit has to write.
 
         Args:
-            most: the greatest encoded size of a value.
+            most: the greatest encoded size of a value that is written; what is stored may be larger.
 
         Raises:
             InputError: a key or a value cannot be stored; the message names the key and the type.
@@ -178,9 +178,9 @@ class SessionData(dict[Any, Any]):
         writes: dict[Slot, bytes | None] = dict.fromkeys(base)  # whatever is not found below was removed
         for key, value in list(super().items()):  # at once: another task may add some meanwhile
             slot = _slot(key)
-            data = base[slot] if fixed.get(key, fixed) is value else _encode(key, value, most)
+            data = base[slot] if fixed.get(key, fixed) is value else _encode(key, value)
             if data != base.get(slot):
-                writes[slot] = data
+                writes[slot] = check_value(data, key, most)
             else:
                 writes.pop(slot, None)
         if pending is NOTHING_PENDING:
@@ -194,7 +194,7 @@ class SessionData(dict[Any, Any]):
             writes.pop(update.slot, None)
         late = tuple(partial(counters.increment, key=key, by=by) for key, by in pending.increments.items())
         writes |= pending.facts
-        return Changes(writes, updates, late, pending.cleared, pending.times, pending, {})
+        return Changes(writes, updates, late, pending.cleared, pending.times, pending, {}, most)
 
     def committed(self, token: Token | None, changes: Changes) -> None:
         """Note that *changes* are stored now: a later commit writes what differs from them.
@@ -233,7 +233,7 @@ class SessionData(dict[Any, Any]):
         elif (
             made != update.result
             and super().__contains__(key)
-            and _encode(key, super().__getitem__(key), None) == update.result
+            and _encode(key, super().__getitem__(key)) == update.result
         ):
             super().__setitem__(key, decode_value(made))
 
@@ -312,13 +312,8 @@ def _slot(key: object) -> Slot:
     return key_slot(str.__str__(key) if isinstance(key, str) else key)
 
 
-def _encode(key: object, value: object, most: int | None) -> bytes:
-    data = encode_value(value, key, as_base=True)
-    if most is not None and len(data) > most:
-        raise TooLargeError(
-            f"the value of key {key!r} has {len(data)} bytes, max_value is {most}; nothing was written"
-        )
-    return data
+def _encode(key: object, value: object) -> bytes:
+    return encode_value(value, key, as_base=True)
 
 
 _ACCESSES = (

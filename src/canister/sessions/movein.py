@@ -129,7 +129,8 @@ class MoveIn:
         # Where it cannot be told whether it moved in elsewhere, it does so here too: the two are one.
         loaded = self._engine.load(draft.session)
         if loaded.stored.record is None:
-            self._engine.commit([(draft.session, _move_in(self._engine.policy, draft, lived))])
+            cells = _encoded(lived, self._engine.config.max_value) | {draft.slot: GOOD}
+            self._engine.commit([(draft.session, _move_in(self._engine.policy, cells, lived))])
             loaded = self._engine.load(draft.session)
             logger.info("session %s moved in", draft.handle)
         record, now = loaded.stored.record, self._engine.clock.now()
@@ -154,15 +155,12 @@ def _bounded(old: OldSession, now: int) -> OldSession | None:
     return replace(old, created=created, ends=ends)
 
 
-def _move_in(policy: Policy, draft: Draft, old: OldSession) -> Edit:
+def _move_in(policy: Policy, cells: dict[Slot, bytes | None], old: OldSession) -> Edit:
     """Return the edit that makes the session, unless another request has."""
 
     def edit(record: Record | None, moment: Moment) -> Record | None:
         if record is not None:
             return None
-        cells: dict[Slot, bytes | None] = {**_encoded(old.data), draft.slot: GOOD}
-        if old.user is not None:
-            cells |= {USER: encode_user(old.user), AT: encode_value(instant(old.created))}
         return _with_life(edits.write(None, moment, policy, cells), policy, old)
 
     return edit
@@ -184,12 +182,22 @@ def _with_life(record: Record, policy: Policy, old: OldSession) -> Record:
     return msgspec.structs.replace(record, birth=birth, expiry=expiry, reach=max(record.reach, absolute))
 
 
-def _encoded(data: dict[Any, Any]) -> dict[Slot, bytes | None]:
-    """Return keys and values as they are stored; what cannot be is left behind, and logged."""
-    base: dict[Slot, bytes | None] = {}
-    for key, value in data.items():
+def _encoded(old: OldSession, most: int) -> dict[Slot, bytes | None]:
+    """Return keys, values and user as they are stored; what cannot be is left behind, and logged.
+
+    Args:
+        old: the session that moves in.
+        most: the greatest encoded size of a value.
+
+    Raises:
+        InputError: the user cannot be stored.
+    """
+    cells: dict[Slot, bytes | None] = {}
+    for key, value in old.data.items():
         try:
-            base[key_slot(key)] = encode_value(value, key, as_base=True)
+            cells[key_slot(key)] = edits.check_value(encode_value(value, key, as_base=True), key, most)
         except InputError as error:
             logger.warning("a key of a session that moves in is left behind: %s", error)
-    return base
+    if old.user is not None:
+        cells |= {USER: encode_user(old.user), AT: encode_value(instant(old.created))}
+    return cells

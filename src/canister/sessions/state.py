@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from canister.codec import decode_value, encode_value
-from canister.edits import Moment, Times
+from canister.codec import decode_value, encode_value, slot_key
+from canister.edits import Moment, Times, check_value
 from canister.errors import AcknowledgementError, CanisterError
 from canister.freshness import Seen
 from canister.record import Record, Slot, Version
@@ -52,14 +52,20 @@ class Update(msgspec.Struct, frozen=True):
     functions: tuple[Callable[[Any], Any], ...]
     result: bytes
 
-    def on(self, stored: bytes | None) -> bytes:
-        """Return the encoded value that comes of the one that is stored now."""
+    def on(self, stored: bytes | None, most: int | None = None) -> bytes:
+        """Return the encoded value that comes of the one that is stored now.
+
+        Raises:
+            InputError: it cannot be stored, or has more than *most* bytes.
+        """
         if stored == self.base:
             return self.result
         value = self.default if stored is None else decode_value(stored)
         for function in self.functions:
             value = function(value)
-        return encode_value(value, as_base=True)
+        key = slot_key(self.slot)
+        data = encode_value(value, key, as_base=True)
+        return data if data == stored else check_value(data, key, most)
 
     def since(self, done: "Update", stored: bytes) -> "Update":
         """Return what is left to do once *done*, which this one goes on from, is stored as *stored*."""
@@ -152,6 +158,7 @@ class Changes(NamedTuple):
         times: the session's own times, None to leave them.
         asked: what the request had asked for when this was worked out.
         made: the encoded values that came of the updates, by slot, once it is written.
+        most: the greatest encoded size of a value; None: any.
     """
 
     writes: dict[Slot, bytes | None]
@@ -161,6 +168,7 @@ class Changes(NamedTuple):
     times: Times | None = None
     asked: Pending = NOTHING_PENDING
     made: MutableMapping[Slot, bytes] = _MADE_NONE
+    most: int | None = None
 
     @property
     def any(self) -> bool:
@@ -172,7 +180,7 @@ class Changes(NamedTuple):
         cells = dict(self.writes)
         for update in self.updates:
             cell = record.cells.get(update.slot)
-            value = update.on(None if cell is None else cell.value)
+            value = update.on(None if cell is None else cell.value, self.most)
             cells[update.slot] = self.made[update.slot] = value
         for late in self.late:
             cells |= late(record, moment)

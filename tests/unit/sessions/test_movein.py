@@ -323,3 +323,14 @@ def test_a_session_of_a_user_that_cannot_be_stored_stays_behind(
 def test_a_session_that_is_too_large_stays_behind(manager: SessionManager, book: Book) -> None:
     book.sessions["credential-1"] = {f"key {n}": "x" * 200_000 for n in range(8)}
     assert manager.open(OLD) == {}
+
+
+def test_a_value_that_is_too_large_is_left_behind(
+    manager: SessionManager, book: Book, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Were it stored, every request that reads the session would find it there, too large to be written."""
+    book.sessions["credential-1"] = {"cart": [1], "history": ["x" * 300_000]}
+    session = manager.open(OLD)
+    assert session == {"cart": [1]}
+    manager.commit(session)
+    assert "left behind: the value of key 'history' has 300006 bytes" in caplog.text

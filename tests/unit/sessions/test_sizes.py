@@ -1,0 +1,53 @@
+"""Values and sessions that are larger than the settings allow, and what they leave possible."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.sessions.kit import KEY, create, sent
+
+from canister import Canister, TooLargeError
+from canister.sessions import SessionManager, SessionStatus
+from canister.testing.clock import ManualClock
+
+LARGE = ["x" * 600]
+"""A value that can change in place, so that each commit encodes it."""
+
+
+def opened(path: Path, clock: ManualClock, **settings: Any) -> Canister:
+    return Canister(path, agent=False, clock=clock, session_timeout="8h", **settings)
+
+
+def test_a_value_stored_before_the_limit_was_lowered_hinders_nobody(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    with opened(tmp_path, clock) as canister:
+        cookie = create(SessionManager(canister, secret_keys=KEY), large=LARGE, n=1)
+    with opened(tmp_path, clock, max_value=500) as canister:
+        manager = SessionManager(canister, secret_keys=KEY)
+        session = manager.load([cookie])
+        assert session["large"] == LARGE
+        assert session.status is SessionStatus.READ
+        manager.commit(session)
+        session["n"] = 2
+        session.login("ann")
+        session = manager.load([sent(manager.commit(session).set_cookie)])
+        assert (session.user, session["n"], session["large"]) == ("ann", 2, LARGE)
+        session["large"].append("y")
+        with pytest.raises(TooLargeError, match=r"'large' has 60. bytes, max_value is 500"):
+            manager.commit(session)
+
+
+def test_functions_that_run_again_store_no_value_that_is_too_large(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    with opened(tmp_path, clock, max_value=500) as canister:
+        manager = SessionManager(canister, secret_keys=KEY)
+        cookie = create(manager, log=["x" * 90] * 4)
+        first, second = manager.load([cookie]), manager.load([cookie])
+        for tab in (first, second):
+            tab.update_key("log", lambda log: [*log, "y" * 90])
+        manager.commit(first)
+        with pytest.raises(TooLargeError, match=r"'log' has 5.. bytes, max_value is 500"):
+            manager.commit(second)
+        assert len(manager.load([cookie])["log"]) == 5
