@@ -15,7 +15,9 @@ from canister.errors import ClockError, TooLargeError
 from canister.life import deadline, last_retention, retention
 from canister.record import (
     BACK,
+    COUNTER,
     EMPTY,
+    KEY,
     Cell,
     NodeId,
     Record,
@@ -129,9 +131,10 @@ class Scope(NamedTuple):
 
 
 def check_size(encoded: bytes, before: Record | None, delta: Record, most: int) -> None:
-    """Refuse a commit that makes a session too large; one that holds too much can be ended, and made smaller.
+    """Refuse a commit that makes a session too large by what an application stores in it.
 
-    Two sides of a split may each have stored what is too much for one session.
+    A merge may have made it too large, or a setting that was lowered: it can be used then, made smaller, and
+    ended. What the library adds by itself, such as a new secret, is never refused.
 
     Args:
         encoded: the session with the commit merged in.
@@ -142,10 +145,20 @@ def check_size(encoded: bytes, before: Record | None, delta: Record, most: int) 
     Raises:
         TooLargeError: nothing may be written.
     """
-    if len(encoded) > most and delta.cells and (not before or len(encoded) >= len(encode_record(before))):
-        raise TooLargeError(
-            f"the session would have {len(encoded)} bytes, max_session is {most}; nothing was written"
-        )
+    if len(encoded) <= most or not (delta.birth or _of_application(delta).cells):
+        return
+    if before is not None:
+        own, whole = _of_application(before), _of_application(merge(before, delta))
+        if len(encode_record(whole)) < len(encode_record(own)):
+            return
+    raise TooLargeError(
+        f"the session would have {len(encoded)} bytes, max_session is {most}; nothing was written"
+    )
+
+
+def _of_application(record: Record) -> Record:
+    """Return the keys and counters of a session."""
+    return Record(cells={slot: cell for slot, cell in record.cells.items() if slot[:1] in (KEY, COUNTER)})
 
 
 def _waits_for_clock(delta: Record) -> bool:

@@ -1,5 +1,6 @@
 """Values and sessions that are larger than the settings allow, and what they leave possible."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,30 @@ def test_functions_that_run_again_store_no_value_that_is_too_large(
         with pytest.raises(TooLargeError, match=r"'log' has 5.. bytes, max_value is 500"):
             manager.commit(second)
         assert len(manager.load([cookie])["log"]) == 5
+
+
+def test_a_session_that_is_too_large_is_renewed_and_made_smaller(tmp_path: Path, clock: ManualClock) -> None:
+    """It may have become so by a merge; what a commit does by itself is not its user's fault."""
+    with opened(tmp_path, clock) as canister:
+        cookie = create(SessionManager(canister, secret_keys=KEY), a="x" * 900, b="x" * 900, n=1)
+    clock.advance(timedelta(hours=5))
+    with opened(tmp_path, clock, max_value=1000, max_session=1500) as canister:
+        manager = SessionManager(canister, secret_keys=KEY)
+        session = manager.load([cookie])
+        assert session["n"] == 1
+        form = session.csrf_token()
+        cookie = sent(manager.commit(session).set_cookie)
+        session = manager.load([cookie])
+        assert session.is_csrf_token(form)
+        session["c"] = "x"
+        with pytest.raises(TooLargeError, match="max_session is 1500"):
+            manager.commit(session)
+        session = manager.load([cookie])
+        session.increment("n")
+        with pytest.raises(TooLargeError, match="max_session is 1500"):
+            manager.commit(session)
+        clock.advance(timedelta(hours=5))
+        session = manager.load([cookie])
+        session["a"] = "x" * 890  # the new secret takes more than that
+        cookie = sent(manager.commit(session).set_cookie)
+        assert manager.load([cookie])["a"] == "x" * 890
