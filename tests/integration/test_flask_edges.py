@@ -20,7 +20,14 @@ from tests.integration.flask_kit import (
 from tests.integration.local import last_write, store_away
 from werkzeug.exceptions import ServiceUnavailable
 
-from canister import Canister, CannotTellError, ConfigError, InvalidValueError, SessionError
+from canister import (
+    Canister,
+    CannotTellError,
+    ConfigError,
+    InvalidValueError,
+    SessionDestroyedError,
+    SessionError,
+)
 from canister.integrations.flask import CanisterSessions
 from canister.sessions import CookieSettings
 from canister.testing.clock import ManualClock
@@ -295,6 +302,28 @@ def test_the_application_may_answer_refusals_itself(
     response = client.post("/put", json={"a": 1})
     assert (response.status_code, response.text) == (status, "own answer")
     assert response.headers.get("Retry-After") == retry_after
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_save_that_another_request_has_overtaken_is_409(canister: Canister, own: bool) -> None:
+    app = make_app(canister)
+
+    @app.get("/slow")
+    def slow() -> str:
+        session["slow"] = 1
+        other = client_of(app)
+        other.set_cookie(NAME, request.cookies[NAME])
+        other.post("/regenerate")
+        return "never sent"
+
+    if own:
+        app.register_error_handler(SessionDestroyedError, lambda error: ("please try again", 418))
+    client = client_of(app)
+    client.post("/put", json={"a": 1})
+    response = client.get("/slow")
+    assert response.status_code == (418 if own else 409)
+    assert ("please try again" if own else "another request destroyed the session") in response.text
+    assert cookies_of(response) == [], "it would take the new one away"
 
 
 def test_a_handler_that_was_there_before_stays(canister: Canister) -> None:

@@ -25,6 +25,8 @@ with warnings.catch_warnings():
     from webtest import TestApp as Client  # pytest would collect it by its own name
     from zope.interface.verify import verifyObject
 
+    from canister.integrations.pyramid import SessionFactory
+
 pytestmark = pytest.mark.integration
 
 KEY = "key-0123456789-abcdefghijklmnopqrs"
@@ -317,9 +319,39 @@ def test_a_save_that_comes_after_the_log_out_fails_and_brings_nothing_back(canis
 
     client = client_of(canister, slow=slow)
     client.get("/log-in")
-    with pytest.raises(SessionDestroyedError):
-        client.get("/slow")
+    response = client.get("/slow", status=409)
+    assert response.text.startswith("Conflict: another request destroyed the session")
+    assert "Set-Cookie" not in response.headers
     assert list(canister.all_sessions()) == []
+
+
+@pytest.mark.parametrize("factory", [False, True])
+def test_what_a_commit_refuses_is_answered_by_the_applications_own_exception_view(
+    canister: Canister, factory: bool
+) -> None:
+    def slow(request: Any) -> Any:
+        request.session["slow"] = 1
+        canister.destroy(request.session.handle)
+        return Response("never sent")
+
+    def own(error: Exception, _request: Any) -> Any:
+        assert isinstance(error, SessionDestroyedError)
+        return Response("please try again", status=409)
+
+    config = Configurator(settings={"canister": canister, "canister.secret_keys": KEY})
+    if factory:  # and no view but its own
+        config.set_session_factory(SessionFactory(canister, secret_keys=KEY))
+    else:
+        config.include("canister.integrations.pyramid")
+        config.add_exception_view(own, context=SessionDestroyedError)
+    config.add_route("slow", "/slow")
+    config.add_view(slow, route_name="slow")
+    config.add_route("put", "/put")
+    config.add_view(lambda request: Response(str(request.session.update(a=1))), route_name="put")
+    client = Client(config.make_wsgi_app(), extra_environ=HTTPS)
+    client.get("/put")
+    text = client.get("/slow", status=409).text
+    assert text.startswith("Conflict: another request" if factory else "please try again")
 
 
 def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(

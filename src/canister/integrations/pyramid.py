@@ -6,6 +6,7 @@ from typing import Any, Unpack, cast
 
 # Pyramid and zope.interface come without types: what is taken from them is Any.
 from pyramid.events import NewResponse  # type: ignore[import-untyped]
+from pyramid.httpexceptions import HTTPNotFound  # type: ignore[import-untyped]
 from pyramid.interfaces import ISession, ISessionFactory  # type: ignore[import-untyped]
 from pyramid.response import FileResponse, Response  # type: ignore[import-untyped]
 from pyramid.settings import aslist  # type: ignore[import-untyped]
@@ -120,7 +121,7 @@ class SessionFactory:
         try:
             self.manager.commit(session)
         except tuple(REFUSALS) as error:
-            _replace(response, refused(error, request))
+            _replace(response, _answer(error, request))
         # After a write that is not acknowledged too: it stands, and its cookie has to be known.
         outcome = session.state.outcome
         response.headerlist.extend([] if outcome is None else outcome.headers(response.headerlist))
@@ -183,6 +184,14 @@ def refused(error: Exception, request: Any) -> Any:
     """Return the response to a request that nobody else answers: Pyramid's exception view."""
     page = refuse(error, _where(request))
     return Response(page.text.encode(), page.status, headerlist=list(page.headers.items()))
+
+
+def _answer(error: Exception, request: Any) -> Any:
+    """Return the page of the application's exception view for what a commit raised, or else our own."""
+    try:
+        return request.invoke_exception_view()
+    except HTTPNotFound:  # the session factory was set without `includeme`
+        return refused(error, request)
 
 
 def _replace(response: Any, other: Any) -> None:

@@ -22,6 +22,8 @@ from canister.errors import (
     CanisterError,
     ConfigError,
     InputError,
+    SessionDestroyedError,
+    SessionEndedError,
     SessionError,
 )
 from canister.sessions.choice import Chooser
@@ -140,7 +142,7 @@ class SessionManager(SessionLoader):
             CanisterError: as for `commit`.
         """
         with self._alone(session):
-            self._committer.store(session)
+            self._store(session)
 
     async def astore(self, session: Session) -> None:
         """Do what `store` does; the event loop goes on while disk or members are waited for."""
@@ -268,16 +270,27 @@ class SessionManager(SessionLoader):
 
     def _commit(self, session: Session) -> Outcome:
         with self._alone(session):
-            session.state.outcome = None  # what comes of it reaches the client
+            state = session.state
+            state.outcome = None  # what comes of it reaches the client
+            if state.lost is state.pending:
+                return self._committer.deliver(session)  # the application was told, and answers by itself
             try:
-                self._committer.store(session)
+                self._store(session)
             except AcknowledgementError:
                 self._committer.deliver(session)
                 raise
             except CanisterError:
-                session.state.failed = True
+                state.failed = True
                 raise
             return self._committer.deliver(session)
+
+    def _store(self, session: Session) -> None:
+        try:
+            self._committer.store(session)
+        except (SessionDestroyedError, SessionEndedError):
+            state = session.state
+            state.failed, state.lost = True, state.pending
+            raise
 
     def _alone(self, session: Session) -> AbstractContextManager[object]:
         """Return what keeps tasks and threads that share a session from storing it at once.

@@ -9,6 +9,8 @@ from canister.errors import (
     CanisterError,
     CannotTellError,
     OldSystemError,
+    SessionDestroyedError,
+    SessionEndedError,
     SessionLockedError,
     StoreBusyError,
     StoreUnavailableError,
@@ -23,6 +25,8 @@ REFUSALS: Mapping[type[CanisterError], tuple[int, str]] = {
     AcknowledgementError: (503, "Service unavailable"),
     StoreBusyError: (503, "Service unavailable"),
     StoreUnavailableError: (503, "Service unavailable"),
+    SessionDestroyedError: (409, "Conflict"),
+    SessionEndedError: (409, "Conflict"),
     SessionLockedError: (403, "Forbidden"),
     TooManySessionsError: (403, "Forbidden"),
 }

@@ -227,6 +227,7 @@ class State:
         missing: which acknowledgements the last commit lacks.
         written: the version of the last commit, None if there was none.
         failed: whether the commit raised, so that nothing of the request is stored any more.
+        lost: what a commit was asked for that found the session over: there is nowhere to store it any more.
         outcome: what the client was told when the response headers left.
         pending: what the commit has to do beside storing keys.
         glance: what was kept of the look at it; None where it may not be relied on, and after a write.
@@ -261,6 +262,7 @@ class State:
     missing: AcknowledgementError | None = None
     written: Version | None = None
     failed: bool = False
+    lost: Pending | None = None
     outcome: Outcome | None = None
     pending: Pending = NOTHING_PENDING
 
