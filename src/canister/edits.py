@@ -40,6 +40,14 @@ class Times(NamedTuple):
     idle: int | None
     until: int | None
 
+    def beyond(self, absolute: int, end: int) -> str:
+        """Return what to say where they pass a session's absolute lifetime and end; "" where they do not."""
+        if self.until is not None and self.until > end:
+            return "until is past the session's absolute lifetime, which was fixed at its creation"
+        if self.idle is not None and self.idle > absolute:
+            return "idle is longer than the session's absolute lifetime, fixed at its creation"
+        return ""
+
 
 def own_times(idle: timedelta | str | None, until: datetime | None) -> Times:
     """Return a session's own times as given by an application.
@@ -142,12 +150,9 @@ def set_expiry(
     """
     if record is None or record.birth is None or deadline(record) <= moment.now:
         return None
-    if until is not None and until > hard_end(record):
-        raise SessionEndedError(
-            "until is past the session's absolute lifetime, which was fixed at its creation"
-        )
-    if idle is not None and idle > record.birth.absolute:
-        raise SessionEndedError("idle is longer than the session's absolute lifetime, fixed at its creation")
+    too_long = Times(idle, until).beyond(record.birth.absolute, hard_end(record))
+    if too_long:
+        raise SessionEndedError(too_long)
     interval = record.birth.interval if idle is None else policy.interval_for(idle)
     reach = (record.birth.idle if idle is None else idle) + interval
     return Record(

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from canister.config import parse_duration, parse_switch
-from canister.errors import ConfigError
+from canister.errors import ConfigError, InputError
 from canister.sessions.hosts import is_private_host
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -76,7 +76,7 @@ class CookieSettings:
             raise ConfigError(f"samesite is 'lax', 'strict' or 'none', not {self.samesite!r}")
         if self.samesite == "none" and not self.secure:
             raise ConfigError("browsers refuse samesite='none' without Secure; it cannot go with plain_http")
-        if self.max_age is not None and not timedelta(seconds=1) <= self.max_age <= _LONGEST:
+        if self.max_age is not None and not _is_age(self.max_age):
             raise ConfigError(f"max_age is 1 second to 400 days, not {self.max_age}")
 
     @property
@@ -159,6 +159,20 @@ class CookieSettings:
                 f"browsers refuse {name!r} with a domain or a path other than '/'; "
                 "leave them out, or set name='__Secure-id'"
             )
+
+
+def check_age(age: object) -> None:
+    """Refuse an age that no cookie is kept for.
+
+    Raises:
+        InputError: it is not a span of 1 second to 400 days.
+    """
+    if not isinstance(age, timedelta) or not _is_age(age):
+        raise InputError(f"a cookie's age is a timedelta of 1 second to 400 days, not {age!r}")
+
+
+def _is_age(age: timedelta) -> bool:
+    return timedelta(seconds=1) <= age <= _LONGEST
 
 
 def values_of(headers: Iterable[str], name: str) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from canister.engine import Engine
 from canister.errors import CanisterError, CannotTellError, OldSystemError, StoreUnavailableError
+from canister.life import hard_end
+from canister.record import Record
 from canister.sessions.choice import Chooser, log_refusals
 from canister.sessions.contents import Contents
 from canister.sessions.cookie import CookieSettings, values_of
@@ -205,6 +207,13 @@ class SessionLoader(ABC):
                 self._tell(EventKind.UNKNOWN_TOKEN, None, None)
             elif one.secret is SecretStatus.RETIRED:
                 self._tell(EventKind.RETIRED_TOKEN_USED, one.token.handle, None)
+
+    def life_of(self, record: Record | None) -> tuple[int, int]:
+        """Return the absolute lifetime and the end of a session; None: of one that begins now."""
+        if record is not None and record.birth is not None:
+            return record.birth.absolute, hard_end(record)
+        absolute = self._engine.policy.absolute
+        return absolute, self._engine.clock.now() + absolute
 
     @abstractmethod
     def store(self, session: Session) -> None:

@@ -6,9 +6,11 @@ from typing import Any, Protocol
 from canister.clock import to_datetime
 from canister.codec import encode_user
 from canister.edits import own_times
-from canister.errors import CannotTellError, SessionError
+from canister.errors import CannotTellError, InputError, SessionError
 from canister.life import deadline
+from canister.record import Record
 from canister.sessions import csrf
+from canister.sessions.cookie import check_age
 from canister.sessions.identity import Identity
 from canister.sessions.mapping import SessionData
 from canister.sessions.state import SessionStatus, State
@@ -23,6 +25,10 @@ class Keeper(Protocol):
 
     async def astore(self, session: "Session") -> None:
         """Do what `store` does; the event loop goes on."""
+        ...
+
+    def life_of(self, record: Record | None) -> tuple[int, int]:
+        """Return the absolute lifetime and the end of a session; None: of one that begins now."""
         ...
 
 
@@ -217,17 +223,30 @@ class Session(SessionData):
             until: an instant at which the session ends whatever happens.
 
         Raises:
-            InputError: *idle* is not more than zero, or *until* has no time zone.
+            InputError: *idle* is not more than zero, *until* has no time zone, or they pass the
+                absolute lifetime, which begins anew where the session goes on under a new id.
+            CanisterError: as every use of a session that is refused.
         """
         self._use()
-        self.state.ask(times=own_times(idle, until))
+        times = own_times(idle, until)
+        if self._keeper is not None:
+            too_long = times.beyond(*self._keeper.life_of(self.state.record if self.state.token else None))
+            if too_long:
+                raise InputError(too_long)
+        self.state.ask(times=times)
 
     def set_cookie_age(self, age: timedelta | None) -> None:
         """Let the browser keep the cookie for *age*, None: until it is closed; the commit sends it.
 
         It is not stored: what keeps the cookie alive in later requests has to say it there, too.
+
+        Raises:
+            InputError: *age* is not a span of 1 second to 400 days.
+            CanisterError: as every use of a session that is refused.
         """
         self._use()
+        if age is not None:
+            check_age(age)
         if age != self.state.max_age:
             self.state.ask(resend=True)
         self.state.max_age = age
