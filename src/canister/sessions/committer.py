@@ -263,10 +263,18 @@ class Committer:
         return changes._replace(late=(*changes.late, log_in))
 
     def _keep_cap(self, session: Session, user: object) -> None:
-        token = session.state.token
-        if token is not None and token.handle in self._users.keep_cap(user):
-            session.state.token = None
-            session.state.cookie = self._cookie.end()
+        """Keep a user who has just logged in to the cap, with log-ins that came at the same time."""
+        state = session.state
+        token, ended = state.token, self._users.keep_cap(user)
+        if token is None:
+            return
+        if not self._users.rejects:
+            if (
+                token.handle in ended
+            ):  # by a later log-in, of the same client perhaps: it has that one's cookie
+                state.token = state.cookie = None
+        elif token.handle in ended or not self._opens(token, self._engine.clock.now()):
+            state.token, state.cookie = None, self._cookie.end()
             raise TooManySessionsError("the user has as many sessions as are allowed; this one was not made")
 
     def _happened(self, kind: EventKind, handle: str, state: State) -> None:

@@ -67,6 +67,11 @@ class Users:
         self.at_cap: AtCap = at_cap
         self._ended = ended
 
+    @property
+    def rejects(self) -> bool:
+        """Whether there is a cap, and what a log-in beyond it does is to fail."""
+        return self.most is not None and self.at_cap == "reject"
+
     def sessions(self, user: object) -> list[UserSession]:
         """Return a user's live sessions, the one last seen first. The cost follows their number.
 
@@ -144,7 +149,7 @@ class Users:
         Raises:
             TooManySessionsError: the user has as many sessions as are allowed.
         """
-        if self.most is None or self.at_cap != "reject":
+        if not self.rejects:
             return
         if len([one for one in self.sessions(user) if one.handle != retiring]) >= self.most:
             raise TooManySessionsError(

@@ -247,6 +247,44 @@ def test_a_cap_rejects_a_log_in_and_leaves_everything(canister: Canister) -> Non
     assert user_of(manager, log_in(manager, cookie=first)) == "ann", "logging in again is no session more"
 
 
+def test_a_log_in_that_another_one_has_ended_by_the_cap_is_not_answered_as_done(
+    canister: Canister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both were admitted; the other one's commit ended this one's session before it could look."""
+    manager, other = (
+        SessionManager(canister, secret_keys=KEY, max_sessions=1, at_cap="reject") for _ in range(2)
+    )
+    keep_cap, winners = manager.users.keep_cap, list[str]()
+    monkeypatch.setattr(manager.users, "admit", lambda *_: winners.append(log_in(other)))
+    monkeypatch.setattr(manager.users, "keep_cap", lambda user: other.users.keep_cap(user) and keep_cap(user))
+    session = manager.load([])
+    session.login("ann")
+    with pytest.raises(TooManySessionsError):
+        manager.commit(session)
+    assert manager.discard(session).set_cookie == manager.cookie.end()
+    assert user_of(other, winners[0]) == "ann"
+
+
+def test_a_log_in_that_a_later_one_evicts_at_once_is_no_error(
+    canister: Canister, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a form is sent twice: the other answer's cookie is the one to keep."""
+    manager, other = (SessionManager(canister, secret_keys=KEY, max_sessions=n) for n in (1, None))
+    keep_cap, winners = manager.users.keep_cap, list[str]()
+
+    def later(user: Any) -> list[str]:
+        clock.advance(MINUTE)
+        winners.append(log_in(other))
+        return keep_cap(user)
+
+    monkeypatch.setattr(manager.users, "keep_cap", later)
+    session = manager.load([])
+    session.login("ann")
+    assert manager.commit(session).set_cookie is None
+    assert user_of(manager, winners[0]) == "ann"
+    assert len(manager.users.sessions("ann")) == 1
+
+
 def test_a_cap_is_restored_after_a_split(
     manager: SessionManager, other: SessionManager, clock: ManualClock
 ) -> None:
