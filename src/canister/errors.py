@@ -84,7 +84,7 @@ class TooManySessionsError(SessionError):
 
 
 class CannotTellError(CanisterError):
-    """This node knows that it may be behind, and no peer that could tell has answered."""
+    """It may be another session that the client has by now: this node may be behind, or the request late."""
 
 
 class OldSystemError(CanisterError):

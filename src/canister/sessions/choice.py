@@ -38,8 +38,10 @@ class Chooser:
         doubts = [one.token for one in found if is_open(one) and isinstance(one.token, Token)]
         state = State()
         state.doubt = doubts[0] if doubts else None
-        # A late answer would take away the cookie that the client was given since.
-        state.stale = bool(found) and not any(is_open(one) or one.lately for one in found)
+        # A late answer would take away the cookie that the client was given since; so would a new session.
+        outlived = [one.token for one in found if one.lately and isinstance(one.token, Token)]
+        state.outlived = outlived[0] if outlived else None
+        state.stale = bool(found) and state.outlived is None and not any(map(is_open, found))
         if doubts and self._refuse:
             state.refusal = CannotTellError(unknown(doubts[0]))
         return state
@@ -84,6 +86,14 @@ def unknown(token: Token) -> str:
     return (
         f"session {token.handle} may exist on a member of the cluster that cannot be reached; "
         "the client's cookie was left as it is; try again"
+    )
+
+
+def too_late(token: Token) -> str:
+    """Return what to say where the client may have another cookie by now than the one it shows."""
+    return (
+        f"the cookie of session {token.handle} was good until less than a minute ago, and its client may "
+        "have the next one by now, which a new session would take away; nothing was written, try again"
     )
 
 

@@ -19,7 +19,7 @@ from canister.life import is_live
 from canister.record import EMPTY, Record, Slot, Version
 from canister.sessions import seen
 from canister.sessions.changes import Noting, Succession, save, touch
-from canister.sessions.choice import behind, unknown
+from canister.sessions.choice import behind, too_late, unknown
 from canister.sessions.cookie import CookieSettings
 from canister.sessions.events import EventKind
 from canister.sessions.identity import Identity, identity_of
@@ -127,6 +127,8 @@ class Committer:
         state = session.state
         if state.doubt is not None:
             raise CannotTellError(unknown(state.doubt))
+        if state.outlived is not None:
+            raise CannotTellError(too_late(state.outlived))
         _check_headers(state)
         fresh = draft(self._keys)
         edit = Succession(self._engine.policy, changes, carry=False).create(fresh)

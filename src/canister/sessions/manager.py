@@ -160,7 +160,8 @@ class SessionManager(SessionLoader):
             AcknowledgementError: fewer members than *acks* hold it; it stands, and
                 ``session.state.outcome`` is what to tell the client.
             CannotTellError: something was written to a session of which this node cannot tell whether
-                it exists, or a session was to go on under a new id while there may be newer state.
+                it exists, or the client's cookie was replaced so lately that it may have the next one, or a
+                session was to go on under a new id while there may be newer state.
             SessionDestroyedError: something was written, and another request destroyed the session.
             SessionEndedError: something was written, and the session expired meanwhile.
             TooManySessionsError: a log-in beyond the user's number of sessions; none was made.

@@ -293,7 +293,7 @@ class SessionData(dict[Any, Any]):
     def _retire(self) -> None:
         state = self.state
         state.ask(retired=state.pending.retired or state.token or state.doubt, cleared=False, facts={})
-        state.token = state.doubt = state.csrf = None
+        state.token = state.doubt = state.outlived = state.csrf = None
 
     def _begin_anew(self) -> None:
         """Take nothing over from what was stored before."""
