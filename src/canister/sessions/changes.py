@@ -4,14 +4,16 @@ Unlike the library's `put`, a commit never begins a session anew: what was destr
 it was loaded stays so, and the commit raises.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 from canister import edits
 from canister.config import Policy
 from canister.edits import Moment
 from canister.errors import SessionDestroyedError, SessionEndedError
-from canister.life import deadline, is_live
-from canister.record import EMPTY, IDENTITY, KEY, Cell, Expiry, Record, Slot, merge
+from canister.life import deadline, idle_from, is_touch_due
+from canister.record import EMPTY, IDENTITY, KEY, Cell, Expiry, Record, Slot, Touch, merge
 from canister.sessions import counters
 from canister.sessions.renewal import GOOD
 from canister.sessions.state import Changes
@@ -41,31 +43,72 @@ class Noting:
         return written
 
 
-def save(policy: Policy, changes: Changes, *, asked: bool = True) -> Edit:
+class Access(NamedTuple):
+    """The access of a request or a connection that a commit records.
+
+    A request is one from when its session was loaded: however long it takes, that keeps the session.
+
+    Attributes:
+        at: the instant; None: the commit is one itself, of a connection that goes on.
+        lock: after how many microseconds without one the session is locked, None for never: then a connection
+            that goes on is none.
+    """
+
+    at: int | None = None
+    lock: int | None = None
+
+    def moment(self, commit: Moment) -> Moment:
+        """Return the moment of a commit as of the access."""
+        return commit if self.at is None or self.at >= commit.now else Moment(commit.version, self.at)
+
+    def keeps(self, record: Record, commit: Moment) -> bool:
+        """Tell whether a session is live at its commit, if the access is recorded."""
+        end = deadline(record)
+        if end > commit.now:
+            return True
+        at = self.moment(commit)
+        if end <= at.now or not is_touch_due(record, at.now):
+            return False
+        return deadline(msgspec.structs.replace(record, touch=Touch(at.version, at.now))) > commit.now
+
+    def counts(self, record: Record, commit: Moment) -> bool:
+        """Tell whether it is to be recorded: nothing that began before a session was locked opens it."""
+        return self.lock is None or self.at is not None or commit.now < idle_from(record, self.lock)
+
+
+def save(policy: Policy, changes: Changes, access: Access, *, asked: bool = True) -> Edit:
     """Return the edit that writes into a session that is still live.
 
     Args:
         policy: the times a new session is born with.
         changes: what to write.
+        access: the access that goes with it.
         asked: whether a request has asked for it: if the session is over it is told so.
     """
 
     def edit(record: Record | None, moment: Moment) -> Record | None:
-        if not asked and (record is None or not is_live(record, moment.now)):
+        if not asked and (record is None or not access.keeps(record, moment)):
             return None
-        live = _live(record, moment)
+        live, at = _live(record, moment, access), access.moment(moment)
         shown = merge(live, Record(clear=moment.version)) if changes.clear else live
         cells = changes.cells(shown, moment)
-        return _timed(
-            edits.write(live, moment, policy, cells, clear=changes.clear), live, moment, policy, changes
-        )
+        written = edits.write(live, at, policy, cells, clear=changes.clear)
+        written = _timed(written, live, at, policy, changes)
+        return written if access.counts(live, moment) else msgspec.structs.replace(written, touch=None)
 
     return edit
 
 
-def touch() -> Edit:
+def touch(access: Access) -> Edit:
     """Return the edit that records an access."""
-    return lambda record, moment: edits.touch(record, moment, moment.now)
+
+    def edit(record: Record | None, moment: Moment) -> Record | None:
+        at = access.moment(moment)
+        if record is None or not access.keeps(record, moment) or not access.counts(record, moment):
+            return None
+        return Record(touch=Touch(at.version, at.now)) if is_touch_due(record, at.now) else None
+
+    return edit
 
 
 class Succession:
@@ -74,13 +117,17 @@ class Succession:
     Args:
         policy: the times the new session is born with.
         changes: what the request has written.
+        access: the access of the request.
         carry: whether the new session takes over what the old one holds at the commit.
         again: what it takes over where another request has ended the old one; None: that is an error.
     """
 
-    def __init__(self, policy: Policy, changes: Changes, *, carry: bool, again: Record | None = None) -> None:
+    def __init__(
+        self, policy: Policy, changes: Changes, access: Access, *, carry: bool, again: Record | None = None
+    ) -> None:
         self._policy = policy
         self._changes = changes
+        self._access = access
         self._carry = carry
         self._again = again
         self._carried: dict[Slot, bytes | None] = {}
@@ -99,7 +146,7 @@ class Succession:
     def _old(self, record: Record | None, moment: Moment) -> Record:
         """Return what is carried over."""
         try:
-            return _live(record, moment)
+            return _live(record, moment, self._access)
         except (SessionDestroyedError, SessionEndedError):
             if self._again is None:
                 raise
@@ -134,11 +181,11 @@ def _timed(written: Record, live: Record, moment: Moment, policy: Policy, change
     )
 
 
-def _live(record: Record | None, moment: Moment) -> Record:
+def _live(record: Record | None, moment: Moment, access: Access) -> Record:
     if record is not None and record.destroy is not None:
         raise SessionDestroyedError(
             "another request destroyed the session while this one ran; what this one changed is not stored"
         )
-    if record is None or deadline(record) <= moment.now:
+    if record is None or not access.keeps(record, moment):
         raise SessionEndedError("the session expired while the request ran; what it changed is not stored")
     return record

@@ -18,7 +18,7 @@ from canister.freshness import as_seen, covers
 from canister.life import is_live
 from canister.record import EMPTY, Record, Slot, Version
 from canister.sessions import seen
-from canister.sessions.changes import Noting, Succession, save, touch
+from canister.sessions.changes import Access, Noting, Succession, save, touch
 from canister.sessions.choice import behind, too_late, unknown
 from canister.sessions.cookie import CookieSettings
 from canister.sessions.events import EventKind
@@ -50,6 +50,7 @@ class Committer:
         acks: how many members must hold what is written.
         renewal: after how many microseconds a secret is replaced, None for never, and for how long
             the old one stays good.
+        lock: after how many microseconds without an access a session is locked; None: never.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Committer:
         tell: Tell,
         acks: Needed,
         renewal: tuple[int | None, int],
+        lock: int | None,
     ) -> None:
         self._engine = engine
         self._keys = keys
@@ -70,6 +72,7 @@ class Committer:
         self._tell = tell
         self._acks: Needed = acks
         self._renewal, self._window = renewal
+        self._lock = lock
 
     def store(self, session: Session) -> None:
         """Write what the request changed; see `SessionManager.commit`."""
@@ -131,7 +134,7 @@ class Committer:
             raise CannotTellError(too_late(state.outlived))
         _check_headers(state)
         fresh = draft(self._keys)
-        edit = Succession(self._engine.policy, changes, carry=False).create(fresh)
+        edit = Succession(self._engine.policy, changes, self._access(state), carry=False).create(fresh)
         noting = Noting(edit)
         version = self._commit(state, [(fresh.session, noting)], {fresh.session: None})
         assert version is not None  # the edit always writes
@@ -154,9 +157,9 @@ class Committer:
         if state.contents.replaced and state.varies and not state.replaced:
             changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
         if changes.any:
-            noting = Noting(save(self._engine.policy, changes, asked=asked))
+            noting = Noting(save(self._engine.policy, changes, self._access(state), asked=asked))
         elif state.read and due:
-            noting = Noting(touch())
+            noting = Noting(touch(self._access(state)))
         else:
             return None
         # Recording an access is not waited for.
@@ -176,6 +179,10 @@ class Committer:
         if due and state.identity is not None:
             self._users.keep_cap(state.identity.user)
         return version
+
+    def _access(self, state: State) -> Access:
+        """Return the access that a commit records: of the request until its headers leave, then its own."""
+        return Access(state.at if state.outcome is None else None, self._lock)
 
     def _opens(self, token: Token, now: int) -> bool:
         """Tell whether a token still opens its session: nobody has ended or renewed it meanwhile."""
@@ -209,9 +216,10 @@ class Committer:
         if state.pending.carry and state.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
         again = _before(state.record) if state.pending.logging_in else None
-        succession = Succession(self._engine.policy, changes, carry=state.pending.carry, again=again)
+        access, carry = self._access(state), state.pending.carry
+        succession = Succession(self._engine.policy, changes, access, carry=carry, again=again)
         known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
-        if not (state.pending.carry or changes.any or state.pending.wanted):
+        if not (carry or changes.any or state.pending.wanted):
             version = self._commit(state, [(retired.session, succession.destroy)], known)
             session.committed(None, changes)
             state.cookie = self._cookie.end()

@@ -36,8 +36,8 @@ class Glances:
         self._lock = lock
         self.tokens: WeakValueDictionary[str, Token] = WeakValueDictionary()
 
-    def find(self, value: str, seen_values: Sequence[str]) -> tuple[Contents, Glance] | None:
-        """Return the session that a client is served as it is; None where that takes a closer look.
+    def find(self, value: str, seen_values: Sequence[str]) -> tuple[Contents, Glance, int] | None:
+        """Return the session that a client is served as it is, and the instant; None: it takes a closer look.
 
         Args:
             value: the only value of the token's cookie.
@@ -54,11 +54,12 @@ class Glances:
         glance = contents.glance
         if glance is None or glance.token is not token or glance.seen_values != tuple(seen_values):
             return None
-        if glance.until <= self._engine.clock.now():
+        now = self._engine.clock.now()
+        if glance.until <= now:
             return None
         if glance.user is not None and load(glance.user).record is not glance.known:
             return None
-        return contents, glance
+        return contents, glance, now
 
     def keep(
         self, token: Token, contents: Contents, seen_values: Sequence[str], shown: Seen, known: Record | None

@@ -161,7 +161,7 @@ class SessionLoader(ABC):
         contents = Contents(record)
         state = State(token, contents)
         self._chooser.lock_idle(state, token, contents)
-        state.max_age = self.cookie.max_age
+        state.at, state.max_age = self._engine.clock.now(), self.cookie.max_age
         state.ask(resend=True)
         return self.session_class(state, self)
 
@@ -178,11 +178,14 @@ class SessionLoader(ABC):
         found = self._glances.find(values[0], seen_values) if len(values) == 1 else None
         if found is None:
             return None
-        contents, glance = found
-        return self._made(State(glance.token, contents, glance), carries_seen=bool(seen_values))
+        contents, glance, now = found
+        state = State(glance.token, contents, glance)
+        state.at = now
+        return self._made(state, carries_seen=bool(seen_values))
 
     def _session(self, found: list[Found], *, carries_seen: bool) -> Session:
         state = self._chooser.choose(found)
+        state.at = self._engine.clock.now()
         if state.token is None or len(found) > 1:
             self._refused(found)
         return self._made(state, carries_seen=carries_seen)

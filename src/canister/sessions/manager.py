@@ -122,9 +122,9 @@ class SessionManager(SessionLoader):
         engine.announce_keys(self.keys.fingerprints)
         self.events = Events()
         self.users = Users(engine, max_sessions, at_cap, self._ended, acks)
-        self._watch = Watch(engine, self.users, self.events)
         moving = MoveIn(engine, self.keys, self.users, move_in) if move_in else None
         lock = None if config.lock_timeout is None else micros(config.lock_timeout)
+        self._watch = Watch(engine, self.users, self.events, lock)
         chooser = Chooser(engine, when_behind or config.when_behind, lock)
         renewal = None if config.renewal_timeout is None else micros(config.renewal_timeout)
         times = (renewal, micros(config.renewal_window or config.session_timeout))
@@ -132,7 +132,7 @@ class SessionManager(SessionLoader):
         lookup = Lookup(engine, self.keys, self.users, glances)
         super().__init__(engine, cookie or CookieSettings(), lookup, glances, chooser, moving)
         _managers.add(self)
-        self._committer = Committer(engine, self.keys, self.cookie, self.users, self._tell, acks, times)
+        self._committer = Committer(engine, self.keys, self.cookie, self.users, self._tell, acks, times, lock)
 
     def store(self, session: Session) -> None:
         """Store what was changed; the client is told at `commit`. What `Session.commit` calls.

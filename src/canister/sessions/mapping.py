@@ -203,7 +203,7 @@ class SessionData(dict[Any, Any]):
         """
         state, done = self.state, changes.asked
         left = state.pending.since(done, changes.made)
-        state.pending, state.glance = left, None
+        state.pending, state.glance, state.at = left, None, None
         state.stale = state.read = False
         if left.retired is not None:
             return  # given up meanwhile: what the session holds is the next one's

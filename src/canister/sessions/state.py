@@ -232,6 +232,7 @@ class State:
         outcome: what the client was told when the response headers left.
         pending: what the commit has to do beside storing keys.
         glance: what was kept of the look at it; None where it may not be relied on, and after a write.
+        at: when the session was loaded, which is when the request accesses it; None once it was stored.
     """
 
     token: Token | None
@@ -267,6 +268,7 @@ class State:
     lost: Pending | None = None
     outcome: Outcome | None = None
     pending: Pending = NOTHING_PENDING
+    at: int | None = None
 
     def __init__(
         self, token: Token | None = None, contents: Contents = NOTHING, glance: Glance | None = None

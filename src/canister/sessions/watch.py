@@ -16,7 +16,7 @@ from canister.errors import CanisterError
 from canister.forks import is_only_forked, notice_fork, watch_forks
 from canister.life import accessed, deadline, interval_of, is_live, is_touch_due
 from canister.record import Record, user_of
-from canister.sessions.changes import touch
+from canister.sessions.changes import Access, touch
 from canister.sessions.events import Event, EventKind, Events
 from canister.sessions.users import Users
 from canister.store.base import Change
@@ -66,12 +66,14 @@ class Watch:
         engine: whose changes to watch.
         users: who was logged out everywhere.
         events: whom to tell what others did.
+        lock: after how many microseconds without an access a session is locked; None: never.
     """
 
-    def __init__(self, engine: Engine, users: Users, events: Events) -> None:
+    def __init__(self, engine: Engine, users: Users, events: Events, lock: int | None = None) -> None:
         self._engine = engine
         self._users = users
         self._events = events
+        self._access = Access(lock=lock)
         self._thread = threading.Thread()
         self._begin()
         watch_forks(self)
@@ -203,7 +205,7 @@ class Watch:
             return
         used = accessed(record)
         if lease.keep_alive and is_touch_due(record, now):
-            self._engine.commit([(lease.session, touch())])
+            self._engine.commit([(lease.session, touch(self._access))])
             used = now
         user = user_of(record)
         lease.user = None if user is None else user_record_id(user)

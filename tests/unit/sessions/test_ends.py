@@ -6,6 +6,7 @@ import pytest
 from tests.unit.sessions.kit import END, MINUTE, create, log_of, sent
 
 from canister import Canister
+from canister.clock import to_datetime
 from canister.codec import encode_id, encode_value
 from canister.errors import SessionDestroyedError, SessionEndedError
 from canister.record import IDENTITY, Cell, Record, Slot
@@ -38,6 +39,57 @@ def test_a_session_that_expires_during_the_request_is_not_begun_anew(
     with pytest.raises(SessionEndedError):
         manager.commit(session)
     assert log_of(canister) == before
+
+
+@pytest.mark.parametrize("act", ["writes", "reads", "goes on under a new id", "logs in"])
+def test_a_request_that_begins_in_time_may_take_long(
+    manager: SessionManager, clock: ManualClock, act: str
+) -> None:
+    """It has accessed the session when it began: the idle timeout counts from then."""
+    cookie = create(manager, a=1)
+    clock.advance(20 * MINUTE)
+    session = manager.load([cookie])
+    assert session["a"] == 1
+    if act == "writes":
+        session["a"] = 2
+    elif act == "goes on under a new id":
+        session.regenerate()
+    elif act == "logs in":
+        session.login("ann")
+    clock.advance(19 * MINUTE)
+    fresh = manager.commit(session).set_cookie
+    cookie = sent(fresh) if fresh is not None else cookie
+    assert manager.load([cookie]).get("a") == (2 if act == "writes" else 1)
+    clock.advance(2 * MINUTE)
+    is_new = fresh is not None
+    assert (manager.load([cookie]).handle is not None) is is_new, "it was accessed when the request began"
+
+
+def test_a_request_that_takes_as_long_as_the_idle_timeout_does_not_keep_the_session(
+    manager: SessionManager, clock: ManualClock
+) -> None:
+    cookie = create(manager, a=1)
+    clock.advance(20 * MINUTE)
+    session = manager.load([cookie])
+    session["a"] = 2
+    clock.advance(21 * MINUTE)
+    with pytest.raises(SessionEndedError):
+        manager.commit(session)
+
+
+def test_a_long_request_does_not_outlive_the_end_of_its_session(
+    manager: SessionManager, clock: ManualClock
+) -> None:
+    """Neither an end of its own nor the absolute lifetime is moved by an access."""
+    session = manager.load([])
+    session.set_expiry(until=to_datetime(clock.now()) + 20 * MINUTE)
+    cookie = sent(manager.commit(session).set_cookie)
+    clock.advance(19 * MINUTE)
+    session = manager.load([cookie])
+    session["a"] = 2
+    clock.advance(2 * MINUTE)
+    with pytest.raises(SessionEndedError):
+        manager.commit(session)
 
 
 def test_a_session_that_was_swept_during_the_request_is_not_created(

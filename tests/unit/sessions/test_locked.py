@@ -145,6 +145,80 @@ def test_nothing_but_a_proof_opens_it(
     assert locking.load([cookie]).is_locked
 
 
+def push(session: Session) -> None:
+    session["pushed"] = 1
+
+
+def push_unseen(session: Session) -> None:
+    session.mark_passive()
+    session["pushed"] = 1
+
+
+def count(session: Session) -> None:
+    session.increment("pushed")
+
+
+def ask(session: Session) -> None:
+    assert session.user == "ann"
+
+
+@pytest.mark.parametrize("act", [push, push_unseen, count, ask])
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_nothing_that_began_before_the_lock_opens_it(
+    locking: SessionManager, clock: ManualClock, act: Callable[[Session], Any], *, has_begun: bool
+) -> None:
+    """A stream whose headers have left, or a request that takes that long; what it writes is stored."""
+    session = locking.load([])
+    session["a"] = 1
+    session.login("ann")
+    cookie = sent(locking.commit(session).set_cookie)
+    session = locking.load([cookie])
+    assert session["a"] == 1
+    if has_begun:
+        locking.commit(session)
+    clock.advance(11 * MINUTE)
+    assert locking.load([cookie]).is_locked
+    act(session)
+    if has_begun:
+        session.commit()
+    else:
+        locking.commit(session)
+    found = locking.load([cookie])
+    assert found.is_locked
+    found.unlock()
+    pushed = found.get("pushed", 0) + found.count("pushed")
+    assert pushed == (0 if act is ask else 1)
+
+
+def test_a_stream_keeps_a_session_open_that_is_not_locked(
+    locking: SessionManager, clock: ManualClock
+) -> None:
+    cookie = create(locking, a=1)
+    session = locking.load([cookie])
+    locking.commit(session)
+    for _ in range(3):
+        clock.advance(9 * MINUTE)
+        session["pushed"] = clock.now()
+        session.commit()
+    assert not locking.load([cookie]).is_locked
+
+
+def test_a_lease_does_not_open_it_whose_process_was_stopped(
+    canister: Canister, locking: SessionManager, clock: ManualClock
+) -> None:
+    cookie = create(locking, a=1)
+    watch = locking._watch
+    watch.start = lambda: None  # type: ignore[method-assign]
+    assert locking.hold(locking.load([cookie]), lambda: None, keep_alive=True) is not None
+    clock.advance(9 * MINUTE)
+    watch.look()
+    clock.advance(9 * MINUTE)
+    assert not locking.load([cookie]).is_locked
+    clock.advance(2 * MINUTE)
+    watch.look()
+    assert locking.load([cookie]).is_locked
+
+
 def test_an_old_cookie_does_not_open_it(locking: SessionManager, clock: ManualClock) -> None:
     """A session that has moved in is locked for the cookie of the old system as well."""
     headers = ["old=credential"]
