@@ -338,13 +338,14 @@ def test_no_expiry_goes_past_an_absolute_lifetime_that_was_configured_otherwise(
 ) -> None:
     week = timedelta(days=7)
     with override_settings(CANISTER={"path": tmp_path / "older", "absolute_lifetime": before}):
-        sessions = [stored(a=1), stored(a=1)]
+        sessions = [stored(a=1), stored(a=1), stored(a=1)]
     with override_settings(CANISTER={"path": tmp_path / "older", "absolute_lifetime": now}):
-        kept, cycled = map(again, sessions)
-        for session in (kept, cycled):
+        kept, cycled, cycling = map(again, sessions)
+        cycling.cycle_key()
+        for session in (kept, cycled, cycling):
             session.set_expiry(week.total_seconds() if idle else to_datetime(clock.now()) + week)
         cycled.cycle_key()
-        for session in (kept, cycled):
+        for session in (kept, cycled, cycling):
             session.save()
         assert lives(kept, clock, timedelta(days=1))
 

@@ -13,7 +13,7 @@ from canister.config import Policy
 from canister.edits import Moment
 from canister.errors import SessionDestroyedError, SessionEndedError
 from canister.life import deadline, idle_from, is_touch_due
-from canister.record import EMPTY, IDENTITY, KEY, Cell, Expiry, Record, Slot, Touch, merge
+from canister.record import EMPTY, IDENTITY, KEY, Birth, Cell, Expiry, Record, Slot, Touch, merge
 from canister.sessions import counters
 from canister.sessions.renewal import GOOD
 from canister.sessions.state import Changes
@@ -119,7 +119,8 @@ class Succession:
         changes: what the request has written.
         access: the access of the request.
         carry: whether the new session takes over what the old one holds at the commit.
-        again: what it takes over where another request has ended the old one; None: that is an error.
+        again: what it takes over where another request has ended the old one, if it is made by a log-in;
+            None: that is an error, and it lives no longer than the old one could have.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Succession:
         self._again = again
         self._carried: dict[Slot, bytes | None] = {}
         self._expiry: tuple[Expiry, int] | None = None
+        self._birth: Birth | None = None
 
     def destroy(self, record: Record | None, moment: Moment) -> Record:
         """Write the tombstone, having read what is carried over."""
@@ -141,6 +143,7 @@ class Succession:
             self._carried = {s: c.value for s, c in live.cells.items() if s[0] in spaces}
             self._carried |= counters.carry(live, moment)
             self._expiry = (live.expiry, live.reach) if live.expiry else None
+            self._birth = live.birth if self._again is None else None
         return edits.destroy(record, moment, self._policy)
 
     def _old(self, record: Record | None, moment: Moment) -> Record:
@@ -161,6 +164,9 @@ class Succession:
             born = edits.write(
                 record, moment, self._policy, {s: v for s, v in cells.items() if v is not None}
             )
+            if self._birth is not None:
+                birth = msgspec.structs.replace(self._birth, version=moment.version)
+                born = msgspec.structs.replace(born, birth=birth, reach=birth.idle + birth.interval)
             if self._expiry is not None:
                 expiry, reach = self._expiry
                 own = Expiry(moment.version, expiry.idle, expiry.interval, expiry.until)

@@ -81,6 +81,30 @@ def test_logging_in_again_begins_both_time_outs_anew(manager: SessionManager, cl
     assert second.identity.at != first.at
 
 
+@pytest.mark.parametrize("logs_in", [False, True])
+def test_a_new_id_alone_begins_no_absolute_lifetime_anew(
+    manager: SessionManager, clock: ManualClock, *, logs_in: bool
+) -> None:
+    """Only a log-in does: after the absolute lifetime its user has to prove again who it is."""
+    session = manager.load([])
+    session.set_expiry(idle="30d")
+    session.login("ann")
+    cookie = cookie_of(manager, session)
+    created = manager.users.sessions("ann")[0].created
+    for _ in range(3):
+        clock.advance(timedelta(days=9))
+        session = manager.load([cookie])
+        session.regenerate()
+        cookie = cookie_of(manager, session)
+    assert [one.created for one in manager.users.sessions("ann")] == [created]
+    clock.advance(timedelta(days=2))
+    assert user_of(manager, cookie) == "ann"
+    if logs_in:
+        cookie = log_in(manager, cookie=cookie)
+    clock.advance(timedelta(days=1))
+    assert user_of(manager, cookie) == ("ann" if logs_in else None)
+
+
 def test_clear_logs_out_and_keeps_the_session(manager: SessionManager) -> None:
     cookie = log_in(manager)
     session = manager.load([cookie])
