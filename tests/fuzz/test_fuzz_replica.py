@@ -642,7 +642,7 @@ def test_a_node_that_has_another_ones_address_is_refused(victim: Victim) -> None
 
 
 def test_a_node_that_takes_the_address_of_a_linked_one_is_refused(victim: Victim) -> None:
-    """It was started with that address by mistake. Where the other one is heard no more, it has replaced it."""
+    """It was started with that address by mistake. Once the other one falls silent, it has replaced it."""
     newer = NodeId(b"newer...")
     version = make_version(victim.clock.now(), newer)
     hello = m.Hello(

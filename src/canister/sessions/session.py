@@ -224,13 +224,16 @@ class Session(SessionData):
 
         Raises:
             InputError: *idle* is not more than zero, *until* has no time zone, or they pass the
-                absolute lifetime, which begins anew where the session goes on under a new id.
+                absolute lifetime, which a log-in begins anew.
             CanisterError: as every use of a session that is refused.
         """
         self._use()
         times = own_times(idle, until)
         if self._keeper is not None:
-            too_long = times.beyond(*self._keeper.life_of(self.state.record if self.state.token else None))
+            pending = self.state.pending
+            stays = (self.state.token is not None or pending.carry) and not pending.logging_in
+            kept = self.state.record if stays else None
+            too_long = times.beyond(*self._keeper.life_of(kept))
             if too_long:
                 raise InputError(too_long)
         self.state.ask(times=times)

@@ -149,7 +149,7 @@ class Users:
         Raises:
             TooManySessionsError: the user has as many sessions as are allowed.
         """
-        if not self.rejects:
+        if self.most is None or not self.rejects:
             return
         if len([one for one in self.sessions(user) if one.handle != retiring]) >= self.most:
             raise TooManySessionsError(
