@@ -49,7 +49,7 @@ def client_of(canister: Canister, **settings: Any) -> TestClient:
 
     @app.post("/end-others")
     def end_others(user: CurrentUser, session: CurrentSession, manager: CurrentManager) -> int:
-        return manager.users.end_all(user, keep=session.handle)
+        return manager.users.end_all(user, keep=session)
 
     @app.get("/form")
     async def form(token: CsrfToken) -> str:

@@ -157,7 +157,7 @@ def cap(subject: Subject) -> Result:
 def ends_all(subject: Subject) -> Result:
     """All sessions of a user can be ended, or all but one."""
     tokens = [subject.created("ada") for _ in range(min(3, subject.settings.max_sessions or 3))]
-    kept = subject.open(tokens[-1]).handle
+    kept = subject.open(tokens[-1])
     subject.manager.users.end_all("ada", keep=kept)
     others = [subject.is_live(token) for token in tokens]
     subject.manager.users.end_all("ada")

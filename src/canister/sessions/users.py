@@ -9,10 +9,11 @@ from canister.clock import to_datetime
 from canister.codec import decode_id, encode_id, encode_user, user_record_id
 from canister.edits import Moment
 from canister.engine import Engine
-from canister.errors import AcknowledgementError, ConfigError, TooManySessionsError
+from canister.errors import AcknowledgementError, ConfigError, InputError, TooManySessionsError
 from canister.life import accessed, is_live
 from canister.record import Cell, Record, Version, user_of
 from canister.sessions.identity import KNOWN, Identity, identity_of, is_revoked, revocation_in
+from canister.sessions.session import Session
 from canister.store.base import Edit, Needed
 
 AtCap = Literal["evict", "reject"]
@@ -96,7 +97,7 @@ class Users:
         self._end([(session, self._destroyed)], [handle], user)
         return True
 
-    def end_all(self, user: object, *, keep: str | None = None) -> int:
+    def end_all(self, user: object, *, keep: Session | str = "") -> int:
         """End all sessions of a user, also those not heard of yet; return how many are known here.
 
         What the other side of a split still holds, or logs in before it hears of this, falls when it
@@ -104,13 +105,15 @@ class Users:
 
         Args:
             user: the user's id.
-            keep: the handle of a session that stays.
+            keep: the session that stays, such as the request's own, or its handle. Of the session itself the
+                answer tells the client, so that no node takes it for one that was ended.
 
         Raises:
             AcknowledgementError: as for `end`.
+            InputError: *keep* is neither: a session that is about to go on under a new id has no handle.
         """
         encoded = encode_user(user)
-        kept = None if keep is None else encode_id(keep)
+        kept = _id_of(keep)
         others = [session for session, _ in self._live(encoded) if session != kept]
         policy = self._engine.policy
         work: list[tuple[bytes, Edit]] = [
@@ -119,7 +122,12 @@ class Users:
         if kept is not None:
             work.append((kept, _know_revocation(encoded)))
         work += [(session, self._destroyed) for session in others]
-        self._end(work, [str(decode_id(session)) for session in others], user)
+        try:
+            version = self._end(work, [str(decode_id(session)) for session in others], user)
+        except AcknowledgementError as error:
+            _show(keep, Version(error.version))
+            raise
+        _show(keep, version)
         return len(others)
 
     def revocation(self, user: bytes) -> Version | None:
@@ -178,14 +186,15 @@ class Users:
         found = self._engine.store.of_user(user)
         return [(s, r) for s, r in found if is_live(r, now) and not is_revoked(r, revoked, drift)]
 
-    def _end(self, work: list[tuple[bytes, Edit]], handles: list[str], user: object) -> None:
-        """Commit what ends sessions, and tell of them."""
+    def _end(self, work: list[tuple[bytes, Edit]], handles: list[str], user: object) -> Version | None:
+        """Commit what ends sessions, and tell of them; return the commit's version."""
         try:
-            self._engine.commit(work, self._acks)
+            version = self._engine.commit(work, self._acks)
         except AcknowledgementError:
             self._tell(handles, user)  # here they are over
             raise
         self._tell(handles, user)
+        return version
 
     def _tell(self, handles: list[str], user: object) -> None:
         for handle in handles:
@@ -193,6 +202,27 @@ class Users:
 
     def _destroyed(self, record: Record | None, moment: Moment) -> Record:
         return edits.destroy(record, moment, self._engine.policy)
+
+
+def _id_of(session: Session | str) -> bytes | None:
+    """Return the id of a session that is to stay, as it is stored now; None if none is."""
+    if isinstance(session, str):
+        return encode_id(session) if session else None
+    if not isinstance(session, Session):
+        raise InputError(
+            f"keep is a session or its handle, not {type(session).__name__}; nothing was ended. Before it is "
+            "stored under a new id a session has no handle: give the session itself"
+        )
+    state = session.state
+    token = state.token or (state.pending.retired if state.pending.carry else None)
+    return None if token is None else token.session
+
+
+def _show(session: Session | str, version: Version | None) -> None:
+    """Have the client of a session that stays show at any node that this was written."""
+    if not isinstance(session, str) and version is not None:
+        session.mark_accessed()
+        session.state.glance, session.state.written = None, version
 
 
 def _know_revocation(user: bytes) -> Edit:

@@ -9,6 +9,7 @@ from tests.unit.sessions.kit import KEY, MINUTE, create, sent
 
 from canister import Canister
 from canister.sessions import SessionManager
+from canister.sessions.identity import KNOWN
 from canister.testing.clock import ManualClock
 
 
@@ -59,6 +60,20 @@ def cluster_of_one(tmp_path: Path, clock: ManualClock) -> Iterator[SessionManage
     with Canister(tmp_path / "one", agent=False, clock=clock) as canister:
         canister.node.store.set_doubts(1)
         yield SessionManager(canister, secret_keys=KEY)
+
+
+def test_the_client_of_a_session_that_stays_shows_that_it_does(cluster_of_one: SessionManager) -> None:
+    """At another node, which has not heard of that: there a new id would take less than that along."""
+    session = cluster_of_one.load([])
+    session.login("ann")
+    outcome = cluster_of_one.commit(session)
+    cookies = [sent(outcome.set_cookie)], [sent(outcome.set_seen)]
+    session = cluster_of_one.load(*cookies)
+    cluster_of_one.users.end_all("ann", keep=session)
+    set_seen = cluster_of_one.commit(session).set_seen
+    record = cluster_of_one.load(*cookies).state.record
+    assert record is not None
+    assert cluster_of_one.load(cookies[0], [sent(set_seen)]).state.shown == (record.cells[KNOWN].version,)
 
 
 def test_the_seen_cookie_tells_what_the_client_has_seen(cluster_of_one: SessionManager) -> None:

@@ -1,6 +1,6 @@
 """Logging in and out, a user's sessions, caps and revocation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,38 @@ def test_end_all_but_the_present_one(manager: SessionManager) -> None:
     assert manager.users.end_all("ann") == 1
     assert user_of(manager, cookies[0]) is None
     assert user_of(manager, log_in(manager)) == "ann"
+
+
+def leave_it(session: Session) -> None:
+    assert session.user == "ann"
+
+
+def begin_anew(session: Session) -> None:
+    session.login("ann")
+
+
+@pytest.mark.parametrize("act", [leave_it, Session.regenerate, begin_anew, Session.logout])
+def test_the_session_that_stays_is_given_itself(
+    manager: SessionManager, act: Callable[[Session], Any]
+) -> None:
+    """Also where it is about to go on under a new id, and has no handle."""
+    cookies = [log_in(manager) for _ in range(2)]
+    session = manager.load(cookies[:1])
+    act(session)
+    manager.users.end_all("ann", keep=session)
+    fresh = manager.commit(session).set_cookie
+    cookie = cookies[0] if fresh is None else fresh.partition(";")[0].partition("=")[2]
+    assert user_of(manager, cookie) == (None if act is Session.logout else "ann")
+    assert user_of(manager, cookies[1]) is None
+
+
+def test_a_session_that_is_to_stay_and_cannot_be_told_is_an_error(manager: SessionManager) -> None:
+    cookie = log_in(manager)
+    session = manager.load([cookie])
+    session.regenerate()
+    with pytest.raises(InputError, match="give the session itself"):
+        manager.users.end_all("ann", keep=session.handle)  # type: ignore[arg-type]
+    assert user_of(manager, cookie) == "ann"
 
 
 def carry(source: Canister, target: Canister) -> None:

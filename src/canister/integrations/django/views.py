@@ -15,6 +15,7 @@ from django.template.response import TemplateResponse
 from canister.integrations.django.configuration import session_manager
 from canister.integrations.django.signals import user_id
 from canister.integrations.django.store import session_of
+from canister.sessions import Session
 
 ALL = "all"
 """What the form names in the place of a handle, to end every session but the one that asks."""
@@ -34,16 +35,16 @@ def user_sessions(request: HttpRequest, user_pk: str) -> HttpResponse:
     if not (may_change or _may(request, model, "view")):
         raise PermissionDenied
     user = get_object_or_404(model, pk=user_pk)
-    users, handle = session_manager().users, session_of(request).handle
+    users, own = session_manager().users, session_of(request)
     if request.method == "POST":
         if not may_change:
             raise PermissionDenied
-        _end(user, request.POST["end"], handle)
+        _end(user, request.POST["end"], own)
         return HttpResponseRedirect(request.get_full_path())
     context = site.each_context(request) | {
         "title": f"Sessions of {user}",
         "sessions": users.sessions(user_id(user)),
-        "own_handle": handle,
+        "own_handle": own.handle,
         "may_change": may_change,
         "opts": model._meta,
         "user_pk": user_pk,
@@ -51,13 +52,13 @@ def user_sessions(request: HttpRequest, user_pk: str) -> HttpResponse:
     return TemplateResponse(request, "canister/user_sessions.html", context)
 
 
-def _end(user: Any, chosen: str, own_handle: str | None) -> None:
+def _end(user: Any, chosen: str, own: Session) -> None:
     users, user_key = session_manager().users, user_id(user)
     if chosen != ALL:
         users.end(user_key, chosen)
         return
-    own = any(one.handle == own_handle for one in users.sessions(user_key))
-    users.end_all(user_key, keep=own_handle if own else None)
+    is_own = any(one.handle == own.handle for one in users.sessions(user_key))
+    users.end_all(user_key, keep=own if is_own else "")
 
 
 def _may(request: HttpRequest, model: Any, action: str) -> bool:
