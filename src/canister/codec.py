@@ -133,6 +133,11 @@ def user_record_id(user: bytes) -> bytes:
     return _USER_RECORD + user
 
 
+def user_in(data: bytes) -> bytes:
+    """Return the encoded user id whose record has this id."""
+    return data[1:]
+
+
 def entry_id(namespaces: Sequence[str], key: str) -> bytes:
     """Return where the store keeps an entry: what belongs to no session.
 

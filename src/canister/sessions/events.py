@@ -29,7 +29,8 @@ class Event(NamedTuple):
         at: when this process saw it.
         handle: the session's id, no secret; None for a cookie that names no session.
         user: who was logged in, None if nobody was or it is not known any more.
-        here: whether this process did it; what others did may be told more than once.
+        here: whether this session manager did it. What others did may be told more than once; others are
+            the library's own verbs too, such as `Canister.destroy` in this process.
     """
 
     kind: EventKind
@@ -47,7 +48,7 @@ class Events:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._subscribers: tuple[Subscriber, ...] = ()
+        self._subscribers: tuple[tuple[object, Subscriber], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self._subscribers)
@@ -59,17 +60,18 @@ class Events:
         hand on what takes time. What it raises is logged and changes nothing.
         """
         with self._lock:
-            self._subscribers = (*self._subscribers, subscriber)
+            own = object(), subscriber  # one function may have subscribed twice
+            self._subscribers = (*self._subscribers, own)
 
         def unsubscribe() -> None:
             with self._lock:
-                self._subscribers = tuple(s for s in self._subscribers if s is not subscriber)
+                self._subscribers = tuple(s for s in self._subscribers if s is not own)
 
         return unsubscribe
 
     def tell(self, event: Event) -> None:
         """Call all subscribers."""
-        for subscriber in self._subscribers:
+        for _, subscriber in self._subscribers:
             try:
                 subscriber(event)
             except Exception:

@@ -16,6 +16,7 @@ from canister.sessions.contents import Contents
 from canister.sessions.cookie import CookieSettings, values_of
 from canister.sessions.events import EventKind
 from canister.sessions.glance import Glances
+from canister.sessions.identity import identity_of
 from canister.sessions.lookup import Found, Lookup, may_need_peers
 from canister.sessions.movein import MoveIn, Shown
 from canister.sessions.renewal import SecretStatus
@@ -209,7 +210,9 @@ class SessionLoader(ABC):
             if isinstance(one.token, Refusal):
                 self._tell(EventKind.UNKNOWN_TOKEN, None, None)
             elif one.secret is SecretStatus.RETIRED:
-                self._tell(EventKind.RETIRED_TOKEN_USED, one.token.handle, None)
+                identity = identity_of(self._engine.store.load(one.token.session).record)
+                user = None if identity is None else identity.user
+                self._tell(EventKind.RETIRED_TOKEN_USED, one.token.handle, user)
 
     def life_of(self, record: Record | None) -> tuple[int, int]:
         """Return the absolute lifetime and the end of a session; None: of one that begins now."""

@@ -6,11 +6,12 @@ servers. It starts with the first lease or subscriber, and ends with the node.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 from canister.clock import SECOND, to_datetime
-from canister.codec import decode_id, is_encoded_id, is_session_id, user_record_id
+from canister.codec import decode_id, is_encoded_id, is_session_id, is_user_record_id, user_in, user_record_id
 from canister.engine import Changes, Engine
 from canister.errors import CanisterError
 from canister.forks import is_only_forked, notice_fork, watch_forks
@@ -18,6 +19,7 @@ from canister.life import accessed, deadline, interval_of, is_live, is_touch_due
 from canister.record import Record, user_of
 from canister.sessions.changes import Access, touch
 from canister.sessions.events import Event, EventKind, Events
+from canister.sessions.identity import identity_of
 from canister.sessions.users import Users
 from canister.store.base import Change
 
@@ -27,7 +29,8 @@ _PAUSE = 0.25
 """Seconds between two looks."""
 _LONGEST = 30 * SECOND
 """Microseconds after which a session is looked at whatever is told of it."""
-_REMEMBERED = 1024
+_REMEMBERED = 60.0
+"""Seconds for which it is remembered that the end of a session was told."""
 
 
 class Lease:
@@ -114,7 +117,9 @@ class Watch:
 
     def acted(self, handle: str) -> None:
         """Note that this process has told of a session's end."""
-        self._told.append(handle)
+        if self._events:
+            with self._lock:
+                self._told[handle] = time.monotonic()
 
     def look(self) -> None:
         """Look once.
@@ -127,6 +132,7 @@ class Watch:
         try:
             self._take(self._engine.changes_since(self._stamp))
             self._tell_all()
+            self._forget()
         finally:  # what is due has to be looked at also while nothing is told
             self._check_all()
 
@@ -153,6 +159,15 @@ class Watch:
                 self._untold.append(change)
                 raise
 
+    def _forget(self) -> None:
+        """Forget what was told long ago."""
+        with self._lock:
+            while self._told:
+                handle, told = next(iter(self._told.items()))
+                if time.monotonic() - told < _REMEMBERED:
+                    break
+                del self._told[handle]
+
     def _check_all(self) -> None:
         now = self._engine.clock.now()
         for lease in sorted(self._held(), key=lambda lease: lease.next):
@@ -178,7 +193,7 @@ class Watch:
         self._lock = threading.Lock()
         self._thread = threading.Thread()
         self._leases: dict[bytes, set[Lease]] = {}
-        self._told: deque[str] = deque(maxlen=_REMEMBERED)
+        self._told: dict[str, float] = {}
         self._untold: deque[Change] = deque()
         self._stamp = 0
 
@@ -220,16 +235,28 @@ class Watch:
             logger.exception("what was to be done at the end of a session has failed")
 
     def _tell(self, change: Change) -> None:
-        if not (is_session_id(change.session) and is_encoded_id(change.session)):
+        session = change.session
+        if is_user_record_id(session):
+            for own, record in self._engine.store.of_user(user_in(session)):
+                self._tell_end(own, record)
+        elif not (is_session_id(session) and is_encoded_id(session)):
             return
-        handle = str(decode_id(change.session))
-        if change.expired:
-            self._events.tell(self._event(EventKind.EXPIRED, handle))
-        elif change.after is not None and handle not in self._told:
-            record: Record | None = self._engine.store.load(change.session).record
-            if record is not None and record.destroy is not None:
-                self.acted(handle)  # what was written just before is looked at too, and finds the same end
-                self._events.tell(self._event(EventKind.DESTROYED, handle))
+        elif change.expired:
+            self._tell_of(EventKind.EXPIRED, session, None)
+        elif change.after is not None:
+            self._tell_end(session, self._engine.store.load(session).record)
 
-    def _event(self, kind: EventKind, handle: str) -> Event:
-        return Event(kind, to_datetime(self._engine.clock.now()), handle, here=False)
+    def _tell_end(self, session: bytes, record: Record | None) -> None:
+        """Tell of a session that was destroyed, or ended with all of its user's, unless that was told."""
+        if record is None or str(decode_id(session)) in self._told:
+            return
+        live = is_live(record, self._engine.clock.now())
+        if record.destroy is not None or (live and self._users.has_revoked(record)):
+            self.acted(str(decode_id(session)))  # another change may show the same end
+            self._tell_of(EventKind.DESTROYED, session, record)
+
+    def _tell_of(self, kind: EventKind, session: bytes, record: Record | None) -> None:
+        identity = identity_of(record)
+        user = None if identity is None else identity.user
+        at, handle = to_datetime(self._engine.clock.now()), str(decode_id(session))
+        self._events.tell(Event(kind, at, handle, user, here=False))

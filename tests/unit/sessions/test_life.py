@@ -148,7 +148,10 @@ def test_a_retired_secret_is_told_and_logged(
     renewing: SessionManager, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[Event] = []
-    cookie = create(renewing)
+    session = renewing.load([])
+    session.login("ann")
+    session["a"] = 1
+    cookie = sent(renewing.commit(session))
     clock.advance(10 * MINUTE)
     renewed = use(renewing, cookie)
     assert renewed is not None
@@ -156,7 +159,7 @@ def test_a_retired_secret_is_told_and_logged(
     renewing.events.subscribe(events.append)
     handle = renewing.load([renewed]).handle
     renewing.load([cookie])
-    assert [(e.kind, e.handle) for e in events] == [(EventKind.RETIRED_TOKEN_USED, handle)]
+    assert [(e.kind, e.handle, e.user) for e in events] == [(EventKind.RETIRED_TOKEN_USED, handle, "ann")]
     assert "used after it had been replaced" in caplog.text
     assert renewing.load([renewed]) == {"a": 1}, "the session goes on"
 

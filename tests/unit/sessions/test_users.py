@@ -374,6 +374,29 @@ def test_events_tell_what_happened(manager: SessionManager, canister: Canister) 
     assert len(events) == 3
 
 
+def test_one_function_subscribed_twice_is_told_until_both_are_ended(manager: SessionManager) -> None:
+    events: list[Event] = []
+    told = events.append
+    first, second = manager.events.subscribe(told), manager.events.subscribe(told)
+    log_in(manager)
+    assert len(events) == 2
+    first()
+    first()
+    log_in(manager)
+    assert len(events) == 3
+    second()
+    log_in(manager)
+    assert len(events) == 3
+
+
+@pytest.mark.parametrize("handle", ["no-such-handle", "", "x" * 600, "\ud800", None, 7], ids=ascii)
+def test_what_is_no_handle_ends_nothing(manager: SessionManager, handle: Any) -> None:
+    """It comes from a form."""
+    log_in(manager)
+    assert not manager.users.end("ann", handle)
+    assert len(manager.users.sessions("ann")) == 1
+
+
 def test_a_subscriber_that_raises_breaks_nothing(
     manager: SessionManager, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,7 @@
 """Leases of streams, and what others do to sessions."""
 
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from tests.unit.sessions.kit import KEY, MINUTE
 
 from canister import Canister, edits
+from canister.codec import encode_user, user_record_id
 from canister.engine import Changes
 from canister.errors import StoreError
 from canister.sessions import Event, EventKind, SessionManager
@@ -161,6 +163,59 @@ def test_an_end_after_many_writes_is_told_once(
     elsewhere.destroy(other)
     watch.look()
     assert [(e.kind, e.handle) for e in events] == [(EventKind.DESTROYED, session.handle)]
+
+
+@pytest.mark.parametrize("first", ["session", "revocation"])
+def test_an_end_of_all_sessions_that_could_not_list_one_is_told(
+    tmp_path: Path, manager: SessionManager, clock: ManualClock, first: str
+) -> None:
+    """No tombstone says that it is over, on no node."""
+    session = create(manager, "ann")
+    clock.advance(MINUTE)
+    with (
+        Canister(tmp_path / "other", agent=False, clock=clock) as ending,
+        Canister(tmp_path / "third", agent=False, clock=clock) as third,
+    ):
+        SessionManager(ending, secret_keys=KEY).users.end_all("ann")
+        seeing = SessionManager(third, secret_keys=KEY)
+        events: list[Event] = []
+        seeing.events.subscribe(events.append)
+        watch = Watch(third.node, seeing.users, seeing.events)
+        own, user = session.state.token.session, user_record_id(encode_user("ann"))
+        arriving = [
+            (own, manager.canister.node.store.load(own).record),
+            (user, ending.node.store.load(user).record),
+        ]
+        for id, record in arriving if first == "session" else reversed(arriving):
+            assert record is not None
+            assert events == []
+            third.node.take([(id, record)])
+            watch.look()
+        assert [(e.kind, e.handle, e.user, e.here) for e in events] == [
+            (EventKind.DESTROYED, session.handle, "ann", False)
+        ]
+        seeing.users.end_all("ann")
+        watch.look()
+        assert len(events) == 1
+
+
+def test_many_ends_at_once_are_each_told_once(
+    manager: SessionManager, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    events: list[Event] = []
+    manager.events.subscribe(events.append)
+    manager._watch = watch
+    sessions = [create(manager, "ann") for _ in range(1100)]
+    watch.look()
+    events.clear()
+    assert manager.users.end_all("ann") == len(sessions)
+    watch.look()
+    assert {e.handle for e in events} == {session.handle for session in sessions}
+    assert len(events) == len(sessions)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
+    watch.look()
+    assert watch._told == {}, "not kept for ever"
 
 
 def test_what_this_process_did_is_told_once(manager: SessionManager, watch: Watch) -> None:
