@@ -9,7 +9,13 @@ from canister.clock import to_datetime
 from canister.codec import decode_id, encode_id, encode_user, user_record_id
 from canister.edits import Moment
 from canister.engine import Engine
-from canister.errors import AcknowledgementError, ConfigError, InputError, TooManySessionsError
+from canister.errors import (
+    AcknowledgementError,
+    ConfigError,
+    InputError,
+    InvalidIdError,
+    TooManySessionsError,
+)
 from canister.life import accessed, is_live
 from canister.record import Cell, Record, Version, user_of
 from canister.sessions.identity import KNOWN, Identity, identity_of, is_revoked, revocation_in
@@ -85,13 +91,17 @@ class Users:
         return sorted(found, key=lambda one: one.last_seen, reverse=True)
 
     def end(self, user: object, handle: str) -> bool:
-        """End one of a user's sessions for good; False if *handle* is none of them.
+        """End one of a user's sessions for good; False if *handle*, whatever it is, is none of them.
 
         Raises:
+            InputError: *user* is no user id.
             AcknowledgementError: fewer members than the session manager's ``acks`` hold that it is over; it
                 is, and that spreads.
         """
-        session = encode_id(handle)
+        try:
+            session = encode_id(handle)
+        except InvalidIdError:
+            return False
         if not any(session == own for own, _ in self._live(encode_user(user))):
             return False
         self._end([(session, self._destroyed)], [handle], user)
@@ -204,7 +214,7 @@ class Users:
         return edits.destroy(record, moment, self._engine.policy)
 
 
-def _id_of(session: Session | str) -> bytes | None:
+def _id_of(session: object) -> bytes | None:
     """Return the id of a session that is to stay, as it is stored now; None if none is."""
     if isinstance(session, str):
         return encode_id(session) if session else None
