@@ -1,8 +1,8 @@
 """Who stands as a candidate for the agent goes on standing, whatever keeps it from the lock for a moment."""
 
-import asyncio
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -74,6 +74,35 @@ def test_the_master_of_uwsgi_is_no_candidate(store: SqliteStore, monkeypatch: py
     assert started == ["canister-agent"]
 
 
+@pytest.mark.integration
+def test_the_main_thread_may_end(tmp_path: Path) -> None:
+    """While another thread goes on, so does the agent: it sweeps, moves the log, and does not fail."""
+    program = """
+import logging, sys, threading, time
+from canister import Canister
+from canister.agent import log_upkeep
+logging.basicConfig(format="%(message)s")
+log_upkeep._CHECKPOINT_AT = 50
+log_upkeep._LOOK_IDLE = 0.01
+canister = Canister(sys.argv[1], clear_interval="1s", interval_jitter="0s")
+
+def work():
+    threading.main_thread().join()
+    store = canister.engine.store
+    for turn in range(60):
+        canister.put("s", "k", turn)
+    until = time.monotonic() + 20
+    while store.pending_pages() >= 50 and time.monotonic() < until:
+        time.sleep(0.01)
+    print(store.pending_pages() < 50, canister.members()[0].state, canister.engine.sweep(destroyed=False))
+
+threading.Thread(target=work).start()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("True self 0\n", "")
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")
 def test_what_waits_for_the_disk_lets_others_run(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads of the agent that move and sync pages put no writer aside; the loop, which sends, may."""
@@ -82,7 +111,7 @@ def test_what_waits_for_the_disk_lets_others_run(store: SqliteStore, monkeypatch
 
     async def run(self: Agent, started: Callable[[], None]) -> None:
         started()
-        policies.extend([os.sched_getscheduler(0), await asyncio.to_thread(os.sched_getscheduler, 0)])
+        policies.extend([os.sched_getscheduler(0), await self._helpers.run(os.sched_getscheduler, 0)])
         asked.set()
 
     monkeypatch.setattr(Agent, "run", run)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from canister.agent import control
 from canister.agent.control import AgentStatus, MemberState
+from canister.agent.helpers import Helpers
 from canister.agent.log_upkeep import keep_log_short
 from canister.agent.mesh import Mesh
 from canister.agent.presence import stay
@@ -60,13 +61,17 @@ class Agent:
         config: the node's settings.
         clock: where the time comes from.
         random: what it draws jitter from.
+        helpers: the threads that do what waits for the disk.
     """
 
-    def __init__(self, store: SqliteStore, config: Config, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, store: SqliteStore, config: Config, clock: Clock, random: Random, helpers: Helpers
+    ) -> None:
         self._store = store
         self._config = config
         self._clock = clock
         self._random = random
+        self._helpers = helpers
         self._mesh = Mesh(config, random)
         self._replica = Replica(store, self._membership(), config, clock, self._mesh, random, steady)
         self._control: asyncio.Server | None = None
@@ -93,7 +98,7 @@ class Agent:
                 tasks.create_task(self._read())
                 tasks.create_task(self._tick())
                 tasks.create_task(self._trim())
-                tasks.create_task(keep_log_short(self._store))
+                tasks.create_task(keep_log_short(self._store, self._helpers))
                 tasks.create_task(self._sweep())
         finally:
             await self._close()
@@ -211,7 +216,8 @@ class Agent:
         while True:
             begun = loop.time()
             gate = self._replica.gate()
-            dropped = await asyncio.to_thread(self._store.sweep, gate, _SWEEP_BATCH, destroyed=destroyed)
+            sweep = partial(self._store.sweep, gate, _SWEEP_BATCH, destroyed=destroyed)
+            dropped = await self._helpers.run(sweep)
             total += dropped
             if dropped < _SWEEP_BATCH:
                 return total

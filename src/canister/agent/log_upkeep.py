@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import NoReturn
 
+from canister.agent.helpers import Helpers
 from canister.store.sqlite import SqliteStore
 
 logger = logging.getLogger("canister.agent")
@@ -18,7 +19,7 @@ _MOST_IN_VAIN = 50
 """Checkpoints that found the database locked, one after the other, about ten seconds of them: a warning."""
 
 
-async def keep_log_short(store: SqliteStore) -> NoReturn:
+async def keep_log_short(store: SqliteStore, helpers: Helpers) -> NoReturn:
     """Sync the log little by little, and move it into the database once it is worth a checkpoint.
 
     Thousands of pages that are synced at once keep a processor for milliseconds, for which writers wait.
@@ -32,7 +33,7 @@ async def keep_log_short(store: SqliteStore) -> NoReturn:
         before, pending, now = pending, store.pending_pages(), loop.time()
         if pending >= _CHECKPOINT_AT and now >= moved_at + _CHECKPOINT_EVERY:
             synced, synced_at, moved_at = 0, now, now
-            in_vain = 0 if await asyncio.to_thread(store.checkpoint) else in_vain + 1
+            in_vain = 0 if await helpers.run(store.checkpoint) else in_vain + 1
             if in_vain == _MOST_IN_VAIN:
                 logger.warning(
                     "%s is kept locked by another program: its write-ahead log grows until that ends",
@@ -40,5 +41,5 @@ async def keep_log_short(store: SqliteStore) -> NoReturn:
                 )
         elif pending >= synced + _SYNC_AT or (pending != synced and now >= synced_at + _SYNC_EVERY):
             synced, synced_at = pending, now
-            await asyncio.to_thread(store.sync)
+            await helpers.run(store.sync)
         await asyncio.sleep(_LOOK if pending >= before + _SYNC_AT else _LOOK_IDLE)

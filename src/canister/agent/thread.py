@@ -5,14 +5,13 @@ import contextlib
 import fcntl
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
 from canister.agent.agent import Agent
+from canister.agent.helpers import Helpers
 from canister.agent.presence import announce, withdraw
 from canister.clock import Clock
 from canister.config import Config
@@ -53,6 +52,7 @@ class AgentThread:
         """
         if is_only_forked():
             return
+        self._helpers.start()
         self._thread.start()
         self._settled.wait()
         if self._failure is not None:
@@ -69,6 +69,7 @@ class AgentThread:
                 loop.call_soon_threadsafe(task.cancel)
         if self._thread.is_alive():
             self._thread.join()
+        self._helpers.stop()
 
     def before_fork(self) -> None:
         """Nothing to do: the parent's agent goes on."""
@@ -86,6 +87,7 @@ class AgentThread:
         self._begin()
         if was_running:
             self._settled.set()  # nobody waits for it: what fails is told by the log, and tried again
+            self._helpers.start()
             self._thread.start()
 
     def _begin(self) -> None:
@@ -96,6 +98,7 @@ class AgentThread:
         self._task: asyncio.Task[None] | None = None
         self._agent: Agent | None = None
         self._lock: int | None = None
+        self._helpers = Helpers()
         self._thread = threading.Thread(target=self._run, name="canister-agent", daemon=True)
 
     def _run(self) -> None:
@@ -107,6 +110,7 @@ class AgentThread:
             except Exception as error:  # noqa: BLE001 - whatever it was, the node needs an agent again
                 self._failed(error)
             finally:
+                self._helpers.finish()
                 if self._lock is not None:
                     os.close(self._lock)
                     self._lock = None
@@ -133,13 +137,12 @@ class AgentThread:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(thread_name_prefix="canister-agent", initializer=_let_others_run)
-        self._loop.set_default_executor(executor)
         self._task = asyncio.current_task()
         if self._stopping.is_set():
             return
         # Jitter needs no secrecy, only to differ between nodes.
-        self._agent = Agent(self._store, self._config, self._clock, Random(os.urandom(16)))
+        random = Random(os.urandom(16))
+        self._agent = Agent(self._store, self._config, self._clock, random, self._helpers)
         try:
             await self._agent.run(self._started)
         finally:
@@ -164,18 +167,6 @@ def _replace_by_nothing(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.dup2(nothing, descriptor, inheritable=False)
     os.close(nothing)
-
-
-def _let_others_run() -> None:
-    """Have this thread take the processor from no other one when it wakes; it gets as much time all the same.
-
-    The agent's threads move pages, sync them, and sweep. Whom they put aside may be the writer whose turn it
-    is. The thread that sends is none of them: commits would be late at the peers while the cores are busy.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            if os.sched_getscheduler(0) == os.SCHED_OTHER:
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _try_lock(path: Path) -> int | None:
