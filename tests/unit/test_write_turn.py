@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from canister.errors import StoreError
 from canister.store import turn
 from canister.store.turn import WriteTurn
 
@@ -46,6 +47,23 @@ def test_memory_says_who_is_busy(one: WriteTurn, busy: bytearray) -> None:
     assert [*seen, bytes(busy)] == [b"\1\0", b"\0\1", b"\0\0"]
     one.run(lambda: one.begin(alone=True))
     assert bytes(busy) == b"\0\0"
+
+
+def test_a_thread_amid_a_write_cannot_write_by_another_way(one: WriteTurn, two: WriteTurn) -> None:
+    """Whoever opened the directory twice would wait for itself; another thread waits, and has its turn."""
+
+    def nested() -> None:
+        with pytest.raises(StoreError, match="in the middle of a write"):
+            two.run(lambda: two.begin(alone=True))
+
+    one.run(nested)
+    with ThreadPoolExecutor(1) as executor:
+
+        def beside() -> Future[None]:
+            return executor.submit(two.run, lambda: two.begin(alone=True))
+
+        one.run(beside).result(10)
+    two.run(lambda: two.begin(alone=True))
 
 
 def test_what_a_killed_writer_left_in_memory_keeps_nobody(one: WriteTurn, busy: bytearray) -> None:

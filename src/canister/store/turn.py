@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
+from weakref import WeakValueDictionary
 
 from canister.errors import StoreError
 from canister.forks import notice_fork, watch_forks
@@ -21,6 +22,14 @@ _AGAIN = (
     "this thread is in the middle of a write to this store: neither a signal handler nor a function that a "
     "write calls, such as one given to update_key, can write or close the store; do it before or after"
 )
+
+
+class _Writers(set[int]):
+    """The threads of this process that write to one directory, or wait for their turn to."""
+
+
+_writers: WeakValueDictionary[str, _Writers] = WeakValueDictionary()
+"""By lock file: whoever opens a directory twice has two queues to it, whose kernel locks are the same."""
 
 
 class WriteTurn:
@@ -47,6 +56,7 @@ class WriteTurn:
         self._mutex = threading.Lock()
         self._files: tuple[int, int] | None = None
         self._owner = 0
+        self._writers = _writers.setdefault(str(next_lock), _Writers())
         self._may_be_next = self._may_write = False
         self._rests = False
         self._closed = False
@@ -63,11 +73,13 @@ class WriteTurn:
         """
         notice_fork()
         this = threading.get_ident()
-        if self._owner == this:
+        writers = self._writers
+        if self._owner == this or this in writers:
             raise StoreError(_AGAIN)
         with self._mutex:
             try:
                 self._owner = this
+                writers.add(this)
                 self._may_write = False
                 following, turn = self._files or self._open()
                 try:
@@ -85,6 +97,7 @@ class WriteTurn:
                             fcntl.flock(following, fcntl.LOCK_UN)
             finally:
                 self._owner = 0
+                writers.discard(this)
 
     def begin(self, *, alone: bool) -> None:
         """Wait until the writer before has ended; it is this one's turn then.
@@ -142,6 +155,7 @@ class WriteTurn:
         if child:
             self._close_files()
             self._mutex, self._owner = threading.Lock(), 0
+            self._writers.clear()
         elif rests:  # no signal handler has raised while it waited
             self._owner = 0
             self._mutex.release()
