@@ -1,5 +1,6 @@
 """Who stands as a candidate for the agent goes on standing, whatever keeps it from the lock for a moment."""
 
+import _thread
 import os
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from canister.agent.agent import Agent
 from canister.agent.thread import AgentThread
 from canister.clock import SystemClock
 from canister.config import Config
-from canister.errors import StoreError
+from canister.errors import ConfigError, StoreError
 from canister.store.sqlite import SqliteStore
 
 
@@ -101,6 +102,24 @@ threading.Thread(target=work).start()
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == ("True self 0\n", "")
+
+
+def test_threads_that_are_greenlets(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As gevent and eventlet make them, no agent can run in one: the error says where else."""
+
+    def start_new_thread(*_: object) -> None:
+        raise AssertionError("a greenlet would stand still, and all others with it")
+
+    start_new_thread.__module__ = "gevent.thread"
+    opened_before = AgentThread(store, Config(), SystemClock())
+    monkeypatch.setattr(_thread, "start_new_thread", start_new_thread)
+    with pytest.raises(ConfigError, match="`canister node` beside it"):
+        AgentThread(store, Config(), SystemClock()).start()
+    opened_before.after_fork(child=True)
+    assert "`canister node` beside it" in caplog.text
+    opened_before.stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")

@@ -1,5 +1,6 @@
 """Runs the agent in a thread of whichever process of the node holds the lock."""
 
+import _thread
 import asyncio
 import contextlib
 import fcntl
@@ -15,7 +16,7 @@ from canister.agent.helpers import Helpers
 from canister.agent.presence import announce, withdraw
 from canister.clock import Clock
 from canister.config import Config
-from canister.errors import CanisterError, StoreError
+from canister.errors import CanisterError, ConfigError, StoreError
 from canister.forks import is_only_forked, notice_fork, watch_forks
 from canister.store.sqlite import SqliteStore
 
@@ -23,6 +24,12 @@ logger = logging.getLogger("canister.agent")
 
 _RETRY = 0.25
 """Seconds between two attempts to take over as agent."""
+
+
+_NO_THREADS = (
+    "gevent or eventlet has replaced the threads of this process, so that none is left for the node's agent: "
+    "run `canister node` beside it, and open the data directory with agent=False"
+)
 
 
 class AgentThread:
@@ -47,9 +54,12 @@ class AgentThread:
         In uWSGI's master it does not start: the workers are candidates, each from its first use on.
 
         Raises:
+            ConfigError: threads of this process are greenlets: the agent would stand still with all of them.
             ListenError: this process would be the agent, but cannot listen on its address.
             StoreError: the agent's lock cannot be opened.
         """
+        if _are_greenlets():
+            raise ConfigError(_NO_THREADS)
         if is_only_forked():
             return
         self._helpers.start()
@@ -85,7 +95,9 @@ class AgentThread:
             os.close(self._lock)
         was_running = not self._stopping.is_set()
         self._begin()
-        if was_running:
+        if was_running and _are_greenlets():  # patched after it was opened
+            logger.error(_NO_THREADS)
+        elif was_running:
             self._settled.set()  # nobody waits for it: what fails is told by the log, and tried again
             self._helpers.start()
             self._thread.start()
@@ -167,6 +179,11 @@ def _replace_by_nothing(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.dup2(nothing, descriptor, inheritable=False)
     os.close(nothing)
+
+
+def _are_greenlets() -> bool:
+    """Tell whether what begins a thread has been replaced: all of them stand still where one waits."""
+    return _thread.start_new_thread.__module__ != "_thread"
 
 
 def _try_lock(path: Path) -> int | None:
