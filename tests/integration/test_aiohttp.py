@@ -155,6 +155,16 @@ async def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
         assert last_write(canister) == before
 
 
+async def test_vary_stays_one_line(canister: Canister) -> None:
+    async def vary(request: web.Request) -> web.Response:
+        (await get_session(request))["a"] = 1
+        return web.Response(headers=[("Vary", "Accept"), ("vary", "Origin")])
+
+    async with browsing(canister, web.get("/vary", vary)) as browser:
+        response = await browser.ask("GET", "/vary")
+        assert response.headers.getall("Vary") == ["Accept, Origin, Cookie"]
+
+
 async def test_a_first_value_sends_the_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
     async with browsing(canister) as browser:
         response = await browser.ask("POST", "/put", json={"a": [1]})

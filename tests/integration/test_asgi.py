@@ -232,6 +232,24 @@ def test_the_applications_own_headers_stand(canister: Canister) -> None:
     assert [c.split("=")[0] for c in response.headers.get_list("set-cookie")] == ["x", NAME]
 
 
+def test_vary_stays_one_line(canister: Canister) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"].setdefault("a", 1)
+        headers = [(b"x", b"1"), (b"vary", b"Accept"), (b"Vary", b"Origin")]
+        once = (header for header in headers)
+        await send({"type": "http.response.start", "status": 200, "headers": once})
+        await send({"type": "http.response.body"})
+
+    client = TestClient(
+        SessionMiddleware(app, canister=canister, secret_keys=KEY), base_url="https://testserver"
+    )
+    for sends_cookie in (True, False):
+        headers = client.get("/").headers
+        assert headers.get_list("vary") == ["Accept, Origin, Cookie"]
+        assert headers["x"] == "1"
+        assert ("set-cookie" in headers) is sends_cookie
+
+
 def test_another_mapping_in_the_sessions_place_is_stored(canister: Canister) -> None:
     async def replace(request: Request) -> Response:
         request.scope["session"] = {"b": 2}

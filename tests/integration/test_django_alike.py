@@ -37,10 +37,10 @@ class Browser:
     def __init__(self) -> None:
         self.cookie: str | None = None
 
-    def get(self, view: Callable[[Any], object], status: int = 200) -> HttpResponse:
+    def get(self, view: Callable[[Any], object], status: int = 200, **headers: str) -> HttpResponse:
         def answer(request: HttpRequest) -> HttpResponse:
             view(request.session)
-            return HttpResponse(status=status)
+            return HttpResponse(status=status, headers=headers)
 
         response = import_string(settings.MIDDLEWARE[0])(answer)(self._request())
         return self._taken(response)
@@ -167,6 +167,7 @@ def test_saving_every_request_saves_that_too(browser: Browser) -> None:
 
 def test_a_response_varies_if_the_session_was_used(browser: Browser) -> None:
     assert not browser.get(lambda session: None).has_header("Vary")
+    assert browser.get(lambda session: session.get("a"), Vary="Accept")["Vary"] == "Accept, Cookie"
     response = browser.get(lambda session: session.get("a"))
     assert response["Vary"] == "Cookie"
     assert not response.cookies

@@ -121,6 +121,15 @@ def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
     assert last_write(canister) == before
 
 
+def test_vary_stays_one_line(canister: Canister) -> None:
+    @get("/vary")
+    async def vary(request: AnyRequest) -> Response[str]:
+        request.session["a"] = 1
+        return Response("ok", headers={"Vary": "Accept"})
+
+    assert client_of(canister, vary).get("/vary").headers.get_list("vary") == ["Accept, Cookie"]
+
+
 def test_a_first_value_sends_the_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
     client = client_of(canister)
     response = client.post("/put", json={"a": [1]})

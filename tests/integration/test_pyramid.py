@@ -90,6 +90,14 @@ def test_an_untouched_request_writes_nothing_and_sends_no_cookie(canister: Canis
     assert last_write(canister) == 0
 
 
+def test_vary_stays_one_line(canister: Canister) -> None:
+    def vary(request: Any) -> Any:
+        request.response.vary = ["Accept"]
+        return dict(request.session)
+
+    assert client_of(canister, vary=vary).get("/vary").headers.getall("Vary") == ["Accept, Cookie"]
+
+
 def test_a_session_from_first_value_to_log_out(canister: Canister) -> None:
     client = client_of(canister)
     response = client.get("/show?a=1")

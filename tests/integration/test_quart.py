@@ -109,6 +109,17 @@ def test_an_untouched_request_writes_nothing_and_sends_no_cookie(
     assert last_write(canister) == before
 
 
+def test_vary_stays_one_line(canister: Canister) -> None:
+    app = make_app(canister)
+
+    @app.get("/vary")
+    async def vary() -> Any:
+        session["a"] = 1
+        return "ok", {"Vary": "Accept"}
+
+    assert Client(app).get("/vary").headers.getlist("Vary") == ["Accept, Cookie"]
+
+
 def test_a_first_value_sends_the_safe_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
     client = Client(make_app(canister))
     response = client.post("/put", json={"a": [1]})

@@ -123,6 +123,15 @@ def test_a_first_value_sends_the_cookie_and_the_next_request_finds_it(canister: 
     assert "Set-Cookie" not in response.headers
 
 
+def test_vary_stays_one_line(canister: Canister) -> None:
+    def app(environ: WSGIEnvironment, start_response: Any) -> Iterable[bytes]:
+        session_of(environ).update(a=1)
+        start_response("200 OK", [*PLAIN, ("Vary", "Accept"), ("vary", "Origin")])
+        return [b"ok"]
+
+    assert client_of(canister, app).get("/").headers.getall("Vary") == ["Accept, Origin, Cookie"]
+
+
 def test_a_nested_edit_is_saved(canister: Canister) -> None:
     client = client_of(canister)
     for _ in range(3):

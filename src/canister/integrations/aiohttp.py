@@ -271,8 +271,7 @@ def hold_session(request: web.Request, *, keep_alive: bool = False) -> None:
 
 
 def _add_headers(response: web.StreamResponse, outcome: Outcome) -> None:
-    for name, value in outcome.headers(list(response.headers.items())):
-        response.headers.add(name, value)
+    outcome.put_into(response.headers, response.headers.items())
 
 
 def _follow(failed: web.StreamResponse, response: web.Response) -> None:

@@ -258,6 +258,8 @@ def _add_headers(message: Message, outcome: Outcome) -> None:
             return
     headers: list[tuple[bytes, bytes]] = list(message.get("headers") or ())
     added = outcome.headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+    if any(name == "Vary" for name, _ in added):
+        headers = [header for header in headers if header[0].lower() != b"vary"]
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added]
     message["headers"] = headers
 

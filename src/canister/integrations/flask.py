@@ -101,8 +101,8 @@ class CanisterSessionInterface(SessionInterface):
         except _REFUSALS as error:
             _replace(response, app.make_response(app.handle_user_exception(error)))
             outcome = own.state.outcome  # what was written stands if there is one
-        for name, value in outcome.headers(response.headers) if outcome is not None else ():
-            response.headers.add(name, value)
+        if outcome is not None:
+            outcome.put_into(response.headers, response.headers)
         response.call_on_close(partial(self._finish, own, request.environ))
 
     def regenerate(self, session: SessionMixin) -> None:

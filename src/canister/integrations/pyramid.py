@@ -124,7 +124,8 @@ class SessionFactory:
             _replace(response, _answer(error, request))
         # After a write that is not acknowledged too: it stands, and its cookie has to be known.
         outcome = session.state.outcome
-        response.headerlist.extend([] if outcome is None else outcome.headers(response.headerlist))
+        if outcome is not None:
+            response.headerlist = outcome.all_headers(response.headerlist)
         finish = partial(self.manager.finish, session, _where(request))
         if not _watch(response, finish):
             request.add_finished_callback(lambda _: finish())  # pyright: ignore[reportUnknownLambdaType]

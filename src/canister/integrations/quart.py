@@ -119,8 +119,8 @@ class CanisterSessionInterface(SessionInterface):
             except tuple(REFUSALS) as error:
                 await _replace(response, await app.make_response(await app.handle_user_exception(error)))
                 outcome = own.state.outcome  # what was written stands if there is one
-            for name, value in outcome.headers(response.headers) if outcome is not None else ():
-                response.headers.add(name, value)
+            if outcome is not None:
+                outcome.put_into(response.headers, response.headers)
 
     def regenerate(self, session: SessionMixin) -> None:
         """Go on under a new id, as `Session.regenerate` does; the name Flask-Session gave it."""
@@ -150,8 +150,7 @@ class CanisterSessionInterface(SessionInterface):
             if not session.saved:
                 session.saved = True
                 session.settle(app.config)
-                for name, value in (await self.manager.acommit(session)).headers(leaving):
-                    leaving.add(name, value)
+                (await self.manager.acommit(session)).put_into(leaving, leaving)
                 scope[_LEASE] = self.manager.hold(session, ended)
             await accept(leaving, subprotocol)
 

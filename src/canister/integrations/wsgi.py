@@ -171,6 +171,6 @@ class _Response:
         status, headers = self._held
         # After a refusal too: what was written stands, and without its cookie a log-in logs out.
         outcome = self._session.state.outcome
-        added = [] if outcome is None else outcome.headers(headers)
+        headers = headers if outcome is None else outcome.all_headers(headers)
         arguments = () if exc_info is None else (exc_info,)
-        self._write = self._start(status, [*headers, *added], *arguments)
+        self._write = self._start(status, headers, *arguments)

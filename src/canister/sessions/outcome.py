@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from canister.errors import (
     AcknowledgementError,
@@ -74,6 +74,18 @@ def refuse(error: Exception, where: str) -> RefusalPage:
     return RefusalPage(status, reason, f"{reason}: {error}\n")
 
 
+class Headers(Protocol):
+    """What the headers of frameworks have in common."""
+
+    def add(self, name: str, value: str, /) -> object:
+        """Add a line."""
+        ...
+
+    def __setitem__(self, name: str, value: str, /) -> object:
+        """Put a line in the place of all of that name."""
+        ...
+
+
 class Outcome(NamedTuple):
     """What a commit has to tell the client.
 
@@ -93,11 +105,15 @@ class Outcome(NamedTuple):
         return [cookie for cookie in (self.set_cookie, self.set_seen) if cookie is not None]
 
     def headers(self, present: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the headers to add to those *present*, so that no cache mixes up two clients."""
+        """Return the headers to add to those *present*, so that no cache mixes up two clients.
+
+        Vary, if it is among them, says what those present say as well, and takes their place.
+        """
         present = list(present)
         added: list[tuple[str, str]] = []
-        if (self.vary or self.cookies) and not _varies(present):
-            added.append(("Vary", "Cookie"))
+        vary = _vary(present) if self.vary or self.cookies else None
+        if vary is not None:
+            added.append(("Vary", vary))
         if self.cookies:
             added += (("Set-Cookie", cookie) for cookie in self.cookies)
             caching = [value.lower() for name, value in present if name.lower() == "cache-control"]
@@ -110,11 +126,23 @@ class Outcome(NamedTuple):
                 )
         return added
 
+    def all_headers(self, present: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return those *present*, and what `headers` adds to them."""
+        added = self.headers(present)
+        varies = any(name == "Vary" for name, _ in added)
+        return [*(header for header in present if not (varies and header[0].lower() == "vary")), *added]
 
-def _varies(present: Sequence[tuple[str, str]]) -> bool:
-    for name, value in present:
-        if name.lower() == "vary":
-            fields = [field.strip() for field in value.lower().split(",")]
-            if "cookie" in fields or "*" in fields:
-                return True
-    return False
+    def put_into(self, headers: Headers, present: Iterable[tuple[str, str]]) -> None:
+        """Put what `headers` adds to those *present* into a framework's *headers*."""
+        for name, value in self.headers(present):
+            if name == "Set-Cookie":
+                headers.add(name, value)
+            else:
+                headers[name] = value
+
+
+def _vary(present: Sequence[tuple[str, str]]) -> str | None:
+    """Return what Vary is to say, None where it says enough."""
+    given = [value for name, value in present if name.lower() == "vary" and value.strip()]
+    fields = {field.strip() for value in given for field in value.lower().split(",")}
+    return None if fields & {"cookie", "*"} else ", ".join([*given, "Cookie"])

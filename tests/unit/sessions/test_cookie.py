@@ -129,7 +129,17 @@ def test_a_response_that_read_the_session_varies_by_cookie() -> None:
     assert Outcome(None, vary=True).headers([]) == [("Vary", "Cookie")]
     assert Outcome(None, vary=True).headers([("vary", "Accept, cookie")]) == []
     assert Outcome(None, vary=True).headers([("Vary", "*")]) == []
-    assert Outcome(None, vary=True).headers([("Vary", "Accept")]) == [("Vary", "Cookie")]
+    assert Outcome(None, vary=True).headers([("Vary", "Accept")]) == [("Vary", "Accept, Cookie")]
+
+
+def test_vary_is_one_line_with_what_was_there() -> None:
+    present = [("vary", "Accept, Origin"), ("X", "1"), ("Vary", ""), ("Vary", "Accept-Language")]
+    outcome = Outcome(None, vary=True)
+    one = ("Vary", "Accept, Origin, Accept-Language, Cookie")
+    assert outcome.headers(present) == [one]
+    assert outcome.all_headers(present) == [("X", "1"), one]
+    assert outcome.all_headers([*present, ("Vary", "cookie")]) == [*present, ("Vary", "cookie")]
+    assert Outcome("id=v", vary=True).all_headers(present)[:3] == [("X", "1"), one, ("Set-Cookie", "id=v")]
 
 
 def test_a_response_that_sets_the_cookie_is_not_cached() -> None:

@@ -9,7 +9,6 @@ from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddleware
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
-from django.utils.cache import patch_vary_headers
 
 from canister.errors import AcknowledgementError, CanisterError, SessionDestroyedError, SessionEndedError
 from canister.integrations.django.configuration import ENGINE, own_cookie, session_manager
@@ -143,8 +142,6 @@ def _end(
     for name, value in outcome.headers(response.items()) if outcome is not None else ():
         if name == "Set-Cookie":
             _add_cookie(response, value)
-        elif name == "Vary":
-            patch_vary_headers(response, (value,))
         else:
             response[name] = value
     if session is not None:

@@ -51,9 +51,9 @@ class CanisterSessionBackend(BaseSessionBackend["CanisterSessionConfig"]):
         session.adopt(_final(scope, session))
         outcome = await self.config.manager.acommit(session)
         headers = MutableScopeHeaders.from_message(message)
-        present = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.headers]
-        for name, value in outcome.headers(present):
-            headers.add(name, value)
+        outcome.put_into(
+            headers, [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.headers]
+        )
 
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection of an application."""
