@@ -16,7 +16,7 @@ def parse_address(address: str) -> tuple[str, int]:
         ConfigError: *address* has another form.
     """
     host, colon, port = str(address).rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not colon or not host or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
         raise ConfigError(f"an address is 'host:port', such as '127.0.0.1:7400', not {address!r}")
     return host.strip("[]"), int(port)
 

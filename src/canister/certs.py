@@ -57,7 +57,7 @@ def make_authority(directory: Path, cluster: str, days: int = CA_DAYS) -> Path:
     """
     key_file, cert_file = _fresh(directory, "ca.key", "ca.crt")
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Canister CA {cluster}"[:64])])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _common(f"Canister CA {cluster}"))])
     builder = (
         _builder(key, name, name, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -89,7 +89,7 @@ def issue(authority: Path, hosts: Sequence[str], out: Path | None = None, days: 
     files = ["node.key", "node.crt", *([] if _is_same(out, authority) else ["ca.crt"])]
     key_file, cert_file, *ca_files = _fresh(out, *files)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _common(hosts[0]))])
     uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     uri = x509.UniformResourceIdentifier(_cluster_of(ca, authority))
     builder = (
@@ -205,6 +205,11 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _common(name: str) -> str:
+    """Return what of a name fits a common name: 64 bytes are sure to, whole characters of them."""
+    return name.encode()[:64].decode(errors="ignore")
 
 
 def _uri(cluster: str) -> x509.UniformResourceIdentifier:

@@ -1,5 +1,6 @@
 """Settings: one frozen value, read from arguments, ``CANISTER_*`` variables and ``canister.toml``."""
 
+import contextlib
 import os
 import re
 import tomllib
@@ -25,7 +26,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 class Config:
     """Every setting of a node, its default and what changing it costs.
 
-    Durations are given as `timedelta` or as text such as ``"20m"`` (units ms, s, m, h, d, w).
+    Durations are `timedelta`; text such as ``"20m"`` (units ms, s, m, h, d, w) is taken as well, for settings
+    that come from elsewhere.
 
     Sessions:
         session_timeout: idle timeout of new sessions. Longer keeps abandoned log-ins usable longer.
@@ -42,7 +44,8 @@ class Config:
             stolen token less time and costs a write each time.
         renewal_window: how long a replaced secret stays good if the new one does not show up; None: as
             long as *session_timeout*, so that an answer that was lost logs nobody out.
-        preset: name of settings of `canister.presets.PRESETS` that stand where none is given.
+        preset: name of settings of `canister.presets.PRESETS` that stand where none is given to `Canister`,
+            the environment or the file. A `Config` that is made by itself has its name alone.
 
     Store:
         durability: ``"normal"`` survives the death of any process; a power cut may lose about the last
@@ -113,6 +116,9 @@ class Config:
     when_behind: Literal["serve", "refuse"] = "serve"
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _convert(field.name, getattr(self, field.name), "Config"))
+        preset_named(self.preset)
         _check_durations(self)
         _check_store(self)
         _check_tls(self)
@@ -265,14 +271,19 @@ def _convert(name: str, value: Any, source: str) -> Any:
     if kind in (timedelta, timedelta | None):
         return parse_duration(value, name)
     if kind is int and type(value) is not int:
-        if not (isinstance(value, str) and value.strip().isdecimal()):
-            raise ConfigError(f"{name} in {source} must be a whole number, not {value!r}")
-        return int(value)
+        return _whole_number(value, f"{name} in {source}")
     if kind is bool:
         return parse_switch(value, f"{name} in {source}")
     if name == "seeds":
         return _seeds(value, source)
     return value
+
+
+def _whole_number(value: object, name: str) -> int:
+    with contextlib.suppress(ValueError):  # Python reads some thousand digits at the most
+        if isinstance(value, str) and value.strip().isdecimal():
+            return int(value)
+    raise ConfigError(f"{name} must be a whole number, not {value!r}")
 
 
 def _seeds(value: object, source: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def preset_named(name: str | None) -> Mapping[str, str]:
+def preset_named(name: object) -> Mapping[str, str]:
     """Return the settings of a preset, none for None.
 
     Raises:
@@ -38,6 +38,6 @@ def preset_named(name: str | None) -> Mapping[str, str]:
     """
     if name is None:
         return {}
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:  # it may come from a file
         raise ConfigError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
     return PRESETS[name]

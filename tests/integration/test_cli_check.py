@@ -106,6 +106,11 @@ def test_without_an_application_the_settings_are_those_of_the_directory(
         ("{}['no such key']", "broken:app cannot be imported: KeyError: 'no such key'"),
         ("raise RuntimeError('not now')", "RuntimeError: not now"),
         ("def", "SyntaxError: "),
+        ("import sys; sys.exit(5)", "broken:app cannot be imported: SystemExit: 5"),
+        (
+            "async def app(scope, receive, send): raise ValueError('http only')",
+            "broken:app has 0 session managers; one is needed; starting it raised ValueError: http only",
+        ),
         ("from canister import Canister; Canister('data', cluster='')", "cluster must be a name"),
     ],
 )
@@ -119,6 +124,23 @@ def test_whatever_a_module_raises_is_told_in_one_line(
     result = run("check", "broken:app", code=3 if "cluster" in source else 2)
     assert said in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
+
+
+def test_an_application_without_a_lifespan_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises at a scope of that kind, as Django's does; what it has made by then counts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "late", raising=False)
+    Path("late.py").write_text(
+        "from canister import Canister\n"
+        "from canister.sessions import SessionManager\n"
+        "async def app(scope, receive, send):\n"
+        f"    app.manager = SessionManager(Canister('data', agent=False), secret_keys='{'abcdefgh' * 6}')\n"
+        "    raise ValueError('http only')\n"
+    )
+    assert "FAIL" not in run("check", "late:app").out
 
 
 @pytest.mark.parametrize(

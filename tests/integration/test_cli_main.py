@@ -174,3 +174,18 @@ def test_a_terminal_that_lacks_a_character_gets_its_number(tmp_path: Path) -> No
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert done.stdout == b"\\xe9\n"
+
+
+@pytest.mark.parametrize("words", [["get", "data", "i"], ["certs", "init", "ca"]])
+def test_a_closed_standard_output_is_no_error(words: list[str], tmp_path: Path) -> None:
+    """Who begins a process may leave it none, and what it says goes nowhere."""
+    run("put", made(tmp_path / "data"), "i", "k", "v")
+    script = 'exec "$@" >&-'
+    ended = subprocess.run(
+        ["sh", "-c", script, "sh", *CANISTER, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

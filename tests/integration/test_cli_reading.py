@@ -152,4 +152,5 @@ def test_sessions_lists_the_live_ones(tmp_path: Path) -> None:
     assert set(run("sessions", tmp_path, "--json").out.splitlines()) == {'"i"', '"j"'}
     assert len(run("sessions", tmp_path, "--limit", "1").out.splitlines()) == 1
     assert run("sessions", tmp_path, "--limit", "0").out == ""
+    assert run("sessions", tmp_path, "--limit", "9" * 5000).out == run("sessions", tmp_path).out
     assert "whole number" in run("sessions", tmp_path, "--limit", "few", code=2).err

@@ -90,6 +90,6 @@ def test_without_an_agent_it_still_counts_the_sessions(tmp_path: Path) -> None:
     assert result.json["agent_pid"] is None
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2026-11-24T08:30:00"])
+@pytest.mark.parametrize("text", ["yesterday", "2026-11-24T08:30:00", "0001-01-01T00:00:00+14:00"])
 def test_an_instant_needs_a_zone(text: str, tmp_path: Path) -> None:
     assert "with a zone" in run("status", made(tmp_path), "--at", text, code=2).err

@@ -192,3 +192,10 @@ def test_without_cryptography(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delattr("canister.certs")
     for words in (["init", tmp_path], ["issue", tmp_path, "--host", "a"], ["show", tmp_path]):
         assert "pip install 'canister-sessions[tls]'" in refused("certs", *words)
+
+
+def test_a_name_of_long_characters_is_cut_between_them(tmp_path: Path) -> None:
+    """A common name has room for 64 bytes."""
+    certs.make_authority(tmp_path, "é" * 32)
+    (shown,) = certs.show(tmp_path / "ca.crt")
+    assert shown.subject == f"CN=Canister CA {'é' * 26}"

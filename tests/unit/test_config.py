@@ -148,6 +148,7 @@ BAD = [
     ({"max_session": 5_000_000}, r"\(5000000\), which is at most 4194304"),
     ({"cache_size": -1}, "cache_size must not be negative, it is -1"),
     ({"max_value": "many"}, "max_value in the arguments must be a whole number, not 'many'"),
+    ({"max_value": "9" * 5000}, "must be a whole number, not '99999"),
     ({"max_value": 1.5}, "must be a whole number, not 1.5"),
     ({"max_value": None}, "must be a whole number, not None"),
     ({"max_value": True}, "must be a whole number, not True"),
@@ -158,6 +159,7 @@ BAD = [
     ({"seeds": ["127.0.0.1:1"]}, "seeds are given without listen"),
     ({"seeds": 5}, "seeds in the arguments must be a list of addresses, not 5"),
     ({"seeds": ["nowhere"], "listen": "127.0.0.1:1"}, "not 'nowhere'"),
+    ({"preset": ["nist-aal1"]}, r"no preset \['nist-aal1'\]"),
     ({"listen": 7400}, "not 7400"),
     ({"listen": ""}, "not ''"),
 ]
@@ -168,6 +170,18 @@ def test_refusals_quote_the_value(arguments: dict[str, Any], message: str) -> No
     """Every impossible value is refused with its name and the value."""
     with pytest.raises(ConfigError, match=message):
         load(**arguments)
+
+
+def test_a_config_takes_what_its_docstring_says() -> None:
+    """Durations as text as well; what is wrong is refused as it is anywhere else."""
+    by_itself: Any = Config
+    config = by_itself(
+        session_timeout="20m", lock_timeout="none", seeds=["127.0.0.1:1"], listen="127.0.0.1:2"
+    )
+    assert config == load(session_timeout="20m", seeds="127.0.0.1:1", listen="127.0.0.1:2")
+    for wrong in ({"session_timeout": 20}, {"preset": "no-such"}, {"max_value": None}, {"plain_tcp": "so"}):
+        with pytest.raises(ConfigError):
+            by_itself(**wrong)
 
 
 def test_extremes_are_allowed() -> None:
@@ -250,7 +264,9 @@ def test_addresses(address: str, parts: tuple[str, int]) -> None:
     assert parse_address(address) == parts
 
 
-@pytest.mark.parametrize("bad", ["", ":1", "host", "host:", "h:0", "h:65536", "h:-1", "h:x", "h:²", "h: 1"])
+@pytest.mark.parametrize(
+    "bad", ["", ":1", "host", "host:", "h:0", "h:65536", "h:-1", "h:x", "h:²", "h: 1", "h:" + "9" * 5000]
+)
 def test_no_addresses(bad: str) -> None:
     """What has no host or no port from 1 to 65535 is refused with the text."""
     with pytest.raises(ConfigError) as caught:

@@ -68,13 +68,14 @@ def _settings_of(app: str) -> Settings:
             application = getattr(application, part)
     except CanisterError:
         raise
-    except Exception as error:  # whatever a module does as it is imported
+    except (Exception, SystemExit) as error:  # whatever a module does as it is imported
         raise UsageError(f"{app} cannot be imported: {type(error).__name__}: {error}") from error
+    trouble = ""
     if not set(session_managers()) - before and _is_asgi(application):
-        asyncio.run(_start(application))
+        trouble = asyncio.run(_start(application))
     managers = [manager for manager in session_managers() if manager not in before]
     if len(managers) != 1:
-        raise UsageError(f"{app} has {len(managers)} session managers; one is needed")
+        raise UsageError(f"{app} has {len(managers)} session managers; one is needed{trouble}")
     return Settings.of(managers[0])
 
 
@@ -83,8 +84,11 @@ def _is_asgi(application: Any) -> bool:
     return inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(call)
 
 
-async def _start(application: Any) -> None:
-    """Start and stop an ASGI application, which makes its middleware."""
+async def _start(application: Any) -> str:
+    """Start and stop an ASGI application, which makes its middleware; return what it raised, as a clause.
+
+    One that takes no scope of this kind raises: servers then go on without (ASGI, Lifespan Protocol).
+    """
     events = iter(["lifespan.startup", "lifespan.shutdown"])
 
     async def receive() -> dict[str, str]:
@@ -94,7 +98,13 @@ async def _start(application: Any) -> None:
         if message["type"].endswith(".failed"):
             raise CanisterError(f"the application does not start: {message.get('message')}")
 
-    await application({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    try:
+        await application({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    except CanisterError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an application does
+        return f"; starting it raised {type(error).__name__}: {error}"
+    return ""
 
 
 def _row(finding: Finding) -> list[str]:

@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever began the process
+            sys.stdout.flush()
     except UsageError as error:
         parser.error(str(error))
     except NotFoundError as error:
@@ -113,6 +114,8 @@ def _fail(error: Exception, code: int) -> int:
 
 def _discard_output() -> None:
     """Nobody reads any more: let what is still buffered go nowhere, without a word."""
+    if sys.stdout is None:
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

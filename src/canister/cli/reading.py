@@ -3,6 +3,7 @@
 Looking is not an access: none of these keeps a session alive.
 """
 
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from datetime import datetime
 from itertools import islice
@@ -14,6 +15,9 @@ from canister.cli.opening import open_existing
 from canister.cli.output import print_json, print_pairs, show_id, show_time, show_value
 from canister.life import Status
 from canister.views import RecordStatus, SessionInfo
+
+_LONGEST_COUNT = 19
+"""Digits of a count that may be more than there can be."""
 
 
 def live_session(canister: Canister, session: SessionId) -> SessionInfo:
@@ -100,7 +104,7 @@ def _times(status: RecordStatus, info: SessionInfo | None) -> list[tuple[str, da
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
+    return int(text) if len(text) < _LONGEST_COUNT else sys.maxsize
 
 
 def _declare_sessions(parser: ArgumentParser) -> None:

@@ -17,11 +17,13 @@ _STEP = 10 * SECOND
 
 def _instant(text: str) -> int:
     try:
-        return instant(datetime.fromisoformat(text))
-    except ValueError as error:
+        at = instant(datetime.fromisoformat(text))
+        to_datetime(at)  # as UTC it may be before the first year or after the last
+    except (ValueError, OverflowError) as error:
         raise ArgumentTypeError(
             f"{text!r} is not an ISO time with a zone, such as 2026-11-24T08:30:00Z"
         ) from error
+    return at
 
 
 def _declare(parser: ArgumentParser) -> None:

@@ -33,7 +33,8 @@ class CookieSettings:
         samesite: ``"lax"``, ``"strict"`` or ``"none"``.
         path: the part of the site the cookie is sent to.
         domain: also send it to the subdomains of this domain; None: to this host only.
-        max_age: how long the browser keeps it, as text such as ``"20m"`` too; None: until it is closed.
+        max_age: how long the browser keeps it; None: until it is closed. Text such as ``"20m"`` is taken as
+            well, for settings that come from a file.
         httponly: keep it from scripts.
         plain_http: for development without TLS: no ``Secure``, and another name. Only hosts of private
             networks are served then.
