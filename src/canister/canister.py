@@ -13,6 +13,7 @@ from canister.clock import Clock, to_datetime
 from canister.codec import decode_id, encode_id, encode_value, is_session_id, key_slot
 from canister.config import Policy, load_config
 from canister.edits import Moment, Writes
+from canister.engine import check_acks
 from canister.errors import ConfigError, InputError, StoreError
 from canister.freshness import decode_seen, encode_seen, seen_in
 from canister.life import Status, accessed, is_live, is_touch_due, status, updated
@@ -116,9 +117,10 @@ class Canister:
             AcknowledgementError: as for `put`.
             InputError: as for `put`; nothing was stored.
         """
-        if not mapping:
-            return
-        self._write(encode_id(id), {key_slot(k): self._encode(k, v) for k, v in mapping.items()}, acks)
+        session = encode_id(id)
+        check_acks(acks)
+        if mapping:
+            self._write(session, {key_slot(k): self._encode(k, v) for k, v in mapping.items()}, acks)
 
     def remove(self, id: SessionId, key: object) -> Any:
         """Remove one key; return its value, or None if the session or the key is not there."""
@@ -262,7 +264,7 @@ class Canister:
         return datetime_of(updated(record)) if record else None
 
     def deleted_time(self, id: SessionId) -> datetime | None:
-        """Return when the session was destroyed, or cleared with nothing written since; else None."""
+        """Return when the session was destroyed; for one of `Status.CLEARED` when that was; else None."""
         return self.record_status(id).deleted
 
     def record_status(self, id: SessionId) -> RecordStatus:
@@ -270,7 +272,7 @@ class Canister:
         return status_of(self.engine.store.load(encode_id(id)).record, self._clock.now())
 
     def all_sessions(self) -> Iterator[SessionId]:
-        """Yield the ids of the live sessions on this node; the whole list is never held."""
+        """Yield the ids of the sessions on this node that are `Status.LIVE`; the whole list is never held."""
         for session, record in self._sessions():
             if status(record, self._clock.now()) is Status.LIVE:
                 yield decode_id(session)

@@ -244,6 +244,8 @@ def _check_key(key: object, depth: int) -> None:
     if kind is tuple and depth < MAX_DEPTH:
         for part in cast("tuple[object, ...]", key):
             _check_key(part, depth + 1)
+    elif kind is tuple:
+        raise InvalidKeyError(f"a key that is a tuple nests at most {MAX_DEPTH} levels deep")
     elif kind is not str and kind is not bytes and kind is not int:
         raise InvalidKeyError(
             f"a key is a str, bytes, int or a tuple of these, not {kind.__name__} ({_show(key)})"
@@ -297,7 +299,8 @@ class _Wrapper:
         if kind is datetime or kind is time:
             zone = _zone_name(value.tzinfo)
             if zone is None:
-                raise self._refusal(f"has a time zone of type {type(value.tzinfo).__name__}, which", path)
+                what = f"has a time zone that is no timezone and no ZoneInfo with a key ({value.tzinfo!r}), which"
+                raise self._refusal(what, path)
             text = value.replace(tzinfo=None).isoformat()
             return Ext(_DATETIME if kind is datetime else _TIME, _encode([text, value.fold, zone]))
         simple = _SIMPLE.get(kind)
@@ -320,7 +323,7 @@ class _Wrapper:
 def _show(key: object) -> str:
     try:
         return f"{key!r:.80}"
-    except ValueError:  # Python prints no int of more than 4,300 digits
+    except (ValueError, RecursionError):  # Python prints no int of more than 4,300 digits, nor any depth
         return f"<{type(key).__name__}>"
 
 

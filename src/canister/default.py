@@ -1,5 +1,6 @@
 """The default instance: ``canister.start(...)`` once, then ``canister.put(...)`` anywhere."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -42,6 +43,9 @@ def _delegate(method: Callable[Concatenate[Canister, P], R]) -> Callable[P, R]:
 
     call.__name__ = method.__name__
     call.__doc__ = method.__doc__
+    signature = inspect.signature(method)
+    _, *parameters = signature.parameters.values()
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return call
 
 

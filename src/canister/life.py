@@ -15,7 +15,11 @@ _DATA = (KEY[0], COUNTER[0])
 
 
 class Status(StrEnum):
-    """What a session is at an instant."""
+    """What a session is at an instant.
+
+    `CLEARED` is one that lives and is empty: it was cleared, or begun afresh after it had expired, and
+    holds no key now.
+    """
 
     UNKNOWN = "unknown"
     LIVE = "live"

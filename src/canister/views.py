@@ -20,6 +20,7 @@ class SessionInfo(NamedTuple):
     accessed: datetime
     updated: datetime | None
     cleared: datetime | None
+    """When it was last cleared, or begun afresh after it had expired; None if never."""
     ends: datetime
     """When it ends unless it is accessed again before."""
 
@@ -32,6 +33,7 @@ class RecordStatus(NamedTuple):
     accessed: datetime | None
     updated: datetime | None
     deleted: datetime | None
+    """When it was destroyed; for one that is `Status.CLEARED` when that was."""
 
 
 def value_of(record: Record | None, slot: Slot, default: Any) -> Any:

@@ -42,6 +42,7 @@ Call = Callable[[Canister, Any], object]
 TAKES_ID: list[Call] = [
     lambda node, id: node.put(id, "k", 1),
     lambda node, id: node.update(id, {"k": 1}),
+    lambda node, id: node.update(id, {}),
     lambda node, id: node.remove(id, "k"),
     lambda node, id: node.get(id, "k"),
     lambda node, id: node.get(id, "k", local=True),
@@ -245,3 +246,12 @@ def test_urls_and_unknown_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown setting 'timeout'"):
         Canister(tmp_path / "new", timeout=1)
     assert not (tmp_path / "new").exists()
+
+
+def test_acks_are_checked_where_nothing_is_written(node: Canister) -> None:
+    """A wrong argument does not show only now and then."""
+    wrong: Any = "x"
+    with pytest.raises(InputError, match="acks is a number"):
+        node.update("s", {}, acks=wrong)
+    node.update("s", {})
+    assert not log_of(node)

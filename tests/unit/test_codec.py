@@ -5,9 +5,10 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from math import inf
+from pathlib import Path
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import TZPATH, ZoneInfo
 
 import msgspec
 import pytest
@@ -354,6 +355,27 @@ def test_keys_nested_too_deeply() -> None:
         key = (key,)
     with pytest.raises(InvalidKeyError):
         key_slot(key)
+
+
+def test_what_nests_too_deeply_to_print() -> None:
+    """It is refused like anything else."""
+    key: Any = 1
+    for _ in range(5_000):
+        key = (key,)
+    with pytest.raises(InvalidKeyError, match="nests at most 64 levels"):
+        key_slot(key)
+    with pytest.raises(InvalidKeyError, match="not frozenset"):
+        key_slot(frozenset([key]))
+    with pytest.raises(InvalidValueError, match="deeper than 64 levels"):
+        encode_value({key: 1})
+
+
+def test_a_zone_without_a_key() -> None:
+    """The refusal says which zones can be stored."""
+    with Path(TZPATH[0], "Europe/Paris").open("rb") as file:
+        zone = ZoneInfo.from_file(file)
+    with pytest.raises(InvalidValueError, match="no timezone and no ZoneInfo with a key"):
+        encode_value(datetime(2026, 1, 1, tzinfo=zone))
 
 
 def bomb(code: int, layers: int) -> bytes:

@@ -33,6 +33,8 @@ def test_every_method_is_a_function_of_the_module(name: str) -> None:
     assert function is getattr(default, name)
     assert function.__name__ == name
     assert function.__doc__ == getattr(Canister, name).__doc__
+    _, *parameters = inspect.signature(getattr(Canister, name)).parameters.values()
+    assert list(inspect.signature(function).parameters.values()) == parameters
 
 
 @pytest.mark.parametrize("name", VERBS)
