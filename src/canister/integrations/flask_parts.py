@@ -287,7 +287,7 @@ def _secret_keys(config: Mapping[str, Any]) -> list[str] | None:
     """Return SECRET_KEY and its fallbacks, None where there is something more specific or nothing."""
     if VARIABLE in os.environ or not config["SECRET_KEY"]:
         return None
-    keys: list[str | bytes] = [config["SECRET_KEY"], *(config["SECRET_KEY_FALLBACKS"] or ())]
+    keys: list[str | bytes] = [config["SECRET_KEY"], *(config.get("SECRET_KEY_FALLBACKS") or ())]
     return [key if isinstance(key, str) else key.decode("utf-8", "backslashreplace") for key in keys]
 
 
