@@ -121,11 +121,18 @@ async def test_expires_in_counts_seconds(store: CanisterStore, clock: ManualCloc
     assert await store.expires_in("a") == -1
 
 
-@pytest.mark.parametrize("span", [0, -1, timedelta(0)])
+@pytest.mark.parametrize("span", [0, -1, -(10**15), timedelta(0)])
 async def test_no_time_at_all_is_no_value(store: CanisterStore, span: Any) -> None:
     await store.set("a", b"1")
     await store.set("a", b"2", span)
     assert await store.get("a") is None
+
+
+@pytest.mark.parametrize("span", [10**15, timedelta.max])
+async def test_no_end_is_further_off_than_400_days(store: CanisterStore, span: Any) -> None:
+    await store.set("a", b"1", span)
+    assert await store.get("a", renew_for=span) == b"1"
+    assert await store.expires_in("a") == 400 * 24 * 3600
 
 
 async def test_delete_all_removes_what_there_is(store: CanisterStore) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.integration.local import last_write, store_away
 
-from canister import Canister, ConfigError, SessionDestroyedError, SessionError
+from canister import AgentError, Canister, ConfigError, SessionDestroyedError, SessionError
 from canister.record import NodeId, make_version
 from canister.sessions import CookieSettings
 from canister.sessions.keys import KeyRing
@@ -398,6 +398,8 @@ def test_the_settings_of_an_ini_file(tmp_path: Path) -> None:
         manager = request.registry.queryUtility(ISessionFactory).manager
         config = manager.canister.config
         request.session["a"] = 1
+        with pytest.raises(AgentError):
+            manager.canister.members()
         return [config.session_timeout.total_seconds(), manager.keys.fingerprints, manager.cookie.name]
 
     settings = {
@@ -406,6 +408,8 @@ def test_the_settings_of_an_ini_file(tmp_path: Path) -> None:
         "canister.secret_keys": f"{KEY} other-{KEY}",
         "canister.plain_http": "true",
         "canister.strict": "false",
+        "canister.agent": "false",
+        "canister.serves": "no",
     }
     with Configurator(settings=settings) as config:
         config.include("canister.integrations.pyramid")

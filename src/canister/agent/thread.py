@@ -106,6 +106,7 @@ class AgentThread:
         self._stopping = threading.Event()
         self._settled = threading.Event()
         self._failure: Exception | None = None
+        self._told = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._agent: Agent | None = None
@@ -135,7 +136,9 @@ class AgentThread:
             self._failure = error
             self._stopping.set()
         elif isinstance(cause, CanisterError):  # it says itself what to do, and may last: a full disk
-            logger.error("%s; trying again", cause)
+            if str(cause) != self._told:
+                logger.error("%s; trying again", cause)
+            self._told = str(cause)
             self._stopping.wait(3 * _RETRY)
         else:
             logger.error("the agent failed and starts again", exc_info=error)
@@ -166,6 +169,7 @@ class AgentThread:
     def _started(self) -> None:
         if self._lock is not None:
             announce(self._lock)
+        self._told = ""
         self._settled.set()
 
 

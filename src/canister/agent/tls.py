@@ -83,6 +83,7 @@ class Credentials:
         try:
             seen = self._files.state()
             if seen == self._seen:
+                self._complained = ""  # what was amiss has been undone
                 return
             contexts = self._files.load()
             validity = self._check(contexts)

@@ -148,6 +148,9 @@ def includeme(config: Any) -> None:
     options = {name: _FROM_TEXT.get(name, _same)(given.pop(name)) for name in names}
     if parse_switch(given.pop("plain_http", False), f"{_PREFIX}plain_http"):
         options.setdefault("cookie", CookieSettings(plain_http=True))
+    given |= {
+        name: parse_switch(given[name], _PREFIX + name) for name in ("agent", "serves") if name in given
+    }
     canister = settings.get("canister")
     if canister is not None and given:
         raise ConfigError(f"canister is open already: canister.{min(given)} comes too late")

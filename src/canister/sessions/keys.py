@@ -174,6 +174,10 @@ def _make(file: Path) -> None:
 def _check(text: Any) -> None:
     if not isinstance(text, str):  # settings may come from a file
         raise ConfigError(f"a secret key is a text, not of type {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of the environment that are no text
+        raise ConfigError(f"a secret key is a text in UTF-8, this one is none; {_HOW}") from error
     if len(text) < _LEAST_LENGTH:
         raise ConfigError(
             f"a secret key has at least {_LEAST_LENGTH} characters, this one has {len(text)}; {_HOW}"

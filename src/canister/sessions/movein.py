@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -20,7 +20,7 @@ from canister.codec import encode_user, encode_value, key_slot
 from canister.config import Policy
 from canister.edits import LONGEST, Moment
 from canister.engine import Engine
-from canister.errors import InputError
+from canister.errors import ConfigError, InputError
 from canister.life import is_live
 from canister.record import USER, Expiry, Record, Slot
 from canister.sessions.identity import AT
@@ -86,13 +86,16 @@ class MoveIn:
         ring: the keys.
         users: who was logged out everywhere.
         systems: where sessions move in from.
+
+    Raises:
+        ConfigError: these are no systems.
     """
 
     def __init__(self, engine: Engine, ring: KeyRing, users: Users, systems: Sequence[OldSystem]) -> None:
         self._engine = engine
         self._users = users
         self._ring = ring
-        self._systems = systems
+        self._systems = _checked(systems)
 
     def enter(self, shown: Shown) -> tuple[Token, Record] | None:
         """Return the session that a request's old cookies name, moved in now or before; None if none does.
@@ -142,8 +145,24 @@ class MoveIn:
         return draft.seal(record.cells[draft.slot].version), record
 
 
+def _checked(systems: object) -> list[OldSystem]:
+    """Return what `move_in` lists; settings may come from a file."""
+    is_list = isinstance(systems, Iterable) and not isinstance(systems, str)
+    listed: list[Any] = list(cast("Iterable[Any]", systems)) if is_list else [systems]
+    for system in listed:
+        if not (hasattr(system, "cookie_name") and callable(getattr(system, "find", None))):
+            raise ConfigError(f"move_in lists systems as in canister.integrations.moving, not {system!r}")
+    return listed
+
+
 def _bounded(old: OldSession, now: int) -> OldSession | None:
-    """Return a session whose times can be stored; None if it is over, or ends too far off."""
+    """Return a session whose times can be stored; None if it is over, or ends too far off.
+
+    Raises:
+        InputError: it has naive times.
+    """
+    if old.ends.tzinfo is None or old.created.tzinfo is None:
+        raise InputError(f"ends and created must be aware datetimes, not {old.ends!r} and {old.created!r}")
     ends = min(old.ends, old.created + timedelta(microseconds=LONGEST))
     # The old system's clock may be ahead. It is the end that has to be alike, and that stays as it is.
     created = min(old.created, to_datetime(now))

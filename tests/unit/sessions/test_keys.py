@@ -7,7 +7,7 @@ import pytest
 
 from canister.errors import ConfigError
 from canister.sessions import keys
-from canister.sessions.keys import Key, KeyRing, find_keys
+from canister.sessions.keys import VARIABLE, Key, KeyRing, find_keys
 
 ONE = "one-0123456789-abcdefghijklmnopqrs"
 TWO = "two-0123456789-abcdefghijklmnopqrs"
@@ -30,6 +30,11 @@ def test_a_weak_key_is_refused(text: str, complaint: str) -> None:
 def test_what_is_no_text_is_refused_and_not_shown(wrong: Any, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         find_keys(wrong, None, clustered=False)
+
+
+def test_bytes_of_the_environment_that_are_no_text_are_refused() -> None:
+    with pytest.raises(ConfigError, match="UTF-8"):
+        find_keys(None, None, clustered=False, environ={VARIABLE: f"{ONE}\udcff"})
 
 
 def test_no_key_at_all_is_refused() -> None:

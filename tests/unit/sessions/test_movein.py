@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from canister import Canister, OldSystemError
+from canister import Canister, ConfigError, OldSystemError
 from canister.clock import to_datetime
 from canister.life import hard_end
 from canister.record import stamp_of
@@ -334,3 +334,20 @@ def test_a_value_that_is_too_large_is_left_behind(
     assert session == {"cart": [1]}
     manager.commit(session)
     assert "left behind: the value of key 'history' has 300006 bytes" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["django", [None], 5])
+def test_what_is_no_system_is_refused(tmp_path: Path, wrong: Any) -> None:
+    """At once, and not at the first request."""
+    with (
+        Canister(tmp_path / "data", agent=False) as canister,
+        pytest.raises(ConfigError, match="move_in lists systems"),
+    ):
+        SessionManager(canister, secret_keys=KEY, move_in=wrong)
+
+
+def test_naive_times_are_told(manager: SessionManager, book: Book, caplog: pytest.LogCaptureFixture) -> None:
+    """The session stays behind, as any does that cannot be stored."""
+    book.created = book.created.replace(tzinfo=None)
+    assert request(manager, OLD)[1] is None
+    assert "must be aware datetimes" in caplog.text

@@ -17,6 +17,8 @@ from canister.entries import Entry
 from canister.store.base import Edit
 
 _PAGE = 200
+_LONGEST = 401 * 24 * 3600
+"""Seconds beyond which it is all the same how many there are: an entry lasts for 400 days at the most."""
 
 
 class CanisterStore(NamespacedStore):
@@ -121,4 +123,6 @@ class CanisterStore(NamespacedStore):
 
 
 def _span(seconds: int | timedelta) -> timedelta:
-    return seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+    if isinstance(seconds, timedelta):
+        return seconds
+    return timedelta(seconds=max(-1, min(seconds, _LONGEST)))
