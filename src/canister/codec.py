@@ -299,7 +299,8 @@ class _Wrapper:
         if kind is datetime or kind is time:
             zone = _zone_name(value.tzinfo)
             if zone is None:
-                what = f"has a time zone that is no timezone and no ZoneInfo with a key ({value.tzinfo!r}), which"
+                zone_type = type(value.tzinfo).__name__
+                what = f"has a time zone (a {zone_type}) that is no timezone and no ZoneInfo with a key, and"
                 raise self._refusal(what, path)
             text = value.replace(tzinfo=None).isoformat()
             return Ext(_DATETIME if kind is datetime else _TIME, _encode([text, value.fold, zone]))

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from tests.integration.cluster import eventually
 
 from canister.agent import control, thread
 from canister.agent.agent import Agent
@@ -52,6 +53,26 @@ def test_a_moment_without_descriptors(store: SqliteStore, monkeypatch: pytest.Mo
     assert leads.wait(10)
     assert failed.is_set()
     candidate.stop()
+
+
+def test_what_lasts_is_told_once(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As that the directory has been moved away: the candidate tries on, and the log does not grow."""
+    monkeypatch.setattr(thread, "_RETRY", 0.001)
+    monkeypatch.setattr(AgentThread, "_be_agent", lambda self: self._started())
+    candidate = AgentThread(store, Config(), SystemClock())
+    candidate.start()
+    tries: list[Path] = []
+
+    def try_lock(path: Path) -> int | None:
+        tries.append(path)
+        raise StoreError("there is no such directory")
+
+    monkeypatch.setattr(thread, "_try_lock", try_lock)
+    eventually(lambda: len(tries) > 5)
+    candidate.stop()
+    assert caplog.text.count("there is no such directory; trying again") == 1
 
 
 def test_a_lock_that_cannot_be_opened(store: SqliteStore) -> None:
