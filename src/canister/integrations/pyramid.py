@@ -6,7 +6,6 @@ from typing import Any, Unpack, cast
 
 # Pyramid and zope.interface come without types: what is taken from them is Any.
 from pyramid.events import NewResponse  # type: ignore[import-untyped]
-from pyramid.httpexceptions import HTTPNotFound  # type: ignore[import-untyped]
 from pyramid.interfaces import ISession, ISessionFactory  # type: ignore[import-untyped]
 from pyramid.response import FileResponse, Response  # type: ignore[import-untyped]
 from pyramid.settings import aslist  # type: ignore[import-untyped]
@@ -98,10 +97,14 @@ class SessionFactory:
     Args:
         canister: where the sessions are stored.
         options: the settings of the `SessionManager`.
+
+    Attributes:
+        answer: makes the page of a commit that is refused.
     """
 
     def __init__(self, canister: Canister, **options: Unpack[ManagerOptions]) -> None:
         self.manager = SessionManager(canister, **options)
+        self.answer: Callable[[Exception, Any], Any] = refused
 
     def __call__(self, request: Any) -> PyramidSession:
         """Return the request's session."""
@@ -121,7 +124,7 @@ class SessionFactory:
         try:
             self.manager.commit(session)
         except tuple(REFUSALS) as error:
-            _replace(response, _answer(error, request))
+            _replace(response, self.answer(error, request))
         # After a write that is not acknowledged too: it stands, and its cookie has to be known.
         outcome = session.state.outcome
         if outcome is not None:
@@ -158,7 +161,9 @@ def includeme(config: Any) -> None:
         if "path" not in given:
             raise ConfigError("set canister.path to the data directory, or canister to an open Canister")
         canister = Canister(given.pop("path"), **given)
-    config.set_session_factory(SessionFactory(canister, **cast("ManagerOptions", options)))
+    factory = SessionFactory(canister, **cast("ManagerOptions", options))
+    factory.answer = _by_view
+    config.set_session_factory(factory)
     config.add_subscriber(_begin, NewResponse)
     for kind in REFUSALS:
         config.add_exception_view(refused, context=kind)
@@ -190,12 +195,9 @@ def refused(error: Exception, request: Any) -> Any:
     return Response(page.text.encode(), page.status, headerlist=list(page.headers.items()))
 
 
-def _answer(error: Exception, request: Any) -> Any:
-    """Return the page of the application's exception view for what a commit raised, or else our own."""
-    try:
-        return request.invoke_exception_view()
-    except HTTPNotFound:  # the session factory was set without `includeme`
-        return refused(error, request)
+def _by_view(_error: Exception, request: Any) -> Any:
+    """Return what the exception view answers to the error that is handled: the application's, or our own."""
+    return request.invoke_exception_view()
 
 
 def _replace(response: Any, other: Any) -> None:
