@@ -154,7 +154,8 @@ class Committer:
         renewal = self._due_renewal(state, token, now)
         if renewal is not None:
             changes = changes._replace(late=(*changes.late, renewal.apply))
-        if state.contents.replaced and state.varies and not state.replaced:
+        retires = not state.replaced or (state.pending.retire and state.cookie is not None)
+        if state.contents.replaced and state.varies and retires:
             changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
         if changes.any:
             noting = Noting(save(self._engine.policy, changes, self._access(state), asked=asked))
@@ -206,7 +207,8 @@ class Committer:
                 state.cookie = self._keep(state, follower)
             return None
         due = state.read and not state.passive and now >= due_from(token, self._renewal)
-        return Renewal(token, self._keys, self._window) if due or state.pending.renew else None
+        window = 0 if state.pending.retire else self._window
+        return Renewal(token, self._keys, window) if due or state.pending.renew else None
 
     def _keep(self, state: State, token: Token) -> str:
         return self._cookie.lasting(state.max_age).keep(token.text)

@@ -209,11 +209,12 @@ class Session(SessionData):
         self.state.ask(renew=True)
 
     def unlock(self) -> None:
-        """Open a locked session: the user has just proved to be there. Its secret is replaced."""
+        """Open a locked session: the user has just proved to be there. Its secret is replaced at once."""
         if self.state.locked:
             self.state.locked, self.state.refusal = False, None
             self._refill()
             self.renew()
+            self.state.ask(retire=True)  # whoever else holds it has proved nothing
 
     def set_expiry(self, idle: timedelta | str | None = None, until: datetime | None = None) -> None:
         """Give the session times of its own; None means the default.

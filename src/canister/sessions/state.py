@@ -89,6 +89,7 @@ class Pending(msgspec.Struct, frozen=True):
         increments: what it adds to the counters, by encoded key.
         times: the session's own times, to be stored.
         renew: whether it replaces the secret whatever its age.
+        retire: whether the secret of before is good no more at once.
         resend: whether it sends the cookie whatever else it does.
     """
 
@@ -102,6 +103,7 @@ class Pending(msgspec.Struct, frozen=True):
     increments: Mapping[bytes, int] = _NONE
     times: Times | None = None
     renew: bool = False
+    retire: bool = False
     resend: bool = False
 
     def since(self, done: "Pending", made: Mapping[Slot, bytes]) -> "Pending":
@@ -126,6 +128,7 @@ class Pending(msgspec.Struct, frozen=True):
             increments={key: by for key, by in added.items() if by},
             times=self.times if self.times is not done.times else None,
             renew=self.renew and not done.renew,
+            retire=self.retire and not done.retire,
             resend=self.resend and not done.resend,
         )
         return NOTHING_PENDING if left == NOTHING_PENDING else left

@@ -71,6 +71,38 @@ def test_unlock_opens_it_under_a_new_secret(locking: SessionManager, clock: Manu
     assert found["a"] == 1
 
 
+@pytest.mark.parametrize("was_replaced", [False, True])
+def test_unlock_leaves_no_other_secret_good(
+    locking: SessionManager, clock: ManualClock, *, was_replaced: bool
+) -> None:
+    """Whoever else holds one has proved nothing, and is not given the new one."""
+    old = cookie = create(locking, a=1)
+    if was_replaced:  # and its answer was lost: the client goes on with the old one
+        clock.advance(6 * MINUTE)
+        session = locking.load([cookie])
+        assert session["a"] == 1
+        sent(locking.commit(session).set_cookie)
+    clock.advance(11 * MINUTE)
+    session = locking.load([cookie])
+    session.unlock()
+    cookie = sent(locking.commit(session).set_cookie)
+    other = locking.load([old])
+    assert (other.handle, dict(other)) == (None, {})
+    assert locking.commit(other).set_cookie is None
+    assert locking.load([cookie])["a"] == 1
+
+
+def test_two_pages_that_unlock_at_once_both_go_on(locking: SessionManager, clock: ManualClock) -> None:
+    cookie = create(locking, a=1)
+    clock.advance(11 * MINUTE)
+    pages = [locking.load([cookie]), locking.load([cookie])]
+    for page in pages:
+        page.unlock()
+    cookies = {sent(locking.commit(page).set_cookie) for page in pages}
+    assert len(cookies) == 1
+    assert locking.load([cookies.pop()])["a"] == 1
+
+
 def test_a_log_in_opens_a_locked_session_of_the_same_user_only(
     locking: SessionManager, clock: ManualClock
 ) -> None:
