@@ -509,6 +509,85 @@ def test_a_commit_without_its_session_is_asked_for_once(victim: Victim) -> None:
     assert len([message for message in victim.runtime.sent if isinstance(message, m.Fetch)]) == 2
 
 
+def test_a_link_vouches_for_nothing_while_a_session_is_awaited_on_it(victim: Victim) -> None:
+    """R17, R20: what is lacking is among what the peer's later commits would vouch for."""
+    now = victim.clock.now()
+    victim.hears(equal_root(victim, {}))
+    victim.hears(m.Live([[later_row("u", now)]], now))
+    victim.hears(m.Live([[session_row("new", now)]], now + 1))
+    victim.hears(m.Heartbeat(now + 2, 0, now))
+    assert victim.store.heard_of(PEER) == 0
+    assert victim.store.peers().doubts == 2, "of the other peer nothing is known"
+    (fetch,) = [message for message in victim.runtime.sent if isinstance(message, m.Fetch)]
+    victim.hears(m.Fetched(fetch.number, session_row("u", now)[1], {}, []))
+    assert victim.store.load(encode_id("u")).record is not None
+    assert victim.store.heard_of(PEER) == now + 2
+    assert victim.store.peers().doubts == 1
+
+
+def test_what_was_said_before_a_peer_starts_over_counts_for_nothing(victim: Victim) -> None:
+    """R19: it may have forgotten what it said then to be here once all is compared."""
+    now = victim.clock.now()
+    victim.hears(m.Heartbeat(now, 0, now))
+    victim.hears(m.StartOver())
+    victim.hears(equal_root(victim, {}))
+    assert victim.store.heard_of(PEER) == 0
+    assert victim.replica.links[1].is_sound
+    victim.hears(m.StartOver())
+    victim.hears(m.Heartbeat(now, 0, now))
+    assert victim.store.heard_of(PEER) == 0
+    assert victim.replica.gate() == 0
+    victim.hears(equal_root(victim, {}))
+    assert victim.store.heard_of(PEER) == now
+
+
+def test_who_has_forgotten_vouches_in_no_way_for_itself(victim: Victim) -> None:
+    """R19: before its own commits are all here again, and then only to who compares anew."""
+    victim.hears(equal_root(victim, {}))
+    victim.replica.forget(encode_id("s1"))
+    last, sent = victim.store.last_stamp(), victim.runtime.sent
+    del sent[:]
+
+    def says() -> list[int]:
+        """Return up to where it says that its commits are known, in all messages that do."""
+        now = victim.clock.advance(3 * SECOND)
+        for number in (1, 2):
+            victim.hears(m.Heartbeat(0, 0, now), number)
+        victim.put("s4")
+        del sent[:]
+        victim.replica.poll()
+        victim.replica.tick()
+        victim.hears(m.AskRoot(7, now))
+        victim.hears(m.Fetch(7, encode_id("s4")))
+        (live,), (root,), (reply,) = (
+            [message for message in sent if isinstance(message, kind)] for kind in (m.Live, m.Root, m.Fetched)
+        )
+        beats = [message.upto for message in sent if isinstance(message, m.Heartbeat)]
+        return [live.upto, *beats, root.claims[ME], reply.heard[ME]]
+
+    assert says() == [0] * 5
+    del sent[:]
+    victim.hears(equal_root(victim, {ME: last}))
+    assert [type(message) for message in sent[:1]] == [m.StartOver]
+    assert says() == [victim.store.last_stamp()] * 5
+
+
+def test_a_commit_is_on_the_disk_before_anybody_is_told_that_it_is_held(
+    victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R25: by a peer that asks, and where it was made."""
+    now = victim.clock.now()
+    victim.hears(equal_root(victim, {PEER: now}))
+    acts: list[str] = []
+    monkeypatch.setattr(victim.store, "sync", lambda: acts.append("sync"))
+    monkeypatch.setattr(victim.runtime, "send", lambda links, message: acts.append(type(message).__name__))
+    victim.hears(m.AskAck(now, PEER, []))
+    assert acts[:2] == ["sync", "Ack"]
+    del acts[:]
+    victim.replica.await_acks(now, 1, lambda holders: acts.append("held"))
+    assert acts[:2] == ["sync", "held"]
+
+
 def test_a_cluster_does_not_grow_without_end(victim: Victim) -> None:
     """Members by the hundred are refused before they are stored, told on or dialed."""
     made_up = [
@@ -630,6 +709,16 @@ def test_holders_that_are_no_members_are_not_kept(victim: Victim) -> None:
         victim.hears(m.Ack(5, victim.store.node, f"nobody-{number}:1"))
     victim.hears(m.Ack(5, victim.store.node, "n1:1"))
     assert victim.replica.acks._held == {"n1:1": 5}
+
+
+def test_what_a_removed_member_holds_does_not_count(victim: Victim) -> None:
+    """R25: whoever said so before it was removed can return with empty data only."""
+    stamp, found = victim.store.last_stamp(), []
+    for number in (1, 2):
+        victim.hears(m.Ack(stamp, victim.store.node, f"n{number}:1"), number)
+    assert victim.replica.remove_member("n1:1")
+    victim.replica.acks.expire(victim.replica.await_acks(stamp, 3, found.append))
+    assert found == [(["n0:1", "n2:1"], 3)]
 
 
 def test_a_node_that_has_another_ones_address_is_refused(victim: Victim) -> None:

@@ -18,6 +18,7 @@ from canister.replication import answers, live, pull, replica
 from canister.replication.digests import DigestTree, View
 from canister.replication.fetches import Fetches
 from canister.replication.link import Link
+from canister.replication.membership import Membership
 from canister.replication.messages import Root
 from canister.sessions.lookup import Lookup
 from canister.store import transaction
@@ -242,6 +243,11 @@ def r19_forgetting_keeps_what_was_heard() -> AbstractContextManager[Any]:
     return patch.object(replica.Replica, "forget", forget)
 
 
+def r19_whole_again_without_a_word() -> AbstractContextManager[Any]:
+    """A node that has back what it forgot vouches for it to peers that compared with it meanwhile."""
+    return patch.object(replica.Replica, "_is_whole", lambda self: False)
+
+
 def r20_live_vouches_before_a_comparison() -> AbstractContextManager[Any]:
     """Live commits vouch for their sender on a link that has not been compared yet."""
     return patch.object(Link, "vouched", lambda self: {self.node: self.live_upto} if self.live_upto else {})
@@ -323,6 +329,11 @@ def r24_all_members_are_those_known_when_asking() -> AbstractContextManager[Any]
             settle(self, number)
 
     return _both(patch.object(Fetches, "start", started), patch.object(Fetches, "_settle", settled))
+
+
+def r24_who_knows_nobody_is_alone() -> AbstractContextManager[Any]:
+    """A node that has yet to meet a seed takes itself for the whole cluster."""
+    return patch.object(Membership, "has_met_cluster", True)
 
 
 PLANTED: list[Plant] = [

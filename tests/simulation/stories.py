@@ -8,7 +8,7 @@ from canister.life import is_live
 from canister.sessions.lookup import Verdict
 from canister.testing.simulation import Cluster, SimNode
 
-from .front import log_in, use, verdict
+from .front import Front, log_in, use, verdict
 
 TINY = Config(
     session_timeout=timedelta(seconds=8),
@@ -82,6 +82,24 @@ def who_joined_a_moment_ago_counts() -> None:
     cluster.network.heal()
     cluster.run(3)
     assert verdict(a, token) is Verdict.LIVE
+
+
+def who_has_yet_to_meet_its_cluster_calls_nothing_absent() -> None:
+    """R24: a node that knows of a seed and of no member is not all there is."""
+    cluster = Cluster(2, seed=6, config=TINY)
+    a, b = cluster.nodes.values()
+    cluster.run(3)
+    token = log_in(a)
+    new = cluster.add("new", seeds=[a.address])
+    isolate(cluster, new, a, b)
+    new.boot()
+    cluster.run(2)
+    loaded = Front(new).load(token.session)
+    assert (loaded.stored.record, loaded.certain) == (None, False)
+    assert verdict(new, token) is Verdict.OPEN
+    cluster.network.heal()
+    cluster.run(3)
+    assert verdict(new, token) is Verdict.LIVE
 
 
 def what_is_held_back_is_not_absent() -> None:

@@ -136,6 +136,33 @@ def who_forgets_vouches_for_nothing() -> None:
     assert reader.read(cluster, b)
 
 
+def who_has_back_what_it_forgot_is_compared_with_anew() -> None:
+    """R19: who compared with it meanwhile may lack what it vouches for again."""
+    cluster = Cluster(3, seed=9, config=TINY)
+    a, b, c = cluster.nodes.values()
+    cluster.run(3)
+    stories.isolate(cluster, c, a, b)
+    put(a, "k1")
+    cluster.run(1)
+    reader = Reader(S)
+    assert reader.read(cluster, a)
+    assert a.replica is not None
+    stories.isolate(cluster, b, a, c)
+    a.replica.forget(S)
+    cluster.network.heal()
+    stories.isolate(cluster, b, a, c)
+    cluster.run(8)
+    assert not reader.read(cluster, c)
+    cluster.network.heal()
+    stories.isolate(cluster, b, c)
+    for _ in range(8000):
+        cluster.run(0.0005)
+        at_c = Reader(S)
+        at_c.seen, at_c.shown = reader.seen, reader.shown
+        at_c.read(cluster, c)
+    assert keys(c) == {"k1"}
+
+
 def what_comes_back_is_served_to_nobody_in_part() -> None:
     """R20: a comparison leaves out what is over; when a peer brings it back, it was not heard yet."""
     cluster = Cluster(2, seed=6, config=TINY)
@@ -212,6 +239,7 @@ STORIES: dict[Callable[[], None], planted.Plant] = {
     who_is_behind_writes_over_what_it_has_just_got: planted.r4_new_sessions_do_not_move_the_clock,
     an_old_backup_brings_nothing_back: planted.r14_retention_follows_what_shortens,
     what_comes_back_is_served_to_nobody_in_part: planted.r20_what_comes_back_is_not_committed_anew,
+    who_has_back_what_it_forgot_is_compared_with_anew: planted.r19_whole_again_without_a_word,
     who_forgets_vouches_for_nothing: planted.r19_forgetting_keeps_what_was_heard,
     what_is_held_back_is_not_sent_again: planted.r7_digest_of_visible_rows,
     clocks_apart_do_not_make_sessions_flap: planted.r16_each_side_by_its_own_clock,
@@ -219,6 +247,7 @@ STORIES: dict[Callable[[], None], planted.Plant] = {
     stories.what_was_used_a_moment_ago_is_not_over: planted.r23_expired_here_is_over,
     stories.what_was_left_out_of_a_comparison_is_not_absent: planted.r23_absent_though_some_were_not_compared,
     stories.who_joined_a_moment_ago_counts: planted.r24_all_members_are_those_known_when_asking,
+    stories.who_has_yet_to_meet_its_cluster_calls_nothing_absent: planted.r24_who_knows_nobody_is_alone,
     stories.what_is_held_back_is_not_absent: planted.r6_what_is_held_counts_for_nothing,
 }
 RARE = {planted.r3_outbox_sends_what_is_left, planted.r22_a_row_proves_all_before_it}

@@ -22,7 +22,7 @@ from canister.errors import (
     SessionDestroyedError,
     StoreError,
 )
-from canister.freshness import encode_seen
+from canister.freshness import Fetched, encode_seen
 from canister.record import NodeId, make_version, node_of
 from canister.store.base import LogEntry, Member, Needed, Stored
 from canister.testing.clock import ManualClock
@@ -642,6 +642,25 @@ def test_what_is_held_back_is_not_passed_over(tmp_path: Path, was_here: bool) ->
         clock.advance(timedelta(hours=1))
         canister.node.store.release()
         assert canister.get("s", "k", after=encode_seen((ahead,))) == "new"
+
+
+@pytest.mark.parametrize("doubts", [0, 1])
+def test_what_is_held_back_is_not_absent(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, doubts: int
+) -> None:
+    """R6: of a session that is held back nobody can tell, though all members were asked or compared with."""
+    with Canister(tmp_path, agent=False, clock=clock, when_behind="refuse") as canister:
+        store = canister.node.store
+        store.save_members([ELSEWHERE])
+        store.set_doubts(doubts)
+        monkeypatch.setattr(AgentPresence, "is_there", lambda self: True)
+        monkeypatch.setattr(canister.node, "_fetch", lambda session: Fetched([], everyone=True))
+        now = clock.now() + 3_600_000_000
+        moment = Moment(make_version(now, node_of(JOINED)), now)
+        store.merge([(encode_id("s"), edits.write(None, moment, canister.node.policy, {}))], {})
+        assert canister.get("unknown", "k") is None
+        with pytest.raises(CannotTellError):
+            canister.get("s", "k")
 
 
 def test_what_comes_while_it_is_looked_for_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

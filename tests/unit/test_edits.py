@@ -166,6 +166,16 @@ def test_destroy_outlives_the_session() -> None:
     assert made.keep > retention(whole)
 
 
+def test_revoke_outlives_what_it_covers() -> None:
+    """Sessions as long as any, born where a clock is ahead; and it may be forgotten where one is ahead."""
+    mark = edits.revoke(None, moment(1000), POLICY)
+    last = 1000 + POLICY.drift
+    covered = Record(
+        birth=Birth(at(last), last, LONGEST, LONGEST, 0, POLICY.grace), reach=LONGEST, touch=touch(last)
+    )
+    assert retention(mark) - POLICY.drift >= retention(covered)
+
+
 def test_set_expiry() -> None:
     """Own times replace the defaults; a longer idle timeout lengthens the reach."""
     delta = edits.set_expiry(SESSION, moment(1105), POLICY, 400, 5000)

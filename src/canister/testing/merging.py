@@ -353,3 +353,14 @@ class MergingContract(StoreContract):
         assert store.merge([(b"s", part)], {}) == Merged(changed=1, doubtful=[])
         assert values(store, b"s") == {"k": b"1"}
         assert retention(visible(store, b"s")) > clock.now()
+
+    @pytest.mark.parametrize(("before", "is_sent"), [(0, True), (DRIFT, True), (DRIFT + 1, False)])
+    def test_what_comes_back_is_committed_anew(
+        self, store: ReplicatedStore, clock: ManualClock, before: int, is_sent: bool
+    ) -> None:
+        """R20: the peers lack it where comparisons left it out, by the latest of all clocks (R16)."""
+        put(store, b"s", k=b"1")
+        now = retention(visible(store, b"s")) - before
+        clock.set(now)
+        store.merge([(b"s", Record(touch=Touch(make_version(now, PEER), now)))], {})
+        assert any(change.delta is not None for change in last_changes(store)) is is_sent
