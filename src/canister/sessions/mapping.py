@@ -125,19 +125,23 @@ class SessionData(dict[Any, Any]):
             InputError: the key or the new value cannot be stored.
         """
         self._use()
-        slot, update = _slot(key), self.state.pending.updates.get(_slot(key))
-        stored = self.state.base.get(slot)
-        here = _encode(key, super().__getitem__(key)) if super().__contains__(key) else None
-        value = function(super().get(key, default))
-        result = _encode(key, value)
-        if update is not None and here == update.result:
-            update = Update(slot, update.default, update.base, (*update.functions, function), result)
-            self.state.ask(updates={**self.state.pending.updates, slot: update})
-        elif here == stored and not self.state.pending.cleared:
-            update = Update(slot, default, stored, (function,), result)
-            self.state.ask(updates={**self.state.pending.updates, slot: update})
-        super().__setitem__(key, value)
-        return value
+        state, slot = self.state, _slot(key)
+        while True:
+            commits, pending, stored = state.commits, state.pending, state.base.get(slot)
+            update = pending.updates.get(slot)
+            here = _encode(key, super().__getitem__(key)) if super().__contains__(key) else None
+            value = function(super().get(key, default))
+            result = _encode(key, value)
+            if update is not None and here == update.result:
+                update = Update(slot, update.default, update.base, (*update.functions, function), result)
+            elif here == stored and not pending.cleared:
+                update = Update(slot, default, stored, (function,), result)
+            with state.turn:
+                if state.commits == commits:  # else another thread has stored some of it meanwhile
+                    if update is not None:
+                        state.ask(updates={**state.pending.updates, slot: update})
+                    super().__setitem__(key, value)
+                    return value
 
     def increment(self, key: object, by: int = 1) -> int:
         """Add to a counter; return its value. What both sides of a split add is added up.
@@ -148,16 +152,18 @@ class SessionData(dict[Any, Any]):
             InvalidKeyError: as for any key.
         """
         self._use()
-        name = counters.counter_key(key)
-        increments = self.state.pending.increments
-        self.state.ask(increments={**increments, name: increments.get(name, 0) + by})
-        return self.count(key)
+        name, state = counters.counter_key(key), self.state
+        with state.turn:
+            increments = state.pending.increments
+            state.ask(increments={**increments, name: increments.get(name, 0) + by})
+            return self.count(key)
 
     def count(self, key: object) -> int:
         """Return the value of a counter, 0 if nothing was counted."""
         self._use()
-        name = counters.counter_key(key)
-        return self.state.counts.get(name, 0) + self.state.pending.increments.get(name, 0)
+        name, state = counters.counter_key(key), self.state
+        with state.turn:
+            return state.counts.get(name, 0) + state.pending.increments.get(name, 0)
 
     # For the session manager.
 
@@ -173,10 +179,14 @@ class SessionData(dict[Any, Any]):
         state, pending = self.state, self.state.pending
         if not state.varies or state.refusal is not None or self.is_as_stored():
             return NO_CHANGES if pending is NOTHING_PENDING else Changes({}, asked=pending)
+        items = list(super().items())  # at once: another task may add some meanwhile
+        if state.pending is not NOTHING_PENDING:
+            with state.turn:
+                pending, items = state.pending, list(super().items())
         base: Mapping[Slot, bytes] = {} if pending.cleared else state.base
         fixed: Mapping[Any, object] = {} if pending.cleared else state.fixed
         writes: dict[Slot, bytes | None] = dict.fromkeys(base)  # whatever is not found below was removed
-        for key, value in list(super().items()):  # at once: another task may add some meanwhile
+        for key, value in items:
             slot = _slot(key)
             data = base[slot] if fixed.get(key, fixed) is value else _encode(key, value)
             if data != base.get(slot):
@@ -201,7 +211,12 @@ class SessionData(dict[Any, Any]):
 
         What was asked for since they were worked out, by another task, is left to that commit as well.
         """
+        with self.state.turn:
+            self._note(token, changes)
+
+    def _note(self, token: Token | None, changes: Changes) -> None:
         state, done = self.state, changes.asked
+        state.commits += 1
         left = state.pending.since(done, changes.made)
         state.pending, state.glance, state.at = left, None, None
         state.stale = state.read = False

@@ -304,7 +304,8 @@ class Session(SessionData):
 
     def _keep_csrf(self, secret: bytes) -> bytes:
         self.state.csrf = secret
-        self.state.ask(facts={**self.state.pending.facts, csrf.CSRF: secret})
+        with self.state.turn:
+            self.state.ask(facts={**self.state.pending.facts, csrf.CSRF: secret})
         return secret
 
     def is_csrf_token(self, text: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from enum import StrEnum
+from threading import RLock
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
@@ -235,6 +236,7 @@ class State:
         outcome: what the client was told when the response headers left.
         pending: what the commit has to do beside storing keys.
         glance: what was kept of the look at it; None where it may not be relied on, and after a write.
+        commits: how many have been noted.
         at: when the session was loaded, which is when the request accesses it; None once it was stored.
     """
 
@@ -271,6 +273,8 @@ class State:
     lost: Pending | None = None
     outcome: Outcome | None = None
     pending: Pending = NOTHING_PENDING
+    commits: int = 0
+    _turn: AbstractContextManager[object] | None = None
     at: int | None = None
 
     def __init__(
@@ -284,7 +288,17 @@ class State:
 
     def ask(self, **wishes: Any) -> None:
         """Have the commit do more, or less: fields of `Pending`."""
-        self.pending = msgspec.structs.replace(self.pending, **wishes)
+        with self.turn:
+            self.pending = msgspec.structs.replace(self.pending, **wishes)
+
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """What keeps asking for more apart from a commit in another thread, to be held for a moment.
+
+        Whoever works something out before looks at `commits` again: what was stored is not to be done twice.
+        """
+        turn = self._turn
+        return vars(self).setdefault("_turn", RLock()) if turn is None else turn
 
     def note_stored(self, record: Record) -> None:
         """Note what a commit has stored: a connection that goes on is served by that."""

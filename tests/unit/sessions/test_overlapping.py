@@ -1,12 +1,14 @@
 """Requests of one client that are answered at once, or out of their order."""
 
 import asyncio
+import concurrent.futures
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.sessions.kit import KEY, MINUTE, create, sent
 
@@ -214,6 +216,46 @@ def test_what_another_task_asks_for_while_a_commit_waits_is_not_lost(
     assert found.is_csrf_token(forms[0])
     clock.advance(timedelta(hours=3))
     assert manager.load([cookie]).handle is None, "it has the times that were asked for"
+
+
+def test_what_is_asked_for_as_a_commit_in_another_thread_ends_is_done_once(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit takes account of what it did either before more is asked for or after it."""
+    cookie = create(manager, n=1)
+    session = manager.load([cookie])
+    session.increment("visits")
+    session.update_key("n", lambda n: n + 1)
+    work_out = msgspec.structs.replace
+    with ThreadPoolExecutor(1) as pool:
+
+        def commit() -> None:
+            if not commits:
+                commits.append(pool.submit(manager.store, session))
+                concurrent.futures.wait(
+                    commits, timeout=0.2
+                )  # where it is kept waiting, it goes on afterwards
+
+        def interrupted(*args: Any, **wishes: Any) -> Any:
+            commit()
+            return work_out(*args, **wishes)
+
+        commits: list[Any] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(msgspec.structs, "replace", interrupted)
+            session.increment("visits")
+        commits.pop().result()
+
+        def add(n: int) -> int:
+            commit()
+            return n + 1
+
+        session.update_key("n", add)
+        commits.pop().result()
+    assert (session.count("visits"), session["n"]) == (2, 3)
+    manager.store(session)
+    found = manager.load([cookie])
+    assert (found.count("visits"), found["n"]) == (2, 3)
 
 
 def test_an_update_that_ran_again_is_shown_and_goes_on_from_there(
