@@ -6,19 +6,19 @@ encoded by the same rules. There is no way to name a class, so decoding can buil
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, cast
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec.msgpack import Ext
 
 from canister.errors import InputError, InvalidIdError, InvalidKeyError, InvalidValueError, StoreError
 from canister.record import KEY, Slot
+from canister.zones import read_zone, zone_name
 
 _TEXT_ID, _BYTES_ID, _HEX_ID = b"s", b"b", b"h"
 _USER_RECORD = b"u"
@@ -297,7 +297,7 @@ class _Wrapper:
             items = sorted(_encode(self.wrap(item, depth + 1, path)) for item in value)
             return Ext(_SET if kind is set else _FROZENSET, _encode(items))
         if kind is datetime or kind is time:
-            zone = _zone_name(value.tzinfo)
+            zone = zone_name(value.tzinfo)
             if zone is None:
                 zone_type = type(value.tzinfo).__name__
                 what = f"has a time zone (a {zone_type}) that is no timezone and no ZoneInfo with a key, and"
@@ -349,30 +349,14 @@ _SIMPLE: dict[type, Callable[[Any], Ext]] = {
 }
 
 
-def _zone_name(zone: tzinfo | None) -> str | list[int] | None:
-    """Return "" for no zone, an offset for a fixed one, a name for a ``ZoneInfo``, None for others."""
-    if zone is None:
-        return ""
-    if type(zone) is timezone:
-        offset = zone.utcoffset(None)
-        return [offset.days, offset.seconds, offset.microseconds]
-    return zone.key if type(zone) is ZoneInfo else None
-
-
-def _zone(name: str | list[int]) -> tzinfo | None:
-    if isinstance(name, list):
-        return timezone(timedelta(*name))
-    return ZoneInfo(name) if name else None
-
-
 def _read_datetime(data: bytes) -> datetime:
     text, fold, zone = decode_value(data)
-    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_zone(zone))
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=read_zone(zone))
 
 
 def _read_time(data: bytes) -> time:
     text, fold, zone = decode_value(data)
-    return time.fromisoformat(text).replace(fold=fold, tzinfo=_zone(zone))
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=read_zone(zone))
 
 
 def _read_items(data: bytes) -> Iterable[Any]:
