@@ -6,7 +6,7 @@ that what was counted before a clear never shows again.
 """
 
 from canister.codec import decode_value, encode_value, key_slot
-from canister.edits import Moment
+from canister.edits import Moment, check_value
 from canister.record import COUNTER, NODE_ID_BYTES, VERSION_BYTES, NodeId, Record, Slot, Version, node_of
 
 _NO_CLEAR = bytes(VERSION_BYTES)
@@ -35,12 +35,18 @@ def counts_in(record: Record | None) -> dict[bytes, int]:
     return counts
 
 
-def increment(record: Record, moment: Moment, key: bytes, by: int) -> dict[Slot, bytes | None]:
-    """Return what adds *by* to a counter of the stored session."""
+def increment(
+    record: Record, moment: Moment, key: bytes, by: int, most: int | None = None
+) -> dict[Slot, bytes | None]:
+    """Return what adds *by* to a counter of the stored session.
+
+    Raises:
+        TooLargeError: it would have more than *most* bytes.
+    """
     slot = _slot(key, node_of(moment.version), record.clear)
     cell = record.cells.get(slot)
     own = decode_value(cell.value) if cell is not None and cell.value is not None else 0
-    return {slot: encode_value(own + by)}
+    return {slot: check_value(encode_value(own + by), decode_value(key), most)}
 
 
 def carry(record: Record, moment: Moment) -> dict[Slot, bytes | None]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from canister.clock import to_datetime
 from canister.codec import decode_value, encode_user, encode_value
 from canister.edits import REVOKED, Moment
+from canister.errors import InputError
 from canister.record import IDENTITY, USER, Record, Slot, Version, stamp_of
 
 AT = Slot(IDENTITY + b"at")
@@ -51,6 +52,17 @@ class Identity(NamedTuple):
             ADDRESS: None if self.address is None else encode_value(self.address),
             AGENT: None if self.agent is None else encode_value(self.agent),
         }
+
+
+def checked_methods(methods: Any) -> tuple[str, ...]:
+    """Return by what a user logs in, as it is stored.
+
+    Raises:
+        InputError: it is not several texts.
+    """
+    if isinstance(methods, (list, tuple)) and all(isinstance(method, str) for method in methods):
+        return tuple(str.__str__(method) for method in methods)
+    raise InputError(f"methods is a tuple of texts such as ('pwd', 'otp'), not {methods!r:.80}")
 
 
 def identity_of(record: Record | None) -> Identity | None:

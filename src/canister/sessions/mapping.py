@@ -1,12 +1,14 @@
 """The mapping half of a session: a dict that compares what it holds with what is stored."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from operator import is_
 from typing import Any
 
 from canister.codec import decode_value, encode_value, key_slot, slot_key
 from canister.edits import check_value
+from canister.errors import InputError
 from canister.record import KEY, Slot
 from canister.sessions import counters
 from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, State, Update
@@ -119,7 +121,7 @@ class SessionData(dict[Any, Any]):
         Args:
             key: the key.
             function: has no other effect, as it may run more than once.
-            default: given to *function* where there is no value.
+            default: a copy of it is given to *function* where there is no value.
 
         Raises:
             InputError: the key or the new value cannot be stored.
@@ -130,7 +132,7 @@ class SessionData(dict[Any, Any]):
             commits, pending, stored = state.commits, state.pending, state.base.get(slot)
             update = pending.updates.get(slot)
             here = _encode(key, super().__getitem__(key)) if super().__contains__(key) else None
-            value = function(super().get(key, default))
+            value = function(super().__getitem__(key) if super().__contains__(key) else deepcopy(default))
             result = _encode(key, value)
             if update is not None and here == update.result:
                 update = Update(slot, update.default, update.base, (*update.functions, function), result)
@@ -150,8 +152,11 @@ class SessionData(dict[Any, Any]):
 
         Raises:
             InvalidKeyError: as for any key.
+            InputError: *by* is not an int.
         """
         self._use()
+        if type(by) is not int:
+            raise InputError(f"a counter counts by an int, not by {by!r}")
         name, state = counters.counter_key(key), self.state
         with state.turn:
             increments = state.pending.increments
@@ -202,7 +207,9 @@ class SessionData(dict[Any, Any]):
         )
         for update in updates:
             writes.pop(update.slot, None)
-        late = tuple(partial(counters.increment, key=key, by=by) for key, by in pending.increments.items())
+        late = tuple(
+            partial(counters.increment, key=key, by=by, most=most) for key, by in pending.increments.items()
+        )
         writes |= pending.facts
         return Changes(writes, updates, late, pending.cleared, pending.times, pending, {}, most)
 

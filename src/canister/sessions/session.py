@@ -11,7 +11,7 @@ from canister.life import deadline
 from canister.record import Record
 from canister.sessions import csrf
 from canister.sessions.cookie import check_age
-from canister.sessions.identity import Identity
+from canister.sessions.identity import Identity, checked_methods
 from canister.sessions.mapping import SessionData
 from canister.sessions.state import SessionStatus, State
 
@@ -145,9 +145,12 @@ class Session(SessionData):
             agent: the client's software, likewise.
 
         Raises:
-            InputError: *user* is no such id.
+            InputError: *user* is no such id, or another argument is not as described.
         """
         encode_user(user)
+        identity = Identity(user, None, checked_methods(methods), address, agent)
+        if not all(isinstance(text, (str, type(None))) for text in (address, agent)):
+            raise InputError(f"address and agent are texts, not {address!r:.40} and {agent!r:.40}")
         before = self.state.identity
         if before is not None and before.user != user:
             self.destroy()
@@ -155,7 +158,7 @@ class Session(SessionData):
             self.unlock()
             self.regenerate()
         self.state.read = True
-        self.state.identity = Identity(user, None, tuple(methods), address, agent)
+        self.state.identity = identity
         self.state.ask(logging_in=True)
 
     def logout(self) -> None:

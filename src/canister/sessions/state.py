@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from datetime import timedelta
 from enum import StrEnum
 from threading import RLock
@@ -61,7 +62,7 @@ class Update(msgspec.Struct, frozen=True):
         """
         if stored == self.base:
             return self.result
-        value = self.default if stored is None else decode_value(stored)
+        value = deepcopy(self.default) if stored is None else decode_value(stored)
         for function in self.functions:
             value = function(value)
         key = slot_key(self.slot)
