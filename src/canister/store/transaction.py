@@ -151,8 +151,11 @@ def check_size(encoded: bytes, before: Record | None, delta: Record, most: int) 
         own, whole = _of_application(before), _of_application(merge(before, delta))
         if len(encode_record(whole)) < len(encode_record(own)):
             return
+    cells = merge(before or EMPTY, delta).cells
+    removed = sum(slot[:1] == KEY and cell.value is None for slot, cell in cells.items())
     raise TooLargeError(
-        f"the session would have {len(encoded)} bytes, max_session is {most}; nothing was written"
+        f"the session would have {len(encoded)} bytes, with what {removed} removed keys leave behind, "
+        f"max_session is {most}; nothing was written"
     )
 
 

@@ -79,3 +79,19 @@ def test_a_session_that_is_too_large_is_renewed_and_made_smaller(tmp_path: Path,
         session["a"] = "x" * 890  # the new secret takes more than that
         cookie = sent(manager.commit(session).set_cookie)
         assert manager.load([cookie])["a"] == "x" * 890
+
+
+def test_what_removed_keys_leave_behind_counts_and_is_named(tmp_path: Path, clock: ManualClock) -> None:
+    with opened(tmp_path, clock, max_value=1000, max_session=1500) as canister:
+        manager = SessionManager(canister, secret_keys=KEY)
+        cookie = create(manager, **{f"{n:0100}": 1 for n in range(8)})
+        session = manager.load([cookie])
+        for key in list(session):
+            del session[key]
+        manager.commit(session)
+        session = manager.load([cookie])
+        session["a"] = "x" * 900
+        with pytest.raises(TooLargeError, match="with what 8 removed keys leave behind, max_session is 1500"):
+            manager.commit(session)
+        session.regenerate()
+        manager.commit(session)
