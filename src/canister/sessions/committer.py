@@ -197,7 +197,8 @@ class Committer:
 
     def _due_renewal(self, state: State, token: Token, now: int) -> Renewal | None:
         """Return the renewal that the commit makes; a replaced secret only has its new one sent again."""
-        if state.pending.renew:
+        if state.pending.renew and state.outcome is not None:
+            state.ask(renew=False)  # it is said once: what else a stream stores has to go on
             _check_headers(state)
         if state.outcome is not None or state.record is None:
             return None  # the headers have left: no cookie can follow them
@@ -259,6 +260,8 @@ class Committer:
         state.shown = state.lacking = ()
         state.served, state.behind, state.replaced = (token.issued,), False, False
         self._note_stored(state, noting)
+        if state.identity is not None and not state.pending.logging_in:
+            state.identity = state.contents.identity  # with the instant of the log-in
         state.cookie = self._keep(state, token)
         self._happened(EventKind.CREATED, token.handle, state)
         return token.issued

@@ -1,7 +1,8 @@
 """Who is logged in: the metadata of a session that names its user, and what revokes it."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from canister.clock import to_datetime
 from canister.codec import decode_value, encode_user, encode_value
@@ -54,15 +55,21 @@ class Identity(NamedTuple):
         }
 
 
-def checked_methods(methods: Any) -> tuple[str, ...]:
-    """Return by what a user logs in, as it is stored.
+def as_given(user: Any, methods: Any, address: Any, agent: Any) -> Identity:
+    """Return who logs in, as an application says it.
 
     Raises:
-        InputError: it is not several texts.
+        InputError: *methods* is not several texts, or *address* or *agent* is none.
     """
-    if isinstance(methods, (list, tuple)) and all(isinstance(method, str) for method in methods):
-        return tuple(str.__str__(method) for method in methods)
-    raise InputError(f"methods is a tuple of texts such as ('pwd', 'otp'), not {methods!r:.80}")
+    if not (isinstance(methods, (list, tuple)) and _are_texts(cast("Sequence[Any]", methods))):
+        raise InputError(f"methods is a tuple of texts such as ('pwd', 'otp'), not {methods!r:.80}")
+    if not _are_texts([text for text in (address, agent) if text is not None]):
+        raise InputError(f"address and agent are texts, not {address!r:.80} and {agent!r:.80}")
+    return Identity(user, None, tuple(cast("Sequence[str]", methods)), address, agent)
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    return all(type(value) is str for value in values)
 
 
 def identity_of(record: Record | None) -> Identity | None:

@@ -11,7 +11,7 @@ from canister.life import deadline
 from canister.record import Record
 from canister.sessions import csrf
 from canister.sessions.cookie import check_age
-from canister.sessions.identity import Identity, checked_methods
+from canister.sessions.identity import Identity, as_given
 from canister.sessions.mapping import SessionData
 from canister.sessions.state import SessionStatus, State
 
@@ -119,7 +119,8 @@ class Session(SessionData):
         if state.pending.retired is not None and not state.pending.carry and not self.changes().any:
             return SessionStatus.DESTROYED
         if state.token is None and state.pending.retired is None:
-            return SessionStatus.NEW
+            over = state.written is not None and not self.changes().any  # what was committed ended it
+            return SessionStatus.DESTROYED if over else SessionStatus.NEW
         if state.pending.retired is not None or self.changes().any:
             return SessionStatus.MODIFIED
         return SessionStatus.READ if state.read else SessionStatus.UNREAD
@@ -148,9 +149,7 @@ class Session(SessionData):
             InputError: *user* is no such id, or another argument is not as described.
         """
         encode_user(user)
-        identity = Identity(user, None, checked_methods(methods), address, agent)
-        if not all(isinstance(text, (str, type(None))) for text in (address, agent)):
-            raise InputError(f"address and agent are texts, not {address!r:.40} and {agent!r:.40}")
+        identity = as_given(user, methods, address, agent)
         before = self.state.identity
         if before is not None and before.user != user:
             self.destroy()
@@ -212,8 +211,14 @@ class Session(SessionData):
         self.state.ask(renew=True)
 
     def unlock(self) -> None:
-        """Open a locked session: the user has just proved to be there. Its secret is replaced at once."""
+        """Open a locked session: the user has just proved to be there. Its secret is replaced at once.
+
+        Raises:
+            SessionError: it is locked, and the response headers have left: no new cookie can follow.
+        """
         if self.state.locked:
+            if self.state.outcome is not None:
+                raise SessionError("the response headers have left: what is locked cannot be opened any more")
             self.state.locked, self.state.refusal = False, None
             self._refill()
             self.renew()

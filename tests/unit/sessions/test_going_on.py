@@ -8,8 +8,9 @@ import pytest
 from tests.unit.sessions.kit import KEY, MINUTE, create, sent
 
 from canister import Canister
-from canister.sessions import SessionManager
-from canister.sessions.identity import KNOWN
+from canister.errors import SessionError
+from canister.sessions import SessionManager, SessionStatus
+from canister.sessions.identity import KNOWN, Identity
 from canister.testing.clock import ManualClock
 
 
@@ -87,3 +88,35 @@ def test_the_seen_cookie_tells_what_the_client_has_seen(cluster_of_one: SessionM
     session.commit()
     assert session.state.served == loaded
     assert session.state.written not in (None, *loaded)
+
+
+def test_a_log_out_that_was_committed_is_seen_until_a_new_session_begins(manager: SessionManager) -> None:
+    session = manager.load([create(manager, a=1)])
+    session.logout()
+    assert session.status is SessionStatus.DESTROYED
+    session.commit()
+    assert session.status is SessionStatus.DESTROYED
+    session["b"] = 1
+    assert session.status is SessionStatus.NEW
+
+
+def test_after_its_commit_a_log_in_has_an_instant(manager: SessionManager) -> None:
+    session = manager.load([])
+    session.login("ann")
+    assert session.identity == Identity("ann")
+    session.commit()
+    assert session.identity is not None
+    assert session.identity == manager.users.sessions("ann")[0].identity
+    assert session.identity.at is not None
+
+
+def test_a_renewal_that_comes_too_late_is_refused_once(manager: SessionManager) -> None:
+    cookie = create(manager, a=1)
+    session = manager.load([cookie])
+    manager.commit(session)
+    session["a"] = 2
+    session.renew()
+    with pytest.raises(SessionError, match="headers have left"):
+        session.commit()
+    session.commit()
+    assert manager.load([cookie])["a"] == 2

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.sessions.kit import KEY, MINUTE, create, sent
 
-from canister import Canister, SessionLockedError
+from canister import Canister, SessionError, SessionLockedError
 from canister.clock import to_datetime
 from canister.sessions import Outcome, Session, SessionManager
 from canister.sessions.movein import OldSession
@@ -261,4 +261,17 @@ def test_an_old_cookie_does_not_open_it(locking: SessionManager, clock: ManualCl
     session = locking.open(headers)
     assert (session.user, session.is_locked) == ("ann", True)
     assert sent(locking.commit(session).set_cookie) == cookie, "by which its user can unlock it"
+    assert locking.load([cookie]).is_locked
+
+
+def test_it_is_not_unlocked_once_the_headers_have_left(locking: SessionManager, clock: ManualClock) -> None:
+    """No new secret could reach the client."""
+    cookie = create(locking, a=1)
+    clock.advance(11 * MINUTE)
+    session = locking.load([cookie])
+    locking.commit(session)
+    with pytest.raises(SessionError, match="headers have left"):
+        session.unlock()
+    session.commit()
+    assert session.is_locked
     assert locking.load([cookie]).is_locked
