@@ -130,6 +130,14 @@ def test_a_key_of_random_bytes_is_one(canister: Canister) -> None:
     assert client.get("/").json == {"a": 1}
 
 
+def test_a_configuration_without_fallbacks_of_the_secret_key(canister: Canister) -> None:
+    """Quart 0.20 has no such setting."""
+    app = Flask("shop")
+    app.config["SECRET_KEY"] = "key-0123456789-abcdefghijklmnopqrs"
+    app.config.pop("SECRET_KEY_FALLBACKS", None)
+    CanisterSessions(app, canister=canister)
+
+
 def test_canisters_own_secret_keys_go_before_flasks(
     canister: Canister, monkeypatch: pytest.MonkeyPatch
 ) -> None:
