@@ -27,7 +27,8 @@ class Config:
     """Every setting of a node, its default and what changing it costs.
 
     Durations are `timedelta`; text such as ``"20m"`` (units ms, s, m, h, d, w) is taken as well, for settings
-    that come from elsewhere.
+    that come from elsewhere. It is `load_config`, and so `Canister`, that looks at environment, file and
+    preset: a `Config` that is made by itself has the preset's name alone.
 
     Sessions:
         session_timeout: idle timeout of new sessions. Longer keeps abandoned log-ins usable longer.
@@ -44,8 +45,7 @@ class Config:
             stolen token less time and costs a write each time.
         renewal_window: how long a replaced secret stays good if the new one does not show up; None: as
             long as *session_timeout*, so that an answer that was lost logs nobody out.
-        preset: name of settings of `canister.presets.PRESETS` that stand where none is given to `Canister`,
-            the environment or the file. A `Config` that is made by itself has its name alone.
+        preset: name of settings of `canister.presets.PRESETS` that stand where none is given.
 
     Store:
         durability: ``"normal"`` survives the death of any process; a power cut may lose about the last
