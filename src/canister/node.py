@@ -16,7 +16,7 @@ from canister.agent.wake import Waker
 from canister.clock import SECOND, Clock
 from canister.config import Config, Policy
 from canister.engine import Changes, Loaded, check_acks
-from canister.errors import AcknowledgementError, AgentError, CannotTellError
+from canister.errors import AcknowledgementError, AgentError, CannotTellError, StoreError
 from canister.freshness import Fetched, Seen, missing
 from canister.life import NEVER
 from canister.record import Record, Version, stamp_of
@@ -72,6 +72,11 @@ class Node:
             self._waker = Waker(self.store.files.wake_socket, self.store.files.wake_flag)
             if self._agent is not None:
                 self._agent.start()
+        except OSError as error:  # no descriptor is left
+            self._release()
+            raise StoreError(
+                f"the data directory {self.store.files.path} cannot be used: {error.strerror}"
+            ) from error
         except BaseException:
             self._release()
             raise

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import sqlite3
@@ -8,6 +9,8 @@ from pathlib import Path
 import apsw
 import pytest
 
+from canister import Canister
+from canister.agent import thread
 from canister.config import Config
 from canister.errors import (
     CanisterError,
@@ -25,6 +28,7 @@ from canister.store.cache import FILE_BYTES
 from canister.store.connections import explain
 from canister.store.datadir import FORMAT
 from canister.store.sqlite import SqliteStore
+from canister.testing.clock import ManualClock
 from canister.testing.contract import PEER, put, values
 
 NORMAL, FULL = Config(), Config(durability="full")
@@ -222,6 +226,50 @@ def test_database_replaced_while_it_is_in_use(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"replaced while it was in use; stop all processes"):
         put(store, b"s", k=b"2")
     store.close()
+
+
+def test_closed_amid_a_sweep(tmp_path: Path) -> None:
+    """Whoever looks for what is due just then gets no error but those of a closed store."""
+
+    class ClosingClock(ManualClock):
+        def now(self) -> int:
+            if closes:
+                store.close()
+            return super().now()
+
+    closes = False
+    store = SqliteStore(tmp_path, NORMAL, ClosingClock())
+    closes = True
+    assert store.sweep(0, 10, destroyed=False) == 0
+    with pytest.raises(StoreError, match="is closed"):
+        store.sweep(0, 10, destroyed=False)
+
+
+def test_path_that_cannot_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong with a path, the error names it."""
+    tmp_path.joinpath("loop").symlink_to(tmp_path / "loop")
+    for name in ("nul\0", os.fsdecode(b"\xff")):
+        with pytest.raises(ConfigError, match="has no valid name"):
+            SqliteStore(tmp_path / name, NORMAL)
+    with pytest.raises(StoreError, match=r"the data directory .*loop"):
+        SqliteStore(tmp_path / "loop", NORMAL)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StoreError, match="the data directory relative cannot be found"):
+        SqliteStore(Path("relative"), NORMAL)
+
+
+def test_no_descriptor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the agent's sockets cannot be made, the error names the directory."""
+
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(thread, "_loop_factory", none_left)
+    with pytest.raises(StoreError, match=f"{tmp_path} cannot be used: Too many open files"):
+        Canister(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["writes.map", "write.lock", "turn.lock"])

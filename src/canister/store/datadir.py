@@ -38,7 +38,7 @@ class DataDir:
     """The files of one node."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
+        self.path = _resolved(path)
         self.database = self.path / "canister.db"
         self.write_lock = self.path / "write.lock"
         self.turn_lock = self.path / "turn.lock"
@@ -154,9 +154,9 @@ class DataDir:
                 f"{self.database} is missing, but its write-ahead log is there; put it back or move both away"
             )
         fresh = self.database.with_suffix(".new")
-        for leftover in self.path.glob("canister.new*"):
-            leftover.unlink()
         try:
+            for leftover in self.path.glob("canister.new*"):
+                leftover.unlink()
             os.close(os.open(fresh, os.O_CREAT | os.O_EXCL, 0o600))
             handle = connect(fresh, full=True)
             handle.execute("PRAGMA page_size=4096")
@@ -248,3 +248,22 @@ class DataDir:
             return incarnate(handle, self.database, config, draw, self.use, notes)
         finally:
             handle.connection.close()
+
+
+def _resolved(path: Path) -> Path:
+    """Return the path as it is without links, whatever the working directory will be.
+
+    Raises:
+        ConfigError: it can be the path of no database.
+        StoreError: there is no working directory, or its links lead nowhere.
+    """
+    try:
+        resolved = path.resolve()
+        str(resolved).encode()  # SQLite takes no other names
+    except ValueError as error:  # a NUL byte, or one that is no UTF-8
+        raise ConfigError(f"the data directory {str(path)!r} has no valid name: {error}") from error
+    except RuntimeError as error:  # a loop of symbolic links; from Python 3.13 on to make it says so
+        raise StoreError(f"the data directory {path} cannot be used: {error}") from error
+    except OSError as error:
+        raise StoreError(f"the data directory {path} cannot be found: {error.strerror}") from error
+    return resolved

@@ -5,6 +5,7 @@ stamp that was committed is noted after its commit and may lag behind, the stamp
 it and may run ahead.
 """
 
+from mmap import mmap
 from pathlib import Path
 
 from canister.record import NODE_ID_BYTES
@@ -30,14 +31,14 @@ class Notes:
 
     def __init__(self, path: Path) -> None:
         make_room(path, _BUSY.stop)
-        self._memory = shared_memory(path, _BUSY.stop)
+        self._memory: mmap | bytearray = shared_memory(path, _BUSY.stop)
         self.busy = memoryview(self._memory)[_BUSY]
         """For `canister.store.turn`."""
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file, with the last one who looks at a note just now."""
         self.busy.release()
-        self._memory.close()
+        self._memory = bytearray(_BUSY.stop)
 
     def committed(self) -> int:
         """Return a stamp that the last commit has reached; 0 before the first."""
@@ -57,7 +58,7 @@ class Notes:
 
     def node(self) -> bytes:
         """Return the node id; empty if none is noted."""
-        node = self._memory[_NODE]
+        node = bytes(self._memory[_NODE])
         return b"" if node == _NO_NODE else node
 
     def note_node(self, node: bytes) -> None:
