@@ -88,6 +88,23 @@ def test_an_application_is_checked_as_it_is_set(tmp_path: Path, monkeypatch: pyt
     assert "O6, O7" in result.err
 
 
+@pytest.mark.parametrize(
+    "factory", ["def make_app(debug=False, **options): return app", "def make_app(canister): return app"]
+)
+def test_a_function_that_makes_the_application_is_called(
+    factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "making_app", raising=False)
+    source = APP.format(cookie="plain_http=True", options="") + factory
+    Path("making_app.py").write_text(source)
+    if "canister" in factory:
+        assert "has 0 session managers" in run("check", "making_app:make_app", code=2).err
+    else:
+        assert "O6" in run("check", "making_app:make_app", code=3).err
+
+
 def test_without_an_application_the_settings_are_those_of_the_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,8 @@ def _declare(parser: ArgumentParser) -> None:
         "app",
         metavar="APP",
         nargs="?",
-        help="the application, as module:name; without it, the settings of environment and canister.toml",
+        help="the application, or a function that makes it, as module:name; "
+        "without it, the settings of environment and canister.toml",
     )
     declare_json(parser)
 
@@ -66,6 +67,8 @@ def _settings_of(app: str) -> Settings:
         application: Any = importlib.import_module(module)
         for part in filter(None, name.split(".")):
             application = getattr(application, part)
+        if not set(session_managers()) - before and _is_factory(application):
+            application = application()
     except CanisterError:
         raise
     except (Exception, SystemExit) as error:  # whatever a module does as it is imported
@@ -77,6 +80,16 @@ def _settings_of(app: str) -> Settings:
     if len(managers) != 1:
         raise UsageError(f"{app} has {len(managers)} session managers; one is needed{trouble}")
     return Settings.of(managers[0])
+
+
+def _is_factory(application: Any) -> bool:
+    """Tell whether it is a function that has to be given nothing, as no application is: it makes one."""
+    if not inspect.isfunction(application) or inspect.iscoroutinefunction(application):
+        return False
+    return all(
+        parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD
+        for parameter in inspect.signature(application).parameters.values()
+    )
 
 
 def _is_asgi(application: Any) -> bool:
