@@ -15,6 +15,7 @@ from canister.edits import Moment
 from canister.life import NEVER, deadline
 from canister.record import Destroy, Record, merge, newest
 from canister.replication import answers, live, pull, replica
+from canister.replication.coverage import Coverage
 from canister.replication.digests import DigestTree, View
 from canister.replication.fetches import Fetches
 from canister.replication.link import Link
@@ -246,6 +247,11 @@ def r19_forgetting_keeps_what_was_heard() -> AbstractContextManager[Any]:
 def r19_whole_again_without_a_word() -> AbstractContextManager[Any]:
     """A node that has back what it forgot vouches for it to peers that compared with it meanwhile."""
     return patch.object(replica.Replica, "_is_whole", lambda self: False)
+
+
+def r19_whole_by_the_word_of_a_peer_alone() -> AbstractContextManager[Any]:
+    """A node that forgot something waits for a peer to vouch for its last commit, whatever was compared."""
+    return patch.object(Coverage, "is_full", lambda self: False)
 
 
 def r20_live_vouches_before_a_comparison() -> AbstractContextManager[Any]:

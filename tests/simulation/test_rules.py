@@ -12,7 +12,7 @@ import pytest
 from canister import edits
 from canister.clock import SECOND
 from canister.codec import encode_id, encode_value, key_slot
-from canister.life import is_live
+from canister.life import NEVER, is_live
 from canister.record import KEY, node_of
 from canister.testing.simulation import Cluster, SimNode, Violation, run_scenario
 from canister.testing.simulation.checks import Reader
@@ -163,6 +163,21 @@ def who_has_back_what_it_forgot_is_compared_with_anew() -> None:
     assert keys(c) == {"k1"}
 
 
+def who_forgets_what_it_has_just_written_beside_vouches_again() -> None:
+    """R19: no peer can claim its last commit for it, which came while it vouched for nothing."""
+    cluster = Cluster(3, seed=9, config=TINY)
+    a, b, _ = cluster.nodes.values()
+    cluster.run(3)
+    put(a, "k1")
+    assert a.replica is not None
+    a.replica.forget(encode_id("t"))
+    cluster.run(4)
+    assert a.store.heard_of(a.store.node) == NEVER
+    reader = Reader(S)
+    assert reader.read(cluster, a)
+    assert reader.read(cluster, b)
+
+
 def what_comes_back_is_served_to_nobody_in_part() -> None:
     """R20: a comparison leaves out what is over; when a peer brings it back, it was not heard yet."""
     cluster = Cluster(2, seed=6, config=TINY)
@@ -240,6 +255,7 @@ STORIES: dict[Callable[[], None], planted.Plant] = {
     an_old_backup_brings_nothing_back: planted.r14_retention_follows_what_shortens,
     what_comes_back_is_served_to_nobody_in_part: planted.r20_what_comes_back_is_not_committed_anew,
     who_has_back_what_it_forgot_is_compared_with_anew: planted.r19_whole_again_without_a_word,
+    who_forgets_what_it_has_just_written_beside_vouches_again: planted.r19_whole_by_the_word_of_a_peer_alone,
     who_forgets_vouches_for_nothing: planted.r19_forgetting_keeps_what_was_heard,
     what_is_held_back_is_not_sent_again: planted.r7_digest_of_visible_rows,
     clocks_apart_do_not_make_sessions_flap: planted.r16_each_side_by_its_own_clock,

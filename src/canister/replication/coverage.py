@@ -33,11 +33,18 @@ class Coverage:
         linked = {link.address for link in self._links.values()}
         return all(member.address in linked for member in self._membership.others())
 
+    def is_full(self) -> bool:
+        """Tell whether all members have been fully compared with on their present links."""
+        return self._doubted() == 0
+
     def tell(self) -> None:
         """Tell the node's processes how many members have not been fully compared with."""
-        sound = {link.address for link in self._links.values() if link.is_sound}
-        doubts = sum(member.address not in sound for member in self._membership.others())
-        doubts += not self._membership.has_met_cluster
+        doubts = self._doubted()
         if doubts != self._doubts:
             self._store.set_doubts(doubts)
             self._doubts = doubts
+
+    def _doubted(self) -> int:
+        sound = {link.address for link in self._links.values() if link.is_sound}
+        doubts = sum(member.address not in sound for member in self._membership.others())
+        return doubts + (not self._membership.has_met_cluster)

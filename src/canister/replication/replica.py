@@ -345,6 +345,9 @@ class Replica:
         claims = self._trust.credible(pull.claims)
         if claims:
             self.store.merge([], claims)
+        if not was_whole and self._coverage.is_full():
+            # All that any member has of it is here; of its last commits no peer may ever have been told.
+            self.store.merge([], {self.store.node: NEVER})
         if not was_whole and self._is_whole():
             self._runtime.send(list(self.links), StartOver())
         self._vouch(link)

@@ -322,7 +322,8 @@ class ReplicatedStore(Store, Protocol):
     def forget(self, session: bytes) -> bool:
         """Drop this node's copy and all that this node claims to have heard.
 
-        What it wrote itself counts as unheard too, until a peer that has it vouches for it.
+        What it wrote itself counts as unheard too, until a peer that has it vouches for it, or all have
+        been compared with.
         """
         ...
 

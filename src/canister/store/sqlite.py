@@ -243,7 +243,7 @@ class SqliteStore:
     def forget(self, session: bytes) -> bool:
         def drop(handle: Handle) -> bool:
             handle.execute("DELETE FROM heard")
-            # Not heard of itself until a peer vouches for all it wrote so far.
+            # Not heard of itself until all that it wrote so far is vouched for.
             handle.execute(_UNHEARD, (self._node, last_stamp(handle.execute)))
             return self._within(handle, lambda t: t.drop(session)) > 0
 
