@@ -8,6 +8,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.integration.cluster import eventually
 
 from canister import Canister
 from canister.agent import thread
@@ -226,6 +227,43 @@ def test_database_replaced_while_it_is_in_use(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"replaced while it was in use; stop all processes"):
         put(store, b"s", k=b"2")
     store.close()
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_directory_deleted_while_it_is_in_use(tmp_path: Path, anew: bool) -> None:
+    """A process with open connections does not go on writing to what nobody will find."""
+    directory = tmp_path / "a"
+    store = SqliteStore(directory, NORMAL)
+    put(store, b"s", k=b"1")
+    store.check_file()
+    with store.snapshot():
+        shutil.rmtree(directory)
+        if anew:
+            used(directory)
+        with pytest.raises(StoreError, match=r"removed or replaced while it was in use"):
+            store.check_file()
+    with pytest.raises(StoreError, match=r"removed or replaced while it was in use"):
+        put(store, b"s", k=b"2")
+    store.close()
+    if anew:
+        assert values(SqliteStore(directory, NORMAL), b"s") == {"k": b"1"}
+
+
+def test_the_agent_sees_that_the_directory_was_deleted(tmp_path: Path) -> None:
+    """It looks all the time, so that no process it runs in writes for long to what is gone."""
+    with Canister(tmp_path / "a") as canister:
+        canister.put("s", "k", 1)
+        shutil.rmtree(tmp_path / "a")
+
+        def is_refused() -> bool:
+            try:
+                canister.put("s", "k", 2)
+            except StoreError as error:
+                return "removed or replaced" in str(error)
+            return False
+
+        eventually(is_refused, 5)
+    assert not (tmp_path / "a").exists()
 
 
 def test_closed_amid_a_sweep(tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ class Agent:
 
     async def _tick(self) -> None:
         while True:
+            self._store.check_file()
             stay(self._store.files.agent_lock)
             self._gather()
             self._replica.tick()

@@ -117,6 +117,7 @@ class AgentThread:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
+                self._store.check_file()  # else it would be the agent of another node, in the same place
                 self._lock = _try_lock(self._store.files.agent_lock)
                 if self._lock is not None:
                     self._be_agent()

@@ -111,6 +111,8 @@ class Pool:
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._paused = False
         self._broken = False
+        self._astray = False
+        """Whether the file was found to be gone, or another one."""
         self._closed = False
         self._ended = False
         begin_use(path)
@@ -132,7 +134,7 @@ class Pool:
     def give(self, handle: Handle) -> None:
         """Give a connection back."""
         self._idle.append(handle)
-        if self._paused or self._closed:
+        if self._paused or self._closed or self._astray:
             with self._lock:
                 self._close_idle()
                 self._end_use()
@@ -148,6 +150,24 @@ class Pool:
             raise explain(error, self._path) from error
         finally:
             self.give(handle)
+
+    def check_file(self) -> None:
+        """Look whether the file is still there under its name; otherwise lend no connection until it is.
+
+        Raises:
+            StoreError: it was removed or replaced: what is written to it is lost.
+        """
+        try:
+            status = self._path.stat()
+            self._astray = (status.st_dev, status.st_ino) != self._file
+        except (FileNotFoundError, NotADirectoryError):
+            self._astray = True
+        except OSError:
+            return  # whether it is there cannot be told
+        if self._astray:
+            with self._lock:
+                self._close_idle()
+            raise self._replaced()
 
     def close(self) -> None:
         """Close all connections, lent ones as they come back."""
@@ -199,17 +219,20 @@ class Pool:
                     "the process forked while another thread was using the store; open the Canister in the "
                     "child (uWSGI: lazy-apps = true)"
                 )
-            if _number(self._path) not in (None, self._file):
-                raise StoreError(
-                    f"{self._path} was replaced while it was in use; stop all processes of this node, "
-                    "then start them again"
-                )
+            if self._astray or _number(self._path) not in (None, self._file):
+                raise self._replaced()
             try:
                 handle = connect(self._path, full=self._full)
             except apsw.Error as error:
                 raise explain(error, self._path) from error
             self._handles.add(handle)
             return handle
+
+    def _replaced(self) -> StoreError:
+        return StoreError(
+            f"{self._path} was removed or replaced while it was in use; stop all processes of this node, "
+            "then start them again"
+        )
 
     def _end_use(self) -> None:
         if self._closed and not self._handles and not self._ended:
@@ -220,7 +243,8 @@ class Pool:
         with contextlib.suppress(IndexError):  # a thread may take the last one just now
             while True:
                 handle = self._idle.pop()
-                if not writes:
+                # To close the last one would write, and remove a log of this name that may be another's.
+                if not writes or self._astray:
                     handle.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 handle.connection.close()
                 self._handles.discard(handle)

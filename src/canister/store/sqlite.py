@@ -308,6 +308,10 @@ class SqliteStore:
         )
         self._write_fact(lambda handle: handle.execute(sql))
 
+    def check_file(self) -> None:
+        """Refuse to go on where the database was removed or replaced; the agent's work."""
+        self._pool.check_file()
+
     def pending_pages(self) -> int:
         """Return how many pages of the write-ahead log a checkpoint would have to move."""
         return pending_frames(self.files.database)
