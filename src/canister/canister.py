@@ -20,6 +20,7 @@ from canister.life import Status, accessed, is_live, is_touch_due, status, updat
 from canister.node import Node
 from canister.opening import open_engine
 from canister.record import Record, Version
+from canister.sizes import check_value
 from canister.store.base import ABSENT, Edit, Needed, Stored
 from canister.views import RecordStatus, SessionInfo, data_of, datetime_of, info_of, status_of, value_of
 
@@ -313,7 +314,7 @@ class Canister:
         return self.engine.num_queued()
 
     def _encode(self, key: object, value: object) -> bytes:
-        return edits.check_value(encode_value(value, key), key, self.config.max_value)
+        return check_value(encode_value(value, key), key, self.config.max_value)
 
     def _write(self, session: bytes, writes: Writes, acks: Needed = 1) -> Record | None:
         """Write keys; return what was visible before."""

@@ -13,7 +13,7 @@ import msgspec
 
 from canister.clock import DAY, instant, micros
 from canister.config import Policy, parse_duration
-from canister.errors import ConfigError, InputError, SessionDestroyedError, SessionEndedError, TooLargeError
+from canister.errors import ConfigError, InputError, SessionDestroyedError, SessionEndedError
 from canister.life import deadline, hard_end, interval_of, is_touch_due, retention
 from canister.record import META, Birth, Cell, Destroy, Expiry, Record, Slot, Touch, Version, stamp_of
 
@@ -73,19 +73,6 @@ def aware_instant(moment: object, name: str) -> int:
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise InputError(f"{name} must be an aware datetime such as datetime.now(UTC), not {moment!r}")
     return instant(moment)
-
-
-def check_value(data: bytes, key: object, most: int | None) -> bytes:
-    """Return the encoded value of *key*.
-
-    Raises:
-        TooLargeError: it has more than *most* bytes.
-    """
-    if most is not None and len(data) > most:
-        raise TooLargeError(
-            f"the value of key {key!r} has {len(data)} bytes, max_value is {most}; nothing was written"
-        )
-    return data
 
 
 def write(

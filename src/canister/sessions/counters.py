@@ -6,8 +6,9 @@ that what was counted before a clear never shows again.
 """
 
 from canister.codec import decode_value, encode_value, key_slot
-from canister.edits import Moment, check_value
+from canister.edits import Moment
 from canister.record import COUNTER, NODE_ID_BYTES, VERSION_BYTES, NodeId, Record, Slot, Version, node_of
+from canister.sizes import check_value
 
 _NO_CLEAR = bytes(VERSION_BYTES)
 _KEY_AT = 1 + NODE_ID_BYTES + VERSION_BYTES

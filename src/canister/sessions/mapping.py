@@ -7,12 +7,12 @@ from operator import is_
 from typing import Any
 
 from canister.codec import decode_value, encode_value, key_slot, slot_key
-from canister.edits import check_value
 from canister.errors import InputError
 from canister.record import KEY, Slot
 from canister.sessions import counters
 from canister.sessions.state import NO_CHANGES, NOTHING_PENDING, Changes, State, Update
 from canister.sessions.token import Token
+from canister.sizes import check_value
 
 # The dict itself, past the methods that note an access.
 _dict: Any = dict

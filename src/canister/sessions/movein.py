@@ -28,6 +28,7 @@ from canister.sessions.keys import KeyRing
 from canister.sessions.renewal import GOOD, SecretStatus, secret_status
 from canister.sessions.token import ID_BYTES, Draft, Token
 from canister.sessions.users import Users
+from canister.sizes import check_value
 from canister.store.base import Edit
 
 logger = logging.getLogger("canister.sessions")
@@ -214,7 +215,7 @@ def _encoded(old: OldSession, most: int) -> dict[Slot, bytes | None]:
     cells: dict[Slot, bytes | None] = {}
     for key, value in old.data.items():
         try:
-            cells[key_slot(key)] = edits.check_value(encode_value(value, key, as_base=True), key, most)
+            cells[key_slot(key)] = check_value(encode_value(value, key, as_base=True), key, most)
         except InputError as error:
             logger.warning("a key of a session that moves in is left behind: %s", error)
     if old.user is not None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from canister.codec import decode_value, encode_value, slot_key
-from canister.edits import Moment, Times, check_value
+from canister.edits import Moment, Times
 from canister.errors import AcknowledgementError, CanisterError
 from canister.freshness import Seen
 from canister.record import Record, Slot, Version
@@ -20,6 +20,7 @@ from canister.sessions.contents import NOTHING, Contents, Glance
 from canister.sessions.identity import Identity
 from canister.sessions.outcome import Outcome
 from canister.sessions.token import Token
+from canister.sizes import check_value
 
 _NONE: Mapping[Any, Any] = MappingProxyType({})
 

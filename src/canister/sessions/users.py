@@ -11,6 +11,7 @@ from canister.edits import Moment
 from canister.engine import Engine
 from canister.errors import (
     AcknowledgementError,
+    ClockError,
     ConfigError,
     InputError,
     InvalidIdError,
@@ -120,6 +121,8 @@ class Users:
 
         Raises:
             AcknowledgementError: as for `end`.
+            ClockError: this node's clock is wrong. What is known here is over all the same, all else is not:
+                to be called again once the clock is right.
             InputError: *keep* is neither: a session that is about to go on under a new id has no handle.
         """
         encoded = encode_user(user)
@@ -131,11 +134,15 @@ class Users:
         ]
         if kept is not None:
             work.append((kept, _know_revocation(encoded)))
-        work += [(session, self._destroyed) for session in others]
+        ends: list[tuple[bytes, Edit]] = [(session, self._destroyed) for session in others]
+        handles = [str(decode_id(session)) for session in others]
         try:
-            version = self._end(work, [str(decode_id(session)) for session in others], user)
+            version = self._end([*work, *ends], handles, user)
         except AcknowledgementError as error:
             _show(keep, Version(error.version))
+            raise
+        except ClockError:
+            self._end(ends, handles, user)  # a destroy waits for no clock
             raise
         _show(keep, version)
         return len(others)

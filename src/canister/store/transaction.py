@@ -11,13 +11,11 @@ import msgspec
 
 from canister.clock import next_stamp
 from canister.edits import Moment
-from canister.errors import ClockError, TooLargeError
+from canister.errors import ClockError
 from canister.life import deadline, last_retention, retention
 from canister.record import (
     BACK,
-    COUNTER,
     EMPTY,
-    KEY,
     Cell,
     NodeId,
     Record,
@@ -31,6 +29,7 @@ from canister.record import (
     newest,
     stamp_of,
 )
+from canister.sizes import check_size
 from canister.store.base import Change, Edit, LogEntry, Mark, Merged, Stored
 
 _LEAST, _GREATEST = Version(bytes(16)), NodeId(b"\xff" * 8)
@@ -128,40 +127,6 @@ class Scope(NamedTuple):
     key: bytes
     drift: int
     max_session: int
-
-
-def check_size(encoded: bytes, before: Record | None, delta: Record, most: int) -> None:
-    """Refuse a commit that makes a session too large by what an application stores in it.
-
-    A merge may have made it too large, or a setting that was lowered: it can be used then, made smaller, and
-    ended. What the library adds by itself, such as a new secret, is never refused.
-
-    Args:
-        encoded: the session with the commit merged in.
-        before: the session without it, if there was one.
-        delta: the commit.
-        most: the greatest size in bytes.
-
-    Raises:
-        TooLargeError: nothing may be written.
-    """
-    if len(encoded) <= most or not (delta.birth or _of_application(delta).cells):
-        return
-    if before is not None:
-        own, whole = _of_application(before), _of_application(merge(before, delta))
-        if len(encode_record(whole)) < len(encode_record(own)):
-            return
-    cells = merge(before or EMPTY, delta).cells
-    removed = sum(slot[:1] == KEY and cell.value is None for slot, cell in cells.items())
-    raise TooLargeError(
-        f"the session would have {len(encoded)} bytes, with what {removed} removed keys leave behind, "
-        f"max_session is {most}; nothing was written"
-    )
-
-
-def _of_application(record: Record) -> Record:
-    """Return the keys and counters of a session."""
-    return Record(cells={slot: cell for slot, cell in record.cells.items() if slot[:1] in (KEY, COUNTER)})
 
 
 def _waits_for_clock(delta: Record) -> bool:

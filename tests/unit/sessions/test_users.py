@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.sessions.kit import KEY, MINUTE
 
-from canister import Canister, ConfigError, InputError, TooManySessionsError
+from canister import Canister, ClockError, ConfigError, InputError, TooManySessionsError
 from canister.sessions import Event, EventKind, Session, SessionManager
 from canister.testing.clock import ManualClock
 
@@ -216,6 +216,17 @@ def carry(source: Canister, target: Canister) -> None:
 def other(tmp_path: Path, clock: ManualClock) -> Iterator[SessionManager]:
     with Canister(tmp_path / "other", agent=False, clock=clock) as canister:
         yield SessionManager(canister, secret_keys=KEY)
+
+
+def test_end_all_where_the_clock_is_wrong_ends_what_is_known(
+    manager: SessionManager, canister: Canister
+) -> None:
+    """A destroy waits for no clock. That all are over is to be said again once the clock is right."""
+    cookies = [log_in(manager), log_in(manager)]
+    canister.node.store.set_clock_off(True)
+    with pytest.raises(ClockError, match="clock"):
+        manager.users.end_all("ann")
+    assert [user_of(manager, cookie) for cookie in cookies] == [None, None]
 
 
 def test_end_all_reaches_what_the_other_side_of_a_split_holds(

@@ -26,6 +26,7 @@ from canister.record import (
     user_of,
     versions,
 )
+from canister.sizes import check_size
 from canister.store.base import NO_PEERS, Edit, Known, Needed, Page, Peers, Stored
 from canister.store.redis.asking import run, run_each, run_on, servers_of, spread_of
 from canister.store.redis.clock import ServerClock
@@ -49,7 +50,6 @@ from canister.store.redis.url import Topology, parse_url, show
 from canister.store.redis.users import UserLists
 from canister.store.redis.walking import info, walk
 from canister.store.redis.wire import Replies
-from canister.store.transaction import check_size
 
 _PAGE = 100
 """How many sessions are asked for at once; they are in memory together."""
