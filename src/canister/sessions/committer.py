@@ -25,7 +25,14 @@ from canister.sessions.events import EventKind
 from canister.sessions.identity import Identity, identity_of
 from canister.sessions.keys import KeyRing
 from canister.sessions.outcome import Outcome
-from canister.sessions.renewal import Renewal, SecretStatus, due_from, secret_status, successor_of
+from canister.sessions.renewal import (
+    Renewal,
+    RenewalTimes,
+    SecretStatus,
+    due_from,
+    secret_status,
+    successor_of,
+)
 from canister.sessions.session import Session
 from canister.sessions.state import Changes, State
 from canister.sessions.token import Token, draft
@@ -48,8 +55,7 @@ class Committer:
         users: who has how many sessions.
         tell: who wants to know what happens.
         acks: how many members must hold what is written.
-        renewal: after how many microseconds a secret is replaced, None for never, and for how long
-            the old one stays good.
+        renewal: when a secret is replaced.
         lock: after how many microseconds without an access a session is locked; None: never.
     """
 
@@ -61,7 +67,7 @@ class Committer:
         users: Users,
         tell: Tell,
         acks: Needed,
-        renewal: tuple[int | None, int],
+        renewal: RenewalTimes,
         lock: int | None,
     ) -> None:
         self._engine = engine
@@ -71,20 +77,20 @@ class Committer:
         self._users = users
         self._tell = tell
         self._acks: Needed = acks
-        self._renewal, self._window = renewal
+        self._renewal = renewal
         self._lock = lock
 
     def store(self, session: Session) -> None:
         """Write what the request changed; see `SessionManager.commit`."""
         state = session.state
         changes = session.changes(self._engine.config.max_value)
-        user = state.identity.user if state.pending.logging_in and state.identity is not None else None
-        if state.pending.logging_in and state.identity is not None:
-            changes = self._logging_in(state, state.identity, changes)
+        logging_in = state.identity if state.pending.logging_in else None
+        if logging_in is not None:
+            changes = self._logging_in(state, logging_in, changes)
         state.missing = None
         state.written = self._write(session, changes) or state.written
-        if user is not None:
-            self._keep_cap(session, user)
+        if logging_in is not None:
+            self._keep_cap(session, logging_in.user)
         if state.missing is not None:
             raise state.missing
 
@@ -104,7 +110,7 @@ class Committer:
         if not state.read or state.passive:
             return False
         now = self._engine.clock.now()
-        return now >= state.contents.due or now >= due_from(state.token, self._renewal)
+        return now >= state.contents.due or now >= due_from(state.token, self._renewal.after)
 
     def deliver(self, session: Session) -> Outcome:
         """Return what to tell the client, now that the response headers leave."""
@@ -144,19 +150,13 @@ class Committer:
         state = session.state
         now = self._engine.clock.now()
         if state.pending.resend and state.outcome is None:
-            if self._opens(token, now):
-                state.cookie = self._keep(state, token)
-            state.ask(resend=False)
+            self._send_again(state, token, now)
         if state.locked:
             return None  # what is written counts as an access, and would open it
         due = now >= state.contents.due and not state.passive
         asked = changes.any or state.pending.renew
         renewal = self._due_renewal(state, token, now)
-        if renewal is not None:
-            changes = changes._replace(late=(*changes.late, renewal.apply))
-        retires = not state.replaced or (state.pending.retire and state.cookie is not None)
-        if state.contents.replaced and state.varies and retires:
-            changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
+        changes = _with_secrets(state, changes, renewal)
         if changes.any:
             noting = Noting(save(self._engine.policy, changes, self._access(state), asked=asked))
         elif state.read and due:
@@ -180,6 +180,12 @@ class Committer:
         if due and state.identity is not None:
             self._users.keep_cap(state.identity.user)
         return version
+
+    def _send_again(self, state: State, token: Token, now: int) -> None:
+        """Send the cookie that the client has, as it was asked for, if it still opens the session."""
+        if self._opens(token, now):
+            state.cookie = self._keep(state, token)
+        state.ask(resend=False)
 
     def _access(self, state: State) -> Access:
         """Return the access that a commit records: of the request until its headers leave, then its own."""
@@ -207,8 +213,8 @@ class Committer:
             if follower is not None and state.varies:
                 state.cookie = self._keep(state, follower)
             return None
-        due = state.read and not state.passive and now >= due_from(token, self._renewal)
-        window = 0 if state.pending.retire else self._window
+        due = state.read and not state.passive and now >= due_from(token, self._renewal.after)
+        window = 0 if state.pending.retire else self._renewal.window
         return Renewal(token, self._keys, window) if due or state.pending.renew else None
 
     def _keep(self, state: State, token: Token) -> str:
@@ -284,9 +290,8 @@ class Committer:
         if token is None:
             return
         if not self._users.rejects:
-            if (
-                token.handle in ended
-            ):  # by a later log-in, of the same client perhaps: it has that one's cookie
+            if token.handle in ended:
+                # By a later log-in, of the same client perhaps, which has that one's cookie.
                 state.token = state.cookie = None
         elif token.handle in ended or not self._opens(token, self._engine.clock.now()):
             state.token, state.cookie = None, self._cookie.end()
@@ -320,6 +325,16 @@ def _before(record: Record | None) -> Record:
     That is what this one had loaded, unless somebody was logged in then: a log-out stands.
     """
     return record if record is not None and identity_of(record) is None else EMPTY
+
+
+def _with_secrets(state: State, changes: Changes, renewal: Renewal | None) -> Changes:
+    """Return the changes with what happens to the secrets: a new one, and old ones that retire."""
+    if renewal is not None:
+        changes = changes._replace(late=(*changes.late, renewal.apply))
+    retires = not state.replaced or (state.pending.retire and state.cookie is not None)
+    if state.contents.replaced and state.varies and retires:
+        changes = changes._replace(writes={**changes.writes, **state.contents.replaced})
+    return changes
 
 
 def _check_headers(state: State) -> None:

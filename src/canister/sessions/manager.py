@@ -36,6 +36,7 @@ from canister.sessions.loading import SessionLoader
 from canister.sessions.lookup import Lookup
 from canister.sessions.movein import MoveIn, OldSystem
 from canister.sessions.outcome import Outcome, shown
+from canister.sessions.renewal import RenewalTimes
 from canister.sessions.session import Session
 from canister.sessions.users import AtCap, Users
 from canister.sessions.watch import Lease, Watch
@@ -126,13 +127,15 @@ class SessionManager(SessionLoader):
         lock = None if config.lock_timeout is None else micros(config.lock_timeout)
         self._watch = Watch(engine, self.users, self.events, lock)
         chooser = Chooser(engine, when_behind or config.when_behind, lock)
-        renewal = None if config.renewal_timeout is None else micros(config.renewal_timeout)
-        times = (renewal, micros(config.renewal_window or config.session_timeout))
-        glances = Glances(engine, renewal, lock)
+        after = None if config.renewal_timeout is None else micros(config.renewal_timeout)
+        renewal = RenewalTimes(after, micros(config.renewal_window or config.session_timeout))
+        glances = Glances(engine, after, lock)
         lookup = Lookup(engine, self.keys, self.users, glances)
         super().__init__(engine, cookie or CookieSettings(), lookup, glances, chooser, moving)
         _managers.add(self)
-        self._committer = Committer(engine, self.keys, self.cookie, self.users, self._tell, acks, times, lock)
+        self._committer = Committer(
+            engine, self.keys, self.cookie, self.users, self._tell, acks, renewal, lock
+        )
 
     def store(self, session: Session) -> None:
         """Store what was changed; the client is told at `commit`. What `Session.commit` calls.

@@ -7,6 +7,7 @@ that was lost is given again.
 """
 
 from enum import Enum
+from typing import NamedTuple
 
 from canister.codec import decode_value, encode_value
 from canister.edits import Moment
@@ -26,6 +27,18 @@ class SecretStatus(Enum):
     REPLACED = "replaced, and good for a while"
     RETIRED = "retired"
     UNKNOWN = "unknown"
+
+
+class RenewalTimes(NamedTuple):
+    """When a secret is replaced, in microseconds.
+
+    Attributes:
+        after: the age at which it is, None for never.
+        window: how long the old one stays good.
+    """
+
+    after: int | None
+    window: int
 
 
 def secret_status(record: Record, slot: Slot, now: int) -> SecretStatus:
