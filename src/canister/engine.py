@@ -158,7 +158,7 @@ class Engine(Protocol):
         ...
 
     def members(self) -> list[MemberState]:
-        """Return all members as this node sees them."""
+        """Return all members as this node sees them, itself first."""
         ...
 
     def resync(self, sessions: list[bytes] | None) -> None:

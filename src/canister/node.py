@@ -44,7 +44,7 @@ Ts = TypeVarTuple("Ts")
 class Node:
     """A data directory with its agent; the processes that share the directory are one node.
 
-    The `canister.engine.Engine` of data directories.
+    The `canister.engine.Engine` of data directories; what its verbs do is said there.
 
     Args:
         path: the data directory.
@@ -64,7 +64,7 @@ class Node:
         self._presence = AgentPresence(self.store.files.agent_lock, config.node_interval.total_seconds())
         self._waker: Waker | None = None
         self._fingerprints: Fingerprints = []
-        self._level: Peers | None = None
+        self._caught_up: Peers | None = None
         """What was known of the peers when this node had all that they have, before the next look begins."""
         self.closing = threading.Event()
         self._agent = AgentThread(self.store, config, clock) if may_run_agent else None
@@ -113,20 +113,9 @@ class Node:
         self._release()
 
     def load(self, session: bytes, *, after: Seen = (), local: bool = False, ask: bool = False) -> Loaded:
-        """Return a session, asking the peers where this node knows that it may be behind.
-
-        Args:
-            session: the encoded id.
-            after: what the reader has seen; the answer is at least as new.
-            local: never ask a peer.
-            ask: ask the peers whatever this node knows.
-
-        Raises:
-            CannotTellError: nobody who could answer as new as *after* was reached.
-        """
         # First what was heard, then the session: what is heard of in between only makes it newer.
         lacking = missing(after, self.store.heard_of) if after and not local else []
-        level = self._level
+        known = self._caught_up
         stored = self.store.load(session)
         if local:
             return Loaded(stored, stored.is_here)
@@ -137,28 +126,17 @@ class Node:
         if not lacking and not ask:
             if is_here:
                 return Loaded(stored, True)
-            peers = self._level_peers()
+            peers = self._peers_if_caught_up()
             if peers is not None and not stored.held:
-                if peers is not level:
+                if peers is not known:
                     # What speaks for its absence may have come after the first look, and the session with it.
-                    self._level, stored = peers, self.store.load(session)
+                    self._caught_up, stored = peers, self.store.load(session)
                 return Loaded(stored, True)
         return self._load_from_all(session, lacking)
 
     def commit(
         self, edits: Sequence[tuple[bytes, Edit]], acks: Needed = 1, known: Known | None = None
     ) -> Version | None:
-        """Run edits in one transaction and wake the agent; None if nothing was written.
-
-        Args:
-            edits: what to run, by encoded session id.
-            acks: how many members, this one included, must hold the commit before this returns: a
-                number, ``"majority"`` or ``"all"``.
-            known: sessions as the caller has just loaded them.
-
-        Raises:
-            AcknowledgementError: fewer hold it within ``remote_timeout``; here it stands.
-        """
         check_acks(acks)
         version = self.store.commit(edits, known)
         if version is not None and self._waker is not None:
@@ -197,12 +175,10 @@ class Node:
         self._take(part)
 
     def last_stamp(self) -> int:
-        """Return the stamp of the last transaction."""
         with self.store.snapshot() as snapshot:
             return snapshot.last_stamp()
 
     def changes_since(self, stamp: int) -> Changes:
-        """Return what was written after *stamp*, to the log's last few seconds."""
         with self.store.snapshot() as snapshot:
             entries = snapshot.log(stamp)
         upto = entries[-1].stamp if entries else stamp
@@ -211,21 +187,17 @@ class Node:
         return Changes([change for entry in entries for change in entry.changes], upto, missed)
 
     def alone(self) -> AbstractContextManager[object]:
-        """Return what lets in one thread at a time."""
         return threading.RLock()
 
     async def beside(self, act: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run what may wait for the disk or for members; the event loop goes on meanwhile."""
         return await asyncio.to_thread(act, *args)
 
     def forget(self, session: bytes) -> bool:
-        """Drop this node's copy of a session."""
         if self.is_clustered:
             return self._client.ask(control.Forget(session), bool)
         return self.store.forget(session)
 
     def sweep(self, *, destroyed: bool) -> int:
-        """Drop what is past its retention; return how many sessions."""
         if self.is_clustered:
             return self._client.ask(control.Sweep(destroyed), int, timeout=600.0)
         total = 0
@@ -238,17 +210,14 @@ class Node:
         return self._client.ask(control.AskStatus(at), AgentStatus)
 
     def members(self) -> list[MemberState]:
-        """Return all members as this node sees them, itself first."""
         return self.status(self.clock.now()).members
 
     def resync(self, sessions: list[bytes] | None) -> None:
-        """Compare with all peers now, or fetch just some sessions."""
         self._client.ask(
             control.Resync(sessions), type(None), timeout=self.config.remote_timeout.total_seconds()
         )
 
     def num_queued(self) -> int:
-        """Return how many questions to peers are open."""
         return self.status(self.clock.now()).queued
 
     def heals(self) -> Heals:
@@ -269,7 +238,7 @@ class Node:
             if self._waker is not None:
                 self._waker.wake()
 
-    def _level_peers(self) -> Peers | None:
+    def _peers_if_caught_up(self) -> Peers | None:
         """Return what is known of the peers if all that they have is here, else None."""
         # In this order: an agent that begins tells its doubts first. Without one they are old news.
         is_heard, peers = self._presence.is_there(), self.store.peers()

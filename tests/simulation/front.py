@@ -38,7 +38,7 @@ class Front(Node):
         self.policy = node.cluster.policy
         self.clock = node.clock
         self._presence = _Presence(node)
-        self._level = None
+        self._caught_up = None
 
     @property
     def store(self) -> Any:
