@@ -22,10 +22,12 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from canister import (
     Canister,
+    CanisterError,
     CannotTellError,
     ConfigError,
     InvalidValueError,
     SessionDestroyedError,
+    SessionEndedError,
     SessionError,
 )
 from canister.integrations.flask import CanisterSessions
@@ -332,6 +334,25 @@ def test_a_save_that_another_request_has_overtaken_is_409(canister: Canister, ow
     assert response.status_code == (418 if own else 409)
     assert ("please try again" if own else "another request destroyed the session") in response.text
     assert cookies_of(response) == [], "it would take the new one away"
+
+
+@pytest.mark.parametrize("base", [SessionError, CanisterError])
+def test_an_own_handler_for_a_base_of_the_error_answers(canister: Canister, base: type[Exception]) -> None:
+    app = make_app(canister)
+    app.register_error_handler(base, lambda error: (f"own: {type(error).__name__}", 418))
+
+    @app.get("/end")
+    def end() -> str:
+        raise SessionEndedError("it is over")
+
+    @app.get("/tell")
+    def tell() -> str:
+        raise CannotTellError("nobody knows")
+
+    client = client_of(app)
+    response = client.get("/end")
+    assert (response.status_code, response.text) == (418, "own: SessionEndedError")
+    assert client.get("/tell").status_code == (418 if base is CanisterError else 503)
 
 
 def test_a_handler_that_was_there_before_stays(canister: Canister) -> None:

@@ -12,7 +12,7 @@ from quart.testing import WebsocketResponseError
 from quart.testing.connections import WebsocketDisconnectError
 from tests.integration.local import last_write, store_away
 
-from canister import Canister, CannotTellError, SessionError
+from canister import Canister, CanisterError, CannotTellError, SessionError
 from canister.integrations.quart import CanisterSessions
 from canister.record import NodeId, make_version
 from canister.sessions.keys import KeyRing
@@ -308,11 +308,14 @@ def test_what_cannot_be_told_is_a_503_that_leaves_the_cookie_alone(
     assert Client(refusing).get("/plain", **cookie).status_code == 200
 
 
-def test_the_application_may_answer_refusals_itself(cut_off: Canister, clock: ManualClock) -> None:
+@pytest.mark.parametrize("kind", [CannotTellError, CanisterError])
+def test_the_application_may_answer_refusals_itself(
+    cut_off: Canister, clock: ManualClock, kind: type[CanisterError]
+) -> None:
     app = make_app(cut_off)
 
-    @app.errorhandler(CannotTellError)
-    async def own(error: CannotTellError) -> tuple[str, int]:
+    @app.errorhandler(kind)
+    async def own(error: CanisterError) -> tuple[str, int]:
         return "own answer", 418
 
     response = Client(app).open("POST", "/put", json={"a": 1}, **with_token(token_of_elsewhere(clock)))

@@ -13,6 +13,7 @@ from canister.integrations import flask_login
 from canister.integrations.flask_parts import (
     EXTENSION,
     FlaskSession,
+    handler_of,
     manager_for,
     refusal_of,
 )
@@ -129,8 +130,11 @@ class CanisterSessionInterface(SessionInterface):
             session.look_again()
 
 
-def _refuse(error: CanisterError) -> Response:
+def _refuse(error: CanisterError) -> Any:
     """Answer what the application has no handler for, with its page for the status if it has one."""
+    own = handler_of(error, current_app.error_handler_spec[None][None])
+    if own is not None:
+        return current_app.ensure_sync(own)(error)
     refusal = refusal_of(error, f"{request.method} {request.path}")
     response = current_app.make_response(current_app.handle_http_exception(refusal))
     refused: FlaskSession | None = request.environ.get(_SESSION)

@@ -18,7 +18,7 @@ from canister.errors import ConfigError, InvalidValueError
 from canister.integrations.unwanted import Unwanted, is_changed
 from canister.sessions import CookieSettings, ManagerOptions, Session, SessionManager, SessionStatus
 from canister.sessions.keys import VARIABLE
-from canister.sessions.outcome import refuse
+from canister.sessions.outcome import REFUSALS, refuse
 from canister.sessions.session import Keeper
 from canister.sessions.state import NOTHING_PENDING, Changes, State
 from canister.sessions.token import Token
@@ -281,6 +281,20 @@ def records_client(config: Mapping[str, Any]) -> bool:
 def refusal_of(error: Exception, where: str) -> HTTPException:
     """Return what a request is answered that an error of `REFUSALS` ended, as the framework has it."""
     return default_exceptions[refuse(error, where).status](description=str(error))
+
+
+def handler_of(error: Exception, handlers: Mapping[type[Exception], Any]) -> Any:
+    """Return the application's handler for an error of `REFUSALS`, by one of its bases; None if it has none.
+
+    One for `Exception` is none of them: it gets the HTTP error that the refusal is made.
+
+    Args:
+        error: what is to be answered.
+        handlers: the application's handlers, by class; those of `REFUSALS` may be the adapter's own.
+    """
+    bases = type(error).__mro__
+    own = (handlers.get(kind) for kind in bases[: bases.index(Exception)] if kind not in REFUSALS)
+    return next((handler for handler in own if handler is not None), None)
 
 
 def _secret_keys(config: Mapping[str, Any]) -> list[str] | None:

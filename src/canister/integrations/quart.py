@@ -16,6 +16,7 @@ from canister.errors import CanisterError
 from canister.integrations.flask_parts import (
     EXTENSION,
     FlaskSession,
+    handler_of,
     manager_for,
     refusal_of,
 )
@@ -164,8 +165,11 @@ class CanisterSessionInterface(SessionInterface):
         cast("Any", websocket).accept = committing
 
 
-async def _refuse(error: CanisterError) -> Response | WerkzeugResponse:
+async def _refuse(error: CanisterError) -> Any:
     """Answer what the application has no handler for, with its page for the status if it has one."""
+    own = handler_of(error, current_app.error_handler_spec[None][None])
+    if own is not None:
+        return await current_app.ensure_async(own)(error)
     current: BaseRequestWebsocket = request if has_request_context() else websocket
     refusal = refusal_of(error, current.path)
     response = await current_app.make_response(await current_app.handle_http_exception(refusal))
