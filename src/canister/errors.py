@@ -84,7 +84,7 @@ class TooManySessionsError(SessionError):
 
 
 class CannotTellError(CanisterError):
-    """It may be another session that the client has by now: this node may be behind, or the request late."""
+    """This node may be behind, and nobody that could tell has answered; or the request is a late one."""
 
 
 class OldSystemError(CanisterError):

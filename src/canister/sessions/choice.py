@@ -38,10 +38,13 @@ class Chooser:
         doubts = [one.token for one in found if is_open(one) and isinstance(one.token, Token)]
         state = State()
         state.doubt = doubts[0] if doubts else None
-        # A late answer would take away the cookie that the client was given since; so would a new session.
-        outlived = [one.token for one in found if one.lately and isinstance(one.token, Token)]
-        state.outlived = outlived[0] if outlived else None
-        state.stale = bool(found) and state.outlived is None and not any(map(is_open, found))
+        # A late answer would take away the cookie that the client was given since.
+        lately = [one for one in found if one.lately]
+        state.stale = bool(found) and not lately and not any(map(is_open, found))
+        # So would a new session. Where the session itself is over, it may have been ended for the client,
+        # which has no other cookie then.
+        outlived = [one.token for one in lately if one.secret is SecretStatus.RETIRED]
+        state.outlived = next((token for token in outlived if isinstance(token, Token)), None)
         if doubts and self._refuse:
             state.refusal = CannotTellError(unknown(doubts[0]))
         return state
@@ -90,10 +93,10 @@ def unknown(token: Token) -> str:
 
 
 def too_late(token: Token) -> str:
-    """Return what to say where the client may have another cookie by now than the one it shows."""
+    """Return what to say where the client has another cookie of the session by now than the one it shows."""
     return (
-        f"the cookie of session {token.handle} was good until less than a minute ago, and its client may "
-        "have the next one by now, which a new session would take away; nothing was written, try again"
+        f"the cookie of session {token.handle} was good until less than a minute ago, and its client has the "
+        "next one by now, which a new session would take away; nothing was written, try again"
     )
 
 
