@@ -328,8 +328,8 @@ class Agent:
                 state = "removed" if member.removed else "down"
                 states.append(MemberState(member.address, state, member.node.hex()))
                 continue
-            held = link.heard_by_peer
-            lag = None if not held else max(0, last - held) / SECOND
+            heard = link.heard_by_peer
+            lag = None if not heard else max(0, last - heard) / SECOND
             state = "up" if link.is_sound else "comparing"
             offset = link.clock_offset / SECOND
             fit = self._replica.keys.fit(link)

@@ -239,10 +239,7 @@ class Session(SessionData):
         self._use()
         times = own_times(idle, until)
         if self._keeper is not None:
-            pending = self.state.pending
-            stays = (self.state.token is not None or pending.carry) and not pending.logging_in
-            kept = self.state.record if stays else None
-            too_long = times.beyond(*self._keeper.life_of(kept))
+            too_long = times.beyond(*self._keeper.life_of(self.state.kept_record))
             if too_long:
                 raise InputError(too_long)
         self.state.ask(times=times)

@@ -315,6 +315,13 @@ class State:
         return self._contents
 
     @property
+    def kept_record(self) -> Record | None:
+        """The session as loaded, if what the commit stores goes on with its birth; None: it begins anew."""
+        pending = self.pending
+        stays = self.token is not None or (pending.carry and not pending.logging_in)
+        return self.record if stays else None
+
+    @property
     def record(self) -> Record | None:
         """The session as loaded, or as the last commit has stored it; None in one that is not stored."""
         return None if self.contents is NOTHING else self.contents.record

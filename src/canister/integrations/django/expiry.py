@@ -26,9 +26,7 @@ def times(session: Session, manager: SessionManager) -> tuple[timedelta | None, 
     now = to_datetime(manager.canister.engine.clock.now())
     span = manager.canister.config.absolute_lifetime  # of a new session, such as the next new key's
     end = now + span
-    pending = session.state.pending
-    goes_on = session.state.token is not None or (pending.carry and not pending.logging_in)
-    record = session.state.record if goes_on else None
+    record = session.state.kept_record
     if record is not None and record.birth is not None:  # fixed when it began, by what was configured then
         span = min(span, timedelta(microseconds=record.birth.absolute))
         end = min(end, to_datetime(hard_end(record)))
