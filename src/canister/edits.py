@@ -116,15 +116,22 @@ def touch(record: Record | None, moment: Moment, when: int) -> Record | None:
     return Record(touch=Touch(moment.version, when))
 
 
-def destroy(record: Record | None, moment: Moment, policy: Policy) -> Record:
-    """Write a tombstone that outlives every copy of the session there could be."""
+def destroy(record: Record | None, moment: Moment, policy: Policy, *, followed: bool = False) -> Record:
+    """Write a tombstone that outlives every copy of the session there could be.
+
+    Args:
+        record: the session.
+        moment: the instant and the version of the commit.
+        policy: the node's times.
+        followed: whether the commit also creates the session that its client goes on with.
+    """
     if record is not None and record.destroy is not None:
-        return Record(destroy=Destroy(moment.version, record.destroy.keep))
+        return Record(destroy=Destroy(moment.version, record.destroy.keep, followed))
     if record is None or record.birth is None or retention(record) <= moment.now:
         keep = stamp_of(moment.version) + LONGEST + policy.grace + policy.drift
     else:
         keep = hard_end(record) + record.birth.grace + 2 * policy.drift
-    return Record(destroy=Destroy(moment.version, keep))
+    return Record(destroy=Destroy(moment.version, keep, followed))
 
 
 def set_expiry(

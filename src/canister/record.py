@@ -132,9 +132,10 @@ class Touch(_Fact, frozen=True, gc=False):
 
 
 class Destroy(_Fact, frozen=True, gc=False):
-    """A tombstone, kept until the instant *keep*."""
+    """A tombstone, kept until the instant *keep*. *followed*: its client was given another session."""
 
     keep: _Instant
+    followed: bool = False
 
 
 class Cell(_Fact, frozen=True, gc=False):
@@ -299,7 +300,7 @@ def _only_writes(a: Record, b: Record) -> bool:
 def _merge_destroy(a: Destroy | None, b: Destroy | None) -> Destroy | None:
     if a is None or b is None:
         return a or b
-    return Destroy(max(a.version, b.version), max(a.keep, b.keep))
+    return Destroy(max(a.version, b.version), max(a.keep, b.keep), a.followed or b.followed)
 
 
 def _merge_birth(a: Birth | None, b: Birth | None) -> Birth | None:

@@ -43,7 +43,7 @@ undestroyed = undestroyed_of(versions, small)
 destroyed = st.builds(
     lambda record, destroy: Record(destroy=destroy, touch=record.touch, cells=record.cells),
     undestroyed,
-    st.builds(Destroy, versions, small),
+    st.builds(Destroy, versions, small, st.booleans()),
 )
 records = undestroyed | st.deferred(lambda: undestroyed) | destroyed
 """Any record at all, also such as no commit writes."""

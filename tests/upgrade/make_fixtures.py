@@ -1,4 +1,4 @@
-"""Writes the fixtures of database format 3 and protocol 1. Run once, by the release that defined them:
+"""Writes the fixtures of database format 4 and protocol 1. Run once, by the release that defined them:
 
     python -m tests.upgrade.make_fixtures
 
@@ -96,7 +96,7 @@ def digest(store: SqliteStore, at: int) -> bytes:
 
 
 def main() -> None:
-    target = HERE / "format-3"
+    target = HERE / "format-4"
     if target.exists() and "--again" not in sys.argv:
         sys.exit("the fixtures are there; they stay as they are (--again while their format is unreleased)")
     target.mkdir(exist_ok=True)

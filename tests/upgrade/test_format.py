@@ -22,12 +22,12 @@ from canister.store.datadir import FORMAT
 from canister.store.sqlite import SqliteStore
 from canister.testing.clock import ManualClock
 
-FIXTURE = Path(__file__).parent / "format-3"
+FIXTURE = Path(__file__).parent / "format-4"
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Return a data directory with the database of format 3."""
+    """Return a data directory with the database of format 4."""
     path = tmp_path / "node"
     path.mkdir(mode=0o700)
     shutil.copyfile(FIXTURE / "canister.db", path / "canister.db")

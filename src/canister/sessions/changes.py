@@ -144,7 +144,7 @@ class Succession:
             self._carried |= counters.carry(live, moment)
             self._expiry = (live.expiry, live.reach) if live.expiry else None
             self._birth = live.birth if self._again is None else None
-        return edits.destroy(record, moment, self._policy)
+        return edits.destroy(record, moment, self._policy, followed=True)
 
     def _old(self, record: Record | None, moment: Moment) -> Record:
         """Return what is carried over."""

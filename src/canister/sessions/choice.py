@@ -41,9 +41,8 @@ class Chooser:
         # A late answer would take away the cookie that the client was given since.
         lately = [one for one in found if one.lately]
         state.stale = bool(found) and not lately and not any(map(is_open, found))
-        # So would a new session. Where the session itself is over, it may have been ended for the client,
-        # which has no other cookie then.
-        outlived = [one.token for one in lately if one.secret is SecretStatus.RETIRED]
+        # So would a new session. Whose session was ended without another one has no other cookie.
+        outlived = [one.token for one in lately if one.outlived]
         state.outlived = next((token for token in outlived if isinstance(token, Token)), None)
         if doubts and self._refuse:
             state.refusal = CannotTellError(unknown(doubts[0]))
@@ -95,8 +94,8 @@ def unknown(token: Token) -> str:
 def too_late(token: Token) -> str:
     """Return what to say where the client has another cookie of the session by now than the one it shows."""
     return (
-        f"the cookie of session {token.handle} was good until less than a minute ago, and its client has the "
-        "next one by now, which a new session would take away; nothing was written, try again"
+        f"the cookie of session {token.handle} was good until less than a minute ago; its client was given "
+        "the next one, which a new session would take away; nothing was written, try again"
     )
 
 

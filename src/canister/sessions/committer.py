@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from canister import edits
 from canister.codec import encode_user
 from canister.edits import Moment
 from canister.engine import Engine
@@ -224,21 +225,23 @@ class Committer:
         state = session.state
         if state.pending.carry and state.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
-        again = _before(state.record) if state.pending.logging_in else None
-        access, carry = self._access(state), state.pending.carry
-        succession = Succession(self._engine.policy, changes, access, carry=carry, again=again)
+        policy, carry = self._engine.policy, state.pending.carry
         known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
         if not (carry or changes.any or state.pending.wanted):
-            version = self._commit(state, [(retired.session, succession.destroy)], known)
+            version = self._commit(
+                state, [(retired.session, lambda r, m: edits.destroy(r, m, policy))], known
+            )
             session.committed(None, changes)
             state.cookie = self._cookie.end()
             self._happened(EventKind.DESTROYED, retired.handle, state)
             return version
         _check_headers(state)
+        again = _before(state.record) if state.pending.logging_in else None
+        succession = Succession(policy, changes, self._access(state), carry=carry, again=again)
         fresh = draft(self._keys)
         noting = Noting(succession.create(fresh))
-        edits: list[tuple[bytes, Edit]] = [(retired.session, succession.destroy), (fresh.session, noting)]
-        version = self._commit(state, edits, {**known, fresh.session: None})
+        both: list[tuple[bytes, Edit]] = [(retired.session, succession.destroy), (fresh.session, noting)]
+        version = self._commit(state, both, {**known, fresh.session: None})
         assert version is not None  # both edits always write
         self._happened(EventKind.DESTROYED, retired.handle, state)
         return self._issue(session, fresh.seal(version), changes, noting)

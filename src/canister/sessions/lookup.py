@@ -29,6 +29,11 @@ MOST_TOKENS = 4
 """How many tokens of one request are looked up: a browser holds more only under attack."""
 UNDER_WAY = 60 * SECOND
 """For how long requests may be under way that were sent before a log-in, a log-out or a renewal."""
+_ON_ITS_WAY = 10 * SECOND
+"""For how long it is taken that a client gets the cookie of another session that it was given.
+
+A client that never got it has to wait so long for a new one, unless it logs in.
+"""
 
 
 class Verdict(Enum):
@@ -53,7 +58,8 @@ class Found(NamedTuple):
         secret: what the session says of the token's secret; None where it was not found or is over.
         known: what is known of the user who is logged in.
         glance: what was kept of this look; None where it may not be relied on.
-        lately: whether the token was good until so lately that its client may have the next one by now.
+        lately: whether the token was good until so lately that requests sent before may still be under way.
+        outlived: whether its client was given another one then.
     """
 
     token: Token | Refusal
@@ -66,6 +72,7 @@ class Found(NamedTuple):
     known: Record | None = None
     glance: Glance | None = None
     lately: bool = False
+    outlived: bool = False
 
 
 class Lookup:
@@ -171,8 +178,12 @@ class Lookup:
         if contents.end <= now:
             # Expired here, it may have been in use elsewhere since this node last heard from there.
             over = everyone or self._is_over(record) or not self._engine.is_clustered
-            lately = record.destroy is not None and _is_lately(record.destroy.version, now)
-            return Found(token, Verdict.GONE if over else Verdict.OPEN, lately=lately)
+            verdict, tombstone = Verdict.GONE if over else Verdict.OPEN, record.destroy
+            if tombstone is None:
+                return Found(token, verdict)
+            lately = _is_within(UNDER_WAY, tombstone.version, now)
+            outlived = tombstone.followed and _is_within(_ON_ITS_WAY, tombstone.version, now)
+            return Found(token, verdict, lately=lately, outlived=outlived)
         secret = secret_status(record, token.slot, now)
         if secret is SecretStatus.GOOD or secret is SecretStatus.REPLACED:
             known = self._users.record_of(record)
@@ -182,8 +193,8 @@ class Lookup:
                 contents.token = self._glances.tokens[token.text] = token
             return Found(token, Verdict.LIVE, contents, secret=secret, known=known)
         if secret is SecretStatus.RETIRED:
-            lately = _is_lately(record.cells[token.slot].version, now)
-            return Found(token, Verdict.GONE, secret=secret, lately=lately)
+            lately = _is_within(UNDER_WAY, record.cells[token.slot].version, now)
+            return Found(token, Verdict.GONE, secret=secret, lately=lately, outlived=lately)
         # The hash came with the issue stamp: with the stamp heard, the secret was never good.
         return Found(token, Verdict.GONE if asked or self._has_heard(token) else Verdict.OPEN)
 
@@ -202,8 +213,8 @@ class Lookup:
         return self._engine.store.heard_of(origin_of(token.issued)) >= stamp_of(token.issued)
 
 
-def _is_lately(version: Version, now: int) -> bool:
-    return now - stamp_of(version) < UNDER_WAY
+def _is_within(span: int, version: Version, now: int) -> bool:
+    return now - stamp_of(version) < span
 
 
 def needs_peers(found: Found) -> bool:

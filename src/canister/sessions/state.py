@@ -210,7 +210,7 @@ class State:
         token: the good token the client showed; None in a session that is not stored.
         alone: what keeps two commits apart, once there was one.
         doubt: a token of which this node cannot tell whether its session exists.
-        outlived: a token that was good until a moment ago, whose client has the session's next one by now.
+        outlived: a token that was good until a moment ago, whose client has been given another one since.
         stale: whether the client shows a token that is surely no good and should be taken away.
         varies: whether the response depends on the session.
         read: whether the request counts as an access.

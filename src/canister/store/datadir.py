@@ -27,7 +27,7 @@ from canister.store.shared import make_room
 from canister.store.turn import WriteTurn
 from canister.store.wal import pages_in_log
 
-FORMAT = 3
+FORMAT = 4
 APPLICATION_ID = 0x43414E49  # "CANI"
 _SETTINGS = "SELECT key, value FROM meta WHERE key IN ('cluster', 'durability')"
 _MAGIC = b"SQLite format 3\x00"

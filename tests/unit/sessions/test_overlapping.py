@@ -13,6 +13,7 @@ import pytest
 from tests.unit.sessions.kit import KEY, MINUTE, create, sent
 
 from canister import Canister, CannotTellError, SessionDestroyedError
+from canister.clock import SECOND
 from canister.sessions import CookieSettings, Session, SessionManager
 from canister.testing.clock import ManualClock
 
@@ -115,6 +116,39 @@ def test_a_late_request_that_writes_does_not_take_the_next_cookie_away(
         manager.commit(late)
     assert manager.load([log_in(manager, before)]).user == "ann"
     clock.advance(2 * MINUTE)
+    late = manager.load([before])
+    late_act(late)
+    sent(manager.commit(late).set_cookie)
+
+
+def log_in_once(session: Session) -> None:
+    session.login("ann")
+
+
+def log_out_and_go_on(session: Session) -> None:
+    session.logout()
+    session["message"] = "See you!"
+
+
+@pytest.mark.parametrize("act", [log_in_once, Session.regenerate, log_out_and_go_on])
+@pytest.mark.parametrize("late_act", [write_a_key, show_a_form])
+def test_a_late_request_does_not_take_the_cookie_of_the_session_that_followed_away(
+    manager: SessionManager,
+    clock: ManualClock,
+    act: Callable[[Session], Any],
+    late_act: Callable[[Session], Any],
+) -> None:
+    """A client that never got it waits for ten seconds, or logs in."""
+    before = create(manager, a=1)
+    session = manager.load([before])
+    act(session)
+    sent(manager.commit(session).set_cookie)
+    late = manager.load([before])
+    late_act(late)
+    with pytest.raises(CannotTellError, match="was given the next one"):
+        manager.commit(late)
+    assert manager.load([log_in(manager, before)]).user == "ann"
+    clock.advance(11 * SECOND)
     late = manager.load([before])
     late_act(late)
     sent(manager.commit(late).set_cookie)
