@@ -209,7 +209,7 @@ FRAMES = {
         frame(msgspec.msgpack.encode([4, [["a\nERROR forged", b"", False, b"", b""]]]))
     ],
     "is not in the digest tree": [frame(encode_message(m.AskDigests(1, now(), 0, [1, 2])))],
-    "names a node that is not": [frame(encode_message(m.AskListing(1, now(), 3, [-1])))],
+    "names a branch that is not": [frame(encode_message(m.AskListing(1, now(), 3, [-1])))],
     "length <=": [
         frame(b"\x93\x03\xdd" + struct.pack(">I", 31 * MB) + b"\x90" * (31 * MB) + b"\x00"),
         frame(encode_message(m.AskDigests(1, now(), 0, [0] * 500_000))),

@@ -161,7 +161,7 @@ def test_in_a_large_store_nothing_is_listed_unasked(
     other.put("both-1", value=b"\x02")
     (root,) = other.answers(AskRoot(1, START, one.view().below(START)))
     assert isinstance(root, Root)
-    assert root.nodes == root.listings == []
+    assert root.branches == root.listings == []
     take_all(one, other, tells=True)
     assert one.view().root(START) == other.view().root(START)
 
@@ -186,40 +186,41 @@ def test_digests_of_a_wrong_length_are_refused(sides: tuple[Side, Side]) -> None
 
 @pytest.mark.parametrize("told", ["twice", "too few", "too many", "cut off"])
 def test_an_odd_listing_in_a_root_is_refused(told: str, sides: tuple[Side, Side]) -> None:
-    """It has to list each of its nodes once, in whole digests."""
+    """It has to list each of its branches once, in whole digests."""
     one, other = sides
     other.put(*names("new", 500))
     comparison = Pull(1, START, one.view().below(START))
     (question,) = comparison.ask()
     (root,) = other.answers(question)
     assert isinstance(root, Root)
-    assert len(root.nodes) > 100
-    nodes, listings = {
-        "twice": ([root.nodes[0], *root.nodes[:-1]], root.listings),
-        "too few": (root.nodes, root.listings[:-1]),
-        "too many": (root.nodes, [*root.listings, b""]),
-        "cut off": (root.nodes, [*root.listings[:-1], root.listings[-1][:-1]]),
+    assert len(root.branches) > 100
+    branches, listings = {
+        "twice": ([root.branches[0], *root.branches[:-1]], root.listings),
+        "too few": (root.branches, root.listings[:-1]),
+        "too many": (root.branches, [*root.listings, b""]),
+        "cut off": (root.branches, [*root.listings[:-1], root.listings[-1][:-1]]),
     }[told]
-    odd = msgspec.structs.replace(root, nodes=nodes, listings=listings)
+    odd = msgspec.structs.replace(root, branches=branches, listings=listings)
     with pytest.raises(ProtocolError, match=r"lists something twice|wrong length"):
         comparison.answered(odd, one.view())
 
 
 def test_what_is_listed_unasked_and_does_not_differ_is_passed_over(sides: tuple[Side, Side]) -> None:
-    """Nothing is asked for because of it: not in nodes that are equal, and not in those that do not exist."""
+    """Nothing is asked for because of it: not in branches that are equal, nor in those that do not exist."""
     one, other = sides
     other.put("both-1", value=b"\x02")
     comparison = Pull(1, START, one.view().below(START))
     (root,) = other.answers(comparison.ask()[0])
     assert isinstance(root, Root)
-    (node,) = root.nodes
-    nodes = [node, (node + 1) % 256, -1, 256, 2**70]
+    (branch,) = root.branches
+    branches = [branch, (branch + 1) % 256, -1, 256, 2**70]
     comparison.answered(
-        msgspec.structs.replace(root, nodes=nodes, listings=[root.listings[0], *[bytes(80)] * 4]), one.view()
+        msgspec.structs.replace(root, branches=branches, listings=[root.listings[0], *[bytes(80)] * 4]),
+        one.view(),
     )
     (question,) = comparison.ask()
     assert isinstance(question, AskRows)
-    assert [asked for asked, _ in question.wanted] == [node]
+    assert [asked for asked, _ in question.wanted] == [branch]
 
 
 def test_questions_do_not_wait_for_each_other(sides: tuple[Side, Side]) -> None:

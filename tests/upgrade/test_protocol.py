@@ -7,7 +7,7 @@ from typing import get_args
 
 import msgspec
 import pytest
-from tests.fuzz.test_fuzz_replica import Victim
+from tests.fuzz.victim import Victim
 from tests.integration.cluster import free_port
 from tests.integration.test_cluster_links import MAGIC, frame, messages, read_to_end
 from tests.upgrade.contents import MEMBERS, MESSAGES, RECORD, ROWS, TOMBSTONE

@@ -47,7 +47,7 @@ class Helpers:
         done: asyncio.Future[T] = loop.create_future()
         with self._changed:
             self._open += 1
-        self._jobs.put(partial(_do, loop, done, partial(act, *args)))
+        self._jobs.put(partial(answer, loop, done, partial(act, *args)))
         return await done
 
     def finish(self) -> None:
@@ -73,7 +73,8 @@ class Helpers:
                     self._changed.notify_all()
 
 
-def _do(loop: asyncio.AbstractEventLoop, done: "asyncio.Future[T]", act: Callable[[], T]) -> None:
+def answer(loop: asyncio.AbstractEventLoop, done: "asyncio.Future[T]", act: Callable[[], T]) -> None:
+    """Do what a task of *loop* awaits, in a thread that is not the loop's."""
     result: Any = None
     failure: BaseException | None = None
     try:

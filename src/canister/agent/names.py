@@ -1,11 +1,11 @@
 """Hosts' names, looked up so that a name server that does not answer holds up nothing else."""
 
 import asyncio
-import contextlib
 import socket
 from threading import Thread
 
 from canister.addresses import parse_ip
+from canister.agent.helpers import answer
 
 
 class Names:
@@ -42,26 +42,14 @@ class Names:
 def _ask(host: str) -> asyncio.Future[list[str]]:
     """Begin to look up a name."""
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[str]] = loop.create_future()
-    answer.add_done_callback(lambda answer: answer.exception())  # whether or not somebody still waits
+    asked: asyncio.Future[list[str]] = loop.create_future()
+    asked.add_done_callback(lambda asked: asked.exception())  # whether or not somebody still waits
 
-    def settle(found: list[str], error: Exception | None) -> None:
-        if error is None:
-            answer.set_result(found)
-        else:
-            answer.set_exception(error)
-
-    def look_up() -> None:
-        found, failure = [], None
-        try:
-            found = [str(end[0]) for *_, end in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-        except Exception as error:  # noqa: BLE001 - whoever asked is to have it
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
-            loop.call_soon_threadsafe(settle, found, failure)
+    def look_up() -> list[str]:
+        return [str(end[0]) for *_, end in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
     try:
-        Thread(target=look_up, name="canister-names", daemon=True).start()
+        Thread(target=answer, args=(loop, asked, look_up), name="canister-names", daemon=True).start()
     except RuntimeError as error:
-        settle([], OSError(str(error)))
-    return answer
+        asked.set_exception(OSError(str(error)))
+    return asked

@@ -117,18 +117,18 @@ def answer_root(question: AskRoot, view: View, now: int, node: NodeId, members: 
     claims = {node: view.snapshot.last_stamp(), **view.snapshot.heard()}
     at = max(now, question.now)
     below = view.below(at)
-    nodes: list[int] = []
+    branches: list[int] = []
     if question.below:
         if len(question.below) != len(below):
             raise ProtocolError("a list of digests has the wrong length")
         if view.size(at) <= FEW * LEVELS[1]:
             pairs = zip(cut(question.below), cut(below), strict=True)
             # Where either side has nothing there is nothing to list: all is wanted, or nothing.
-            nodes = [
+            branches = [
                 n for n, (theirs, own) in enumerate(pairs) if own != theirs and NOTHING not in (theirs, own)
             ]
-    listings = [_short(listing) for listing in view.listings(at, 1, nodes)]
-    return Root(question.round, at, claims, members, view.root(at), below, view.size(at), nodes, listings)
+    listings = [_short(listing) for listing in view.listings(at, 1, branches)]
+    return Root(question.round, at, claims, members, view.root(at), below, view.size(at), branches, listings)
 
 
 def answer(question: Question, view: View) -> Iterable[Message]:
@@ -139,18 +139,21 @@ def answer(question: Question, view: View) -> Iterable[Message]:
     """
     if isinstance(question, AskAll):
         return _all(question, view)
-    nodes = [node for node, _ in question.wanted] if isinstance(question, AskRows) else question.nodes
-    if not 0 <= question.level <= LEAF or not _within(nodes, LEVELS[question.level]):
-        raise ProtocolError("a question names a node that is not in the digest tree")
+    if isinstance(question, AskRows):
+        branches = [branch for branch, _ in question.wanted]
+    else:
+        branches = question.branches
+    if not 0 <= question.level <= LEAF or not _within(branches, LEVELS[question.level]):
+        raise ProtocolError("a question names a branch that is not in the digest tree")
     if isinstance(question, AskDigests):
         if question.level == LEAF:
             raise ProtocolError("a question asks for digests below the digest tree")
-        digests = [view.children(question.at, question.level, node) for node in question.nodes]
+        digests = [view.children(question.at, question.level, branch) for branch in question.branches]
         return [Digests(question.round, b"".join(d for group in digests for d in group))]
     if question.level < LEAF and view.size(question.at) > _GROWTH * FEW * LEVELS[question.level]:
         raise ProtocolError("a question is about too many sessions at once")
     if isinstance(question, AskListing):
-        listings = view.listings(question.at, question.level, nodes)
+        listings = view.listings(question.at, question.level, branches)
         return [Listing(question.round, [_short(listing) for listing in listings])]
     return _rows(question, view)
 
@@ -224,15 +227,15 @@ def _wanted(question: AskRows, view: View) -> list[tuple[int | None, bytes]]:
     """
     wanted: list[tuple[int | None, bytes]] = []
     answered = 0
-    nodes = [node for node, _ in question.wanted]
-    listings = view.listings(question.at, question.level, nodes)
+    branches = [branch for branch, _ in question.wanted]
+    listings = view.listings(question.at, question.level, branches)
     for (_, digests), listing in zip(question.wanted, listings, strict=True):
         by_digest = {listed.digest[:SHORT]: listed.session for listed in listing}
         if by_digest.keys() >= set(digests):
             wanted += [(answered + i, by_digest[digest]) for i, digest in enumerate(digests)]
         else:
             # A digest that is gone means a session changed since it was listed: which one is not
-            # known here, so all below the node go.
+            # known here, so all below the branch go.
             wanted += [(None if i else answered, listed.session) for i, listed in enumerate(listing)]
         answered += len(digests)
     return wanted

@@ -10,26 +10,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from canister.store.base import BUCKETS, Listed, LogEntry, Snapshot, bucket_of
 
 LEVELS = (1, 256, 4_096, BUCKETS)
-"""Nodes of the tree at each level; the last are the buckets."""
+"""Branches of the tree at each level; the last are the buckets."""
 _SHIFTS = tuple((BUCKETS // size).bit_length() - 1 for size in LEVELS)
-"""By how many bits a bucket's number is shifted to name the node of each level that it is below."""
+"""By how many bits a bucket's number is shifted to name the branch of each level that it is below."""
 LEAF = len(LEVELS) - 1
 SHORT = 8
 """Bytes of a digest on the wire below the root: the root confirms the outcome at the next round."""
 NOTHING = bytes(SHORT)
 """The shortened digest where there is no session."""
 FEW = 32
-"""Sessions below a node of the tree that are listed rather than compared further down."""
+"""Sessions below a branch of the tree that are listed rather than compared further down."""
 
 
-def buckets_of(level: int, node: int) -> range:
-    """Return the buckets below a node of the tree."""
+def buckets_of(level: int, branch: int) -> range:
+    """Return the buckets below a branch of the tree."""
     width = BUCKETS // LEVELS[level]
-    return range(node * width, (node + 1) * width)
+    return range(branch * width, (branch + 1) * width)
 
 
-def node_of_bucket(level: int, bucket: int) -> int:
-    """Return the node of a level that a bucket is below."""
+def branch_of(level: int, bucket: int) -> int:
+    """Return the branch of a level that a bucket is below."""
     return bucket * LEVELS[level] // BUCKETS
 
 
@@ -118,17 +118,17 @@ class DigestTree:
         """Return the digest of everything."""
         return self._levels[0][0].to_bytes(16, "big")
 
-    def children(self, level: int, node: int) -> list[bytes]:
-        """Return the shortened digests one level below a node."""
+    def children(self, level: int, branch: int) -> list[bytes]:
+        """Return the shortened digests one level below a branch."""
         if level == 0:
             self._top = self._top or self._below(0, 0)
             return self._top
-        return self._below(level, node)
+        return self._below(level, branch)
 
-    def _below(self, level: int, node: int) -> list[bytes]:
+    def _below(self, level: int, branch: int) -> list[bytes]:
         fan = LEVELS[level + 1] // LEVELS[level]
         below = self._levels[level + 1]
-        return [below[i].to_bytes(16, "big")[:SHORT] for i in range(node * fan, (node + 1) * fan)]
+        return [below[i].to_bytes(16, "big")[:SHORT] for i in range(branch * fan, (branch + 1) * fan)]
 
     def _toggle(
         self, put_in: Iterable[tuple[int, bytes]], taken_out: Iterable[tuple[int, bytes]] = ()
@@ -159,10 +159,10 @@ class View:
         self._tree.move(self.snapshot, at)
         return self._tree.root()
 
-    def children(self, at: int, level: int, node: int) -> list[bytes]:
-        """Return the shortened digests one level below a node, as of *at*."""
+    def children(self, at: int, level: int, branch: int) -> list[bytes]:
+        """Return the shortened digests one level below a branch, as of *at*."""
         self._tree.move(self.snapshot, at)
-        return self._tree.children(level, node)
+        return self._tree.children(level, branch)
 
     def below(self, at: int) -> bytes:
         """Return the shortened digests one level below the root, joined, as of *at*."""
@@ -173,17 +173,17 @@ class View:
         self._tree.move(self.snapshot, at)
         return self._tree.size
 
-    def listings(self, at: int, level: int, nodes: Sequence[int]) -> list[list[Listed]]:
-        """Return for each of some nodes of the tree the sessions below it that are retained at *at*.
+    def listings(self, at: int, level: int, branches: Sequence[int]) -> list[list[Listed]]:
+        """Return for each of some branches of the tree the sessions below it that are retained at *at*.
 
         Neighbours are read at once: where much differs, all that is asked about is neighbours.
         """
-        found: dict[int, list[Listed]] = {node: [] for node in nodes}
+        found: dict[int, list[Listed]] = {branch: [] for branch in branches}
         for run in runs(sorted(found)):
             buckets = range(buckets_of(level, run.start).start, buckets_of(level, run.stop - 1).stop)
             for listed in self.snapshot.listing(buckets, at):
-                found[node_of_bucket(level, bucket_of(listed.session))].append(listed)
-        return [found[node] for node in nodes]
+                found[branch_of(level, bucket_of(listed.session))].append(listed)
+        return [found[branch] for branch in branches]
 
 
 def cut(digests: bytes) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from canister.clock import SECOND
 from canister.record import NodeId
+from canister.replication.awaited import Awaited
 from canister.replication.messages import AskRoot, Hello, Message
 from canister.replication.pull import Pull
 from canister.store.base import Fingerprints
@@ -81,10 +82,7 @@ class Link:
         """What the peer asked while the digests of this node were not all there yet."""
         self.asked_held: dict[NodeId, int] = {}
         """Of which nodes, and up to which stamp, the peer asked to be told that the commits are held."""
-        self.awaited: dict[int, bytes] = {}
-        """Sessions asked for because a commit came without the one that created them."""
-        self.missing: set[bytes] = set()
-        """The same sessions, to be found fast."""
+        self.awaited = Awaited()
 
     @property
     def is_sound(self) -> bool:

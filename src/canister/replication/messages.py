@@ -113,7 +113,7 @@ class Root(Message, frozen=True, tag=6):
     """The root digest as of *at*, and what the sender had heard before it was taken.
 
     *below* are the digests one level down, shortened to 8 bytes, joined; *size* is the number of
-    sessions in them. *nodes* are those of that level that differ from what the asker sent and are listed
+    sessions in them. *branches* are those of that level that differ from what the asker sent and are listed
     right here, ascending, and *listings* what `Listing` would answer for them. Without *proof* the
     asker's clock is too far ahead: what is over by it, but not by the sender's, was left out, so nothing
     counts as heard. These came after the first nodes of protocol 1.
@@ -126,18 +126,18 @@ class Root(Message, frozen=True, tag=6):
     digest: bytes
     below: bytes
     size: _Instant
-    nodes: _Numbers = []
+    branches: _Numbers = []
     listings: Annotated[list[bytes], Meta(max_length=1024)] = []
     proof: bool = True
 
 
 class AskDigests(Message, frozen=True, tag=7):
-    """Ask for the digests one level below the given nodes of the tree."""
+    """Ask for the digests one level below the given branches of the tree."""
 
     round: int
     at: _Instant
     level: int
-    nodes: _Numbers
+    branches: _Numbers
 
 
 class Digests(Message, frozen=True, tag=8):
@@ -148,23 +148,23 @@ class Digests(Message, frozen=True, tag=8):
 
 
 class AskListing(Message, frozen=True, tag=9):
-    """Ask for the digests of the sessions below the given nodes of the tree."""
+    """Ask for the digests of the sessions below the given branches of the tree."""
 
     round: int
     at: _Instant
     level: int
-    nodes: _Numbers
+    branches: _Numbers
 
 
 class Listing(Message, frozen=True, tag=10):
-    """For each node asked for its session digests, each shortened to 8 bytes, joined."""
+    """For each branch asked for its session digests, each shortened to 8 bytes, joined."""
 
     round: int
-    nodes: Annotated[list[bytes], Meta(max_length=1024)]
+    listings: Annotated[list[bytes], Meta(max_length=1024)]
 
 
 class AskRows(Message, frozen=True, tag=11):
-    """Ask for the sessions with the given digests, by the node of the tree that they are below."""
+    """Ask for the sessions with the given digests, by the branch of the tree that they are below."""
 
     round: int
     at: _Instant

@@ -1,6 +1,6 @@
 """One comparison with one peer, seen by the side that pulls.
 
-Root, then down the digest tree where it differs, then listings of what is below the nodes that differ,
+Root, then down the digest tree where it differs, then listings of what is below the branches that differ,
 then the sessions that differ. In a small store the root brings the listings with it. Where this node has
 nothing it asks for all there is. A few questions are out at a time, so that a slow network costs few
 waits; they are answered in order and in bounded frames, so it may be cut anywhere.
@@ -18,9 +18,9 @@ from canister.replication.digests import (
     LEVELS,
     NOTHING,
     SHORT,
+    branch_of,
     buckets_of,
     cut,
-    node_of_bucket,
     runs,
 )
 from canister.replication.messages import (
@@ -41,7 +41,7 @@ Question = AskRoot | AskDigests | AskListing | AskRows | AskAll
 
 _AT_ONCE = 4
 """Questions that may be out at a time: with their answers they fit the queue of a link."""
-_NODES_AT_ONCE = 1024
+_BRANCHES_AT_ONCE = 1024
 _LISTED_AT_ONCE = 512
 _SESSIONS_AT_ONCE = 512
 _ALL_AT_ONCE = 1024
@@ -58,16 +58,16 @@ class Holdings(Protocol):
         """Return the digest of everything."""
         ...
 
-    def children(self, at: int, level: int, node: int) -> list[bytes]:
-        """Return the shortened digests one level below a node of the tree."""
+    def children(self, at: int, level: int, branch: int) -> list[bytes]:
+        """Return the shortened digests one level below a branch of the tree."""
         ...
 
     def size(self, at: int) -> int:
         """Return the number of sessions."""
         ...
 
-    def listings(self, at: int, level: int, nodes: Sequence[int]) -> list[list[Listed]]:
-        """Return for each of some nodes of the tree the sessions below it."""
+    def listings(self, at: int, level: int, branches: Sequence[int]) -> list[list[Listed]]:
+        """Return for each of some branches of the tree the sessions below it."""
         ...
 
 
@@ -125,7 +125,7 @@ class Pull:
         elif isinstance(answer, Digests) and isinstance(asked, AskDigests):
             self._compare_digests(asked, answer, mine)
         elif isinstance(answer, Listing) and isinstance(asked, AskListing):
-            self._compare_listing(asked.level, asked.nodes, answer.nodes, mine)
+            self._compare_listing(asked.level, asked.branches, answer.listings, mine)
         elif isinstance(answer, Rows) and isinstance(asked, AskRows | AskAll):
             rows = answer.rows
             if answer.more and not rows:
@@ -144,8 +144,8 @@ class Pull:
     def _take_rows(self, asked: AskRows, answer: Rows) -> None:
         """Refuse what makes an answer longer than what was asked for: it could go on for ever."""
         sessions = {session for session, _ in answer.rows}
-        asked_for = {node for node, _ in asked.wanted}
-        if not asked_for.issuperset([node_of_bucket(asked.level, bucket_of(s)) for s in sessions]):
+        asked_for = {branch for branch, _ in asked.wanted}
+        if not asked_for.issuperset([branch_of(asked.level, bucket_of(s)) for s in sessions]):
             raise ProtocolError(_NOT_ASKED_FOR)
         got = len(self._got) + len(answer.rows)
         self._got.update(sessions)
@@ -160,9 +160,9 @@ class Pull:
         _check_left(left, count)
         rest: list[tuple[int, list[bytes]]] = []
         answered = count - left
-        for node, digests in asked.wanted:
+        for branch, digests in asked.wanted:
             if answered < len(digests):
-                rest.append((node, digests[answered:]))
+                rest.append((branch, digests[answered:]))
             answered = max(0, answered - len(digests))
         if rest:
             self._open.append(AskRows(self.round, self.at, asked.level, rest))
@@ -203,25 +203,25 @@ class Pull:
             self._compare(0, [0], root.below, mine, _listed(root))
 
     def _compare_digests(self, asked: AskDigests, answer: Digests, mine: Holdings) -> None:
-        self._compare(asked.level, asked.nodes, answer.digests, mine)
+        self._compare(asked.level, asked.branches, answer.digests, mine)
 
     def _compare(
         self,
         level: int,
-        nodes: list[int],
+        branches: list[int],
         below: bytes,
         mine: Holdings,
         listed: Mapping[int, bytes] = _NONE_LISTED,
     ) -> None:
-        """Compare the digests one level below nodes, and ask on where they differ and nothing is listed."""
-        own = [(node, mine.children(self.at, level, node)) for node in nodes]
+        """Compare the digests one level below branches; ask on where they differ and nothing is listed."""
+        own = [(branch, mine.children(self.at, level, branch)) for branch in branches]
         if len(below) != SHORT * sum(len(digests) for _, digests in own):
             raise ProtocolError("a list of digests has the wrong length")
         theirs = cut(below)
         differ: list[int] = []
         lacking: list[int] = []
-        for node, digests in own:
-            for child, digest in enumerate(digests, node * len(digests)):
+        for branch, digests in own:
+            for child, digest in enumerate(digests, branch * len(digests)):
                 there = next(theirs)
                 if there == digest:
                     continue
@@ -234,20 +234,20 @@ class Pull:
         differ = [child for child in differ if child not in listed]
         if level == LEAF or self._size <= FEW * LEVELS[level]:
             parts = [differ[i : i + _LISTED_AT_ONCE] for i in range(0, len(differ), _LISTED_AT_ONCE)]
-            self._ask_later([AskListing(self.round, self.at, level, nodes) for nodes in parts])
+            self._ask_later([AskListing(self.round, self.at, level, branches) for branches in parts])
         else:
-            parts = [differ[i : i + _NODES_AT_ONCE] for i in range(0, len(differ), _NODES_AT_ONCE)]
-            self._ask_later([AskDigests(self.round, self.at, level, nodes) for nodes in parts])
+            parts = [differ[i : i + _BRANCHES_AT_ONCE] for i in range(0, len(differ), _BRANCHES_AT_ONCE)]
+            self._ask_later([AskDigests(self.round, self.at, level, branches) for branches in parts])
         self._ask_for_all(level, lacking)
         self._compare_listing(level, known, [listed[child] for child in known], mine)
 
-    def _ask_for_all(self, level: int, nodes: Sequence[int]) -> None:
-        """Ask for all below nodes of the tree where there is nothing here, about as much at a time."""
+    def _ask_for_all(self, level: int, branches: Sequence[int]) -> None:
+        """Ask for all below branches of the tree where there is nothing here, about as much at a time."""
         most = max(1, _ALL_AT_ONCE * BUCKETS // max(1, self._size))
         questions: list[AskAll] = []
         ranges: list[tuple[int, int]] = []
         count = 0
-        for run in runs(nodes):
+        for run in runs(branches):
             first, end = buckets_of(level, run.start).start, buckets_of(level, run.stop - 1).stop
             while first < end:
                 until = min(end, first + most - count)
@@ -261,22 +261,22 @@ class Pull:
             questions.append(AskAll(self.round, self.at, ranges))
         self._ask_later(questions)
 
-    def _compare_listing(self, level: int, nodes: list[int], found: list[bytes], mine: Holdings) -> None:
-        """Compare what the peer listed below nodes, and ask for the sessions that differ."""
-        if len(found) != len(nodes) or any(len(digests) % SHORT for digests in found):
+    def _compare_listing(self, level: int, branches: list[int], found: list[bytes], mine: Holdings) -> None:
+        """Compare what the peer listed below branches, and ask for the sessions that differ."""
+        if len(found) != len(branches) or any(len(digests) % SHORT for digests in found):
             raise ProtocolError("a listing has the wrong length")
         questions: list[AskRows] = []
         wanted: list[tuple[int, list[bytes]]] = []
         count = 0
-        listings = mine.listings(self.at, level, nodes)
-        for node, theirs, listing in zip(nodes, found, listings, strict=True):
+        listings = mine.listings(self.at, level, branches)
+        for branch, theirs, listing in zip(branches, found, listings, strict=True):
             own = {listed.digest[:SHORT] for listed in listing}
             there = list(cut(theirs))
             lacking = [digest for digest in there if digest not in own]
             # Who has another state of a session does not lack it.
             self.peer_lacked |= len(own.difference(there)) > len(lacking)
             if lacking:
-                wanted.append((node, lacking))
+                wanted.append((branch, lacking))
                 count += len(lacking)
             if count >= _SESSIONS_AT_ONCE:
                 questions.append(AskRows(self.round, self.at, level, wanted))
@@ -291,10 +291,10 @@ class Pull:
 
 
 def _listed(root: Root) -> dict[int, bytes]:
-    """Return what a root lists, by node. What is not below it is never looked for."""
-    if len(root.nodes) != len(root.listings) or len(set(root.nodes)) != len(root.nodes):
+    """Return what a root lists, by branch. What is not below it is never looked for."""
+    if len(root.branches) != len(root.listings) or len(set(root.branches)) != len(root.branches):
         raise ProtocolError("a root lists something twice, or nothing")
-    return dict(zip(root.nodes, root.listings, strict=True))
+    return dict(zip(root.branches, root.listings, strict=True))
 
 
 def _check_left(left: int, count: int) -> None:

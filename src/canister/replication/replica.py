@@ -293,10 +293,9 @@ class Replica:
     def _await_session(self, link: Link, session: bytes) -> None:
         if len(link.awaited) >= _MOST_AWAITED:
             raise ProtocolError("it sends commits to too many sessions that are not here")
-        if session not in link.missing:
-            link.missing.add(session)
+        if session not in link.awaited:
             number = self.fetches.draw()
-            link.awaited[number] = session
+            link.awaited.add(number, session)
             self._runtime.send([link.number], Fetch(number, session))
             self._coverage.tell()
 
@@ -322,8 +321,7 @@ class Replica:
 
     def _on_fetched(self, link: Link, message: Fetched) -> None:
         self._learn(message.members)
-        session = link.awaited.pop(message.number, None) or self.fetches.session(message.number)
-        link.missing.discard(session or b"")
+        session = link.awaited.pop(message.number) or self.fetches.session(message.number)
         if session is not None and message.record is not None:
             self._trust.merge(link, [decode_row((session, message.record))])
         self._vouch(link)
