@@ -73,6 +73,23 @@ def token_of_elsewhere(clock: ManualClock) -> str:
     return draft(KeyRing([KEY])).seal(make_version(clock.now(), NodeId(b"node-B.."))).text
 
 
+def test_the_key_of_a_session_that_another_one_has_followed_is_kept(clock: ManualClock) -> None:
+    """Django would delete the cookie of a late request that only reads, and with it the new one."""
+    session = stored(a=1)
+    key = session.session_key
+    session.cycle_key()
+    session.save()
+    late = SessionStore(key)
+    assert late.get("a") is None
+    assert not late.is_empty()
+    late.delete(key)
+    assert again(session)["a"] == 1
+    clock.advance(11_000_000)
+    late = SessionStore(key)
+    assert late.get("a") is None
+    assert late.is_empty()
+
+
 # What Django's documentation says of a session.
 
 

@@ -8,6 +8,7 @@ from canister.errors import CannotTellError, SessionLockedError
 from canister.life import idle_from
 from canister.record import stamp_of
 from canister.sessions.contents import Contents
+from canister.sessions.doubts import behind, unknown
 from canister.sessions.lookup import Found, Verdict, is_open
 from canister.sessions.renewal import SecretStatus
 from canister.sessions.state import State
@@ -81,30 +82,6 @@ class Chooser:
             state.refusal = SessionLockedError(
                 f"session {token.handle} was idle too long; its user must prove to be there, then unlock() it"
             )
-
-
-def unknown(token: Token) -> str:
-    """Return what to say where a session may exist elsewhere."""
-    return (
-        f"session {token.handle} may exist on a member of the cluster that cannot be reached; "
-        "the client's cookie was left as it is; try again"
-    )
-
-
-def too_late(token: Token) -> str:
-    """Return what to say where the client has another cookie of the session by now than the one it shows."""
-    return (
-        f"the cookie of session {token.handle} was good until less than a minute ago; its client was given "
-        "the next one, which a new session would take away; nothing was written, try again"
-    )
-
-
-def behind(token: Token) -> str:
-    """Return what to say where a session may be newer elsewhere."""
-    return (
-        f"session {token.handle} may be newer on a member of the cluster that cannot be reached than it is "
-        "here; the client's cookie was left as it is; try again"
-    )
 
 
 def log_refusals(found: list[Found]) -> None:

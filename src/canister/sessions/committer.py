@@ -20,8 +20,8 @@ from canister.life import is_live
 from canister.record import EMPTY, Record, Slot, Version
 from canister.sessions import seen
 from canister.sessions.changes import Access, Noting, Succession, save, touch
-from canister.sessions.choice import behind, too_late, unknown
 from canister.sessions.cookie import CookieSettings
+from canister.sessions.doubts import behind, too_late, unknown
 from canister.sessions.events import EventKind
 from canister.sessions.identity import Identity, identity_of
 from canister.sessions.keys import KeyRing
@@ -141,10 +141,13 @@ class Committer:
             raise CannotTellError(too_late(state.outlived))
         _check_headers(state)
         fresh = draft(self._keys)
-        edit = Succession(self._engine.policy, changes, self._access(state), carry=False).create(fresh)
-        noting = Noting(edit)
-        version = self._commit(state, [(fresh.session, noting)], {fresh.session: None})
-        assert version is not None  # the edit always writes
+        succession = Succession(self._engine.policy, changes, self._access(state), carry=False)
+        noting = Noting(succession.create(fresh))
+        made: list[tuple[bytes, Edit]] = [(fresh.session, noting)]
+        if state.ended is not None:  # by a commit of its own, which did not know that this one would follow
+            made.insert(0, (state.ended.session, succession.destroy))
+        version = self._commit(state, made, {fresh.session: None})
+        assert version is not None  # creating one always writes
         return self._issue(session, fresh.seal(version), changes, noting)
 
     def _update(self, session: Session, token: Token, changes: Changes) -> Version | None:
@@ -232,7 +235,7 @@ class Committer:
                 state, [(retired.session, lambda r, m: edits.destroy(r, m, policy))], known
             )
             session.committed(None, changes)
-            state.cookie = self._cookie.end()
+            state.ended, state.cookie = retired, self._cookie.end()
             self._happened(EventKind.DESTROYED, retired.handle, state)
             return version
         _check_headers(state)
@@ -266,7 +269,7 @@ class Committer:
     def _issue(self, session: Session, token: Token, changes: Changes, noting: Noting) -> Version:
         session.committed(token, changes)
         state = session.state
-        state.shown = state.lacking = ()
+        state.shown, state.lacking, state.ended = (), (), None
         state.served, state.behind, state.replaced = (token.issued,), False, False
         self._note_stored(state, noting)
         if state.identity is not None and not state.pending.logging_in:

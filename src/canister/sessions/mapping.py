@@ -80,8 +80,9 @@ class SessionData(dict[Any, Any]):
             CanisterError: as every use of a session that is refused.
         """
         self.replace({})
-        if self.state.token is not None:
-            self.state.ask(cleared=True)
+        state = self.state
+        if state.token is not None or state.doubt is not None or state.outlived is not None:
+            state.ask(cleared=True)
         else:
             self._begin_anew()
         self._drop_pending()

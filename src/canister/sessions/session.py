@@ -11,6 +11,7 @@ from canister.life import deadline
 from canister.record import Record
 from canister.sessions import csrf
 from canister.sessions.cookie import check_age
+from canister.sessions.doubts import too_late
 from canister.sessions.identity import Identity, as_given
 from canister.sessions.mapping import SessionData
 from canister.sessions.state import SessionStatus, State
@@ -165,8 +166,14 @@ class Session(SessionData):
         self.destroy()
 
     def destroy(self) -> None:
-        """End the session for good, as at log-out; keys set afterwards go into a new one."""
+        """End the session for good, as at log-out; keys set afterwards go into a new one.
+
+        Raises:
+            CannotTellError: the client may have another session, or another cookie, which would live on.
+        """
         self._check_known()
+        if self.state.outlived is not None:
+            raise CannotTellError(too_late(self.state.outlived))
         self._retire()
         self._begin_anew()
         self._drop_pending()

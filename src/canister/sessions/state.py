@@ -211,6 +211,7 @@ class State:
         alone: what keeps two commits apart, once there was one.
         doubt: a token of which this node cannot tell whether its session exists.
         outlived: a token that was good until a moment ago, whose client has been given another one since.
+        ended: the token whose session this request has ended, as long as none has taken its place.
         stale: whether the client shows a token that is surely no good and should be taken away.
         varies: whether the response depends on the session.
         read: whether the request counts as an access.
@@ -249,6 +250,7 @@ class State:
     alone: AbstractContextManager[object] | None = None
     doubt: Token | None = None
     outlived: Token | None = None
+    ended: Token | None = None
     stale: bool = False
     varies: bool = False
     read: bool = False

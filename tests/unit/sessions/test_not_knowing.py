@@ -44,6 +44,17 @@ def test_a_node_that_cannot_tell_leaves_the_cookie_alone(
     assert log_of(canister) == []
 
 
+def test_what_may_be_elsewhere_is_not_cleared_in_silence(
+    manager: SessionManager, canister: Canister, clock: ManualClock
+) -> None:
+    """Some frameworks log out so."""
+    in_doubt(canister)
+    session = manager.load([token_of_elsewhere(clock).text])
+    session.clear()
+    with pytest.raises(CannotTellError, match="cookie was left as it is"):
+        manager.commit(session)
+
+
 def test_a_node_that_cannot_tell_may_refuse(canister: Canister, clock: ManualClock) -> None:
     in_doubt(canister)
     manager = SessionManager(canister, secret_keys=KEY, when_behind="refuse")

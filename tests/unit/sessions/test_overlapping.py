@@ -154,6 +154,39 @@ def test_a_late_request_does_not_take_the_cookie_of_the_session_that_followed_aw
     sent(manager.commit(late).set_cookie)
 
 
+@pytest.mark.parametrize("end", [Session.logout, Session.clear])
+def test_a_late_log_out_is_not_lost(manager: SessionManager, end: Callable[[Session], Any]) -> None:
+    """The session that followed lives on, and the client's next try has its cookie."""
+    before = log_in(manager, create(manager, a=1))
+    session = manager.load([before])
+    session.regenerate()
+    cookie = sent(manager.commit(session).set_cookie)
+    late = manager.load([before])
+
+    def log_out() -> None:
+        end(late)
+        manager.commit(late)
+
+    with pytest.raises(CannotTellError, match="was given the next one"):
+        log_out()
+    assert manager.load([cookie]).user == "ann"
+
+
+def test_a_new_session_follows_one_that_the_same_request_has_ended_before(manager: SessionManager) -> None:
+    """As where a framework ends the old session at once, and stores the new one with the response."""
+    before = log_in(manager, create(manager, a=1))
+    session = manager.load([before])
+    session.logout()
+    manager.store(session)
+    session.login("bob")
+    cookie = sent(manager.commit(session).set_cookie)
+    late = manager.load([before])
+    late["a"] = 2
+    with pytest.raises(CannotTellError, match="was given the next one"):
+        manager.commit(late)
+    assert manager.load([cookie]).user == "bob"
+
+
 def test_a_client_whose_session_was_ended_is_shown_a_form_at_once(manager: SessionManager) -> None:
     """A log-in page has one; nobody can tell that the client has no other cookie."""
     cookie = log_in(manager, create(manager, a=1))

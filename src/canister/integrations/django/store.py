@@ -108,7 +108,7 @@ class SessionStore(SessionBase):
             record = state.record if state.replaced and state.varies else None
             follower = successor_of(state.token, session_manager().keys, record) if record else None
             self._session_key = (follower or state.token).text
-        elif not session.cannot_tell:
+        elif not session.cannot_tell and state.outlived is None:
             self._session_key = None
 
     def load(self) -> Session:
@@ -207,14 +207,16 @@ class SessionStore(SessionBase):
     def delete(self, session_key: str | None = None) -> None:
         """Destroy the session of a key, by default of this one's; this object stays as it is."""
         other = _find(session_key or self.session_key)
-        other.destroy()
+        if other.state.outlived is None:  # else it was replaced: there is nothing left under this key
+            other.destroy()
         _check_waiting(other)
         session_manager().store(other)
 
     async def adelete(self, session_key: str | None = None) -> None:
         """Do what `delete` does."""
         other = await _afind(session_key or self._session_key)
-        other.destroy()
+        if other.state.outlived is None:
+            other.destroy()
         await session_manager().astore(other)
 
     # Expiry.
