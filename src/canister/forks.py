@@ -43,6 +43,29 @@ def watch_forks(owner: ForkAware) -> None:
         _aware[owner] = None
 
 
+class Mutex:
+    """A lock that a forked child gets free, whatever thread of its parent held it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        watch_forks(self)
+
+    def __enter__(self) -> None:
+        notice_fork()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def before_fork(self) -> None:
+        """Nothing to do: who holds it in the parent lets it go there."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """Begin with a free lock in the child, which has none of the threads that could let it go."""
+        if child:
+            self._lock = threading.Lock()
+
+
 def is_only_forked() -> bool:
     """Tell whether this process is uWSGI's master: it loads the application, and only its workers run it.
 

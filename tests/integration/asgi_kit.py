@@ -23,6 +23,7 @@ with warnings.catch_warnings():
     # Starlette 1.10 wants httpx2, which the development environment does not hold yet.
     warnings.simplefilter("ignore", StarletteDeprecationWarning)
     from starlette.testclient import TestClient
+    from starlette.testclient import WebSocketDenialResponse as WebSocketDenialResponse
 
 KEY = "key-0123456789-abcdefghijklmnopqrs"
 NAME = "__Host-id"

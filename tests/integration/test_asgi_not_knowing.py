@@ -1,18 +1,28 @@
 """What the ASGI adapter does where the node cannot tell, cannot store, or is not acknowledged."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
-from tests.integration.asgi_kit import END, NAME, client_of, token_of_elsewhere, with_cookie
+from starlette.websockets import WebSocket
+from tests.integration.asgi_kit import (
+    END,
+    KEY,
+    NAME,
+    WebSocketDenialResponse,
+    client_of,
+    token_of_elsewhere,
+    with_cookie,
+)
 from tests.integration.local import last_write, store_away
 
 from canister import Canister, CannotTellError
-from canister.integrations.asgi import session_of
+from canister.integrations.asgi import SessionMiddleware, session_of
 from canister.testing.clock import ManualClock
 
 pytestmark = pytest.mark.integration
@@ -114,7 +124,7 @@ def test_a_refusal_after_the_headers_left_is_the_servers_error(cut_off: Canister
         client.get("/stream", headers=with_cookie(token_of_elsewhere(clock)))
 
 
-def test_a_websocket_is_closed_where_the_node_cannot_tell(cut_off: Canister, clock: ManualClock) -> None:
+def test_a_websocket_is_refused_where_the_node_cannot_tell(cut_off: Canister, clock: ManualClock) -> None:
     async def talk(websocket: WebSocket) -> None:
         websocket.session["a"] = 1
         await websocket.accept()
@@ -124,11 +134,50 @@ def test_a_websocket_is_closed_where_the_node_cannot_tell(cut_off: Canister, clo
     for settings in ({}, {"when_behind": "refuse"}):
         client = client_of(cut_off, WebSocketRoute("/talk", talk), **settings)
         with (
-            pytest.raises(WebSocketDisconnect) as caught,
+            pytest.raises(WebSocketDenialResponse) as caught,
             client.websocket_connect("wss://testserver/talk", headers=cookie),
         ):
             pass
-        assert caught.value.code == 1013
+        assert caught.value.status_code == 503
+        assert caught.value.headers["retry-after"]
+        assert "set-cookie" not in caught.value.headers
+
+
+def test_a_server_that_cannot_refuse_a_websocket_with_a_page_closes_it(
+    cut_off: Canister, clock: ManualClock
+) -> None:
+    async def talk(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"]["a"] = 1
+        await send({"type": "websocket.accept"})
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    sent: list[Any] = []
+    cookie = f"{NAME}={token_of_elsewhere(clock)}".encode()
+    scope = {"type": "websocket", "path": "/talk", "scheme": "wss", "headers": [(b"cookie", cookie)]}
+    middleware = SessionMiddleware(talk, canister=cut_off, secret_keys=KEY)
+    asyncio.run(middleware(scope, receive, send))
+    assert sent == [{"type": "websocket.close", "code": 1013, "reason": "try again later"}]
+
+
+def test_a_log_in_of_a_websocket_that_is_not_acknowledged_keeps_its_cookie(cut_off: Canister) -> None:
+    async def talk(websocket: WebSocket) -> None:
+        websocket.session.login("ann")
+        await websocket.accept()
+
+    client = client_of(cut_off, WebSocketRoute("/talk", talk), acks=2)
+    client.post("/put", json={"a": 1})
+    with (
+        pytest.raises(WebSocketDenialResponse) as caught,
+        client.websocket_connect("wss://testserver/talk"),
+    ):
+        pass
+    assert caught.value.status_code == 503
+    assert f"{NAME}=" in caught.value.headers["set-cookie"]
 
 
 def test_a_cut_off_node_still_makes_and_serves_its_own_sessions(cut_off: Canister) -> None:

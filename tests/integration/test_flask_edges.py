@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask, Response, flash, get_flashed_messages, request, session, stream_with_context
@@ -199,6 +199,22 @@ def test_what_cannot_be_stored_is_a_500_and_nothing_of_it_is_stored(
     assert len(commits) == 2, "the page of the error commits nothing again"
     assert cookies_of(response) == []
     assert last_write(canister) == 0
+
+
+def test_the_page_of_an_error_has_the_cookie_of_what_was_stored_before(canister: Canister) -> None:
+    app = make_app(canister, PROPAGATE_EXCEPTIONS=False)
+
+    @app.post("/bad")
+    def bad() -> str:
+        cast("Any", session).login("ann")
+        cast("Any", session).commit()
+        session["a"] = object()
+        return "ok"
+
+    client = client_of(app)
+    response = client.post("/bad")
+    assert response.status_code == 500
+    assert len(cookies_of(response)) == 1
 
 
 class Lazy:

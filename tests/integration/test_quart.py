@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from quart import Quart, Response, flash, get_flashed_messages, jsonify, request, session, websocket
@@ -278,6 +278,22 @@ def test_what_cannot_be_stored_is_a_500_and_is_committed_once(
     assert last_write(canister) == 0
 
 
+def test_the_page_of_an_error_has_the_cookie_of_what_was_stored_before(canister: Canister) -> None:
+    app = make_app(canister, PROPAGATE_EXCEPTIONS=False)
+
+    @app.post("/bad")
+    async def bad() -> str:
+        cast("Any", session).login("ann")
+        await cast("Any", session).acommit()
+        session["a"] = object()
+        return "ok"
+
+    client = Client(app)
+    response = client.post("/bad")
+    assert response.status_code == 500
+    assert len(cookies_of(response)) == 1
+
+
 def test_while_the_store_is_away_what_uses_the_session_is_503_and_all_else_is_served(
     canister: Canister,
 ) -> None:
@@ -454,3 +470,21 @@ def test_a_websocket_that_cannot_be_told_is_refused(cut_off: Canister, clock: Ma
         assert caught.value.response.status_code == 503
 
     through_websocket(app, handler, talk, token_of_elsewhere(clock))
+
+
+def test_a_log_in_of_a_websocket_that_is_not_acknowledged_keeps_its_cookie(cut_off: Canister) -> None:
+    app = make_app(cut_off, {"acks": 2})
+    client = Client(app)
+    client.post("/put", json={"a": 1})
+
+    async def handler() -> None:
+        session.login("ann")  # type: ignore[attr-defined]
+        await websocket.accept()
+
+    async def talk(connection: Any) -> None:
+        with pytest.raises(WebsocketResponseError) as caught:
+            await connection.receive()
+        assert caught.value.response.status_code == 503
+        assert len(cookies_of(caught.value.response)) > 0
+
+    through_websocket(app, handler, talk, client.token)

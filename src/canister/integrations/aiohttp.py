@@ -202,8 +202,7 @@ class _Course:
         page = refuse(error, f"http {self._request.path}")
         response = web.Response(status=page.status, body=page.text.encode(), headers=page.headers)
         if self.session is not None:  # what was written stands, though fewer members than wanted hold it
-            data = self.session.data
-            _add_headers(response, data.state.outcome or self._storage.manager.discard(data))
+            _add_headers(response, self._storage.manager.discard(self.session.data))
         if self._stream is not None:
             _follow(self._stream, response)
         return response

@@ -210,15 +210,18 @@ class _Response:
         """Answer with an error in place of what the application sends."""
         self.refused = True
         page = refuse(error, f"{self._scope['type']} {self._scope['path']}")
+        kind = "http.response"
         if self._scope["type"] == "websocket":
-            await self._send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
-            return
+            kind = "websocket.http.response"
+            if kind not in (self._scope.get("extensions") or {}):
+                await self._send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
+                return
         headers = [(name.lower().encode(), value.encode()) for name, value in page.headers.items()]
-        start: Message = {"type": "http.response.start", "status": page.status, "headers": headers}
+        start: Message = {"type": f"{kind}.start", "status": page.status, "headers": headers}
         # What was written stands: the client is told its cookies, or a log-in would log it out.
-        _add_headers(start, self._session.state.outcome or self._hold.manager.discard(self._session))
+        _add_headers(start, self._hold.manager.discard(self._session))
         await self._send(start)
-        await self._send({"type": "http.response.body", "body": page.text.encode()})
+        await self._send({"type": f"{kind}.body", "body": page.text.encode()})
 
     async def close(self) -> None:
         """End the stream of a session that is over; the client is to ask anew."""

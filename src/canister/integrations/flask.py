@@ -17,7 +17,7 @@ from canister.integrations.flask_parts import (
     manager_for,
     refusal_of,
 )
-from canister.sessions import ManagerOptions, Outcome, SessionManager
+from canister.sessions import ManagerOptions, SessionManager
 from canister.sessions.outcome import REFUSAL_HEADERS, REFUSALS
 
 _SESSION = "canister.session"
@@ -93,18 +93,19 @@ class CanisterSessionInterface(SessionInterface):
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit the session; what the client has to be told goes into the response's headers."""
         own = cast("FlaskSession | None", session)
-        if own is None or own.saved:  # it could not be opened, or this is the page of what failed here
+        if own is None:  # it could not be opened
             return
-        own.saved = True
-        own.settle(app.config)
-        try:
-            outcome: Outcome | None = self.manager.commit(own)
-        except _REFUSALS as error:
-            _replace(response, app.make_response(app.handle_user_exception(error)))
-            outcome = own.state.outcome  # what was written stands if there is one
+        if not own.saved:  # once: another time it is the page of what failed here
+            own.saved = True
+            own.settle(app.config)
+            try:
+                self.manager.commit(own)
+            except _REFUSALS as error:
+                _replace(response, app.make_response(app.handle_user_exception(error)))
+            response.call_on_close(partial(self._finish, own, request.environ))
+        outcome = own.state.outcome  # after a failure too: what was stored before stands
         if outcome is not None:
             outcome.put_into(response.headers, response.headers)
-        response.call_on_close(partial(self._finish, own, request.environ))
 
     def regenerate(self, session: SessionMixin) -> None:
         """Go on under a new id, as `Session.regenerate` does; the name Flask-Session gave it."""

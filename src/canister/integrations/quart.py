@@ -112,16 +112,17 @@ class CanisterSessionInterface(SessionInterface):
         if response is None:
             own.state.outcome = own.state.outcome or Outcome(None, vary=False)  # no header can follow
             await self.manager.astore(own)
-        elif not own.saved:  # once: another time it is the page of what failed here
+            return
+        if not own.saved:  # once: another time it is the page of what failed here
             own.saved = True
             own.settle(app.config)
             try:
-                outcome: Outcome | None = await self.manager.acommit(own)
+                await self.manager.acommit(own)
             except tuple(REFUSALS) as error:
                 await _replace(response, await app.make_response(await app.handle_user_exception(error)))
-                outcome = own.state.outcome  # what was written stands if there is one
-            if outcome is not None:
-                outcome.put_into(response.headers, response.headers)
+        outcome = own.state.outcome  # after a failure too: what was stored before stands
+        if outcome is not None:
+            outcome.put_into(response.headers, response.headers)
 
     def regenerate(self, session: SessionMixin) -> None:
         """Go on under a new id, as `Session.regenerate` does; the name Flask-Session gave it."""

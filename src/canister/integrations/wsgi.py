@@ -112,8 +112,7 @@ class _Response:
     def refuse(self, error: Exception) -> None:
         """Answer with an error in place of what the application sends."""
         self.begun = self._refused = True
-        if self._session.state.outcome is None:
-            self._manager.discard(self._session)
+        self._manager.discard(self._session)
         page = refuse(error, self._where)
         body = page.text.encode()
         headers = [*page.headers.items(), ("Content-Length", str(len(body)))]

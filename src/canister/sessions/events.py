@@ -1,11 +1,12 @@
 """What happens to sessions, told to whoever subscribes."""
 
 import logging
-import threading
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+from canister.forks import Mutex
 
 logger = logging.getLogger("canister.sessions")
 
@@ -47,7 +48,7 @@ class Events:
     """The subscribers of one session manager. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._subscribers: tuple[tuple[object, Subscriber], ...] = ()
 
     def __bool__(self) -> bool:

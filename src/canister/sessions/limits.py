@@ -1,10 +1,10 @@
 """What one process asks its peers: how often about one session, and what it has got already."""
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from canister.forks import Mutex
 from canister.freshness import Seen, as_seen, covers
 from canister.record import Version
 
@@ -23,7 +23,7 @@ class LookupLimits:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
         self._fetched: OrderedDict[bytes, Seen] = OrderedDict()
 

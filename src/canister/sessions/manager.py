@@ -160,8 +160,7 @@ class SessionManager(SessionLoader):
         To be called when the response headers leave: what it returns has to go with them.
 
         Raises:
-            AcknowledgementError: fewer members than *acks* hold it; it stands, and
-                ``session.state.outcome`` is what to tell the client.
+            AcknowledgementError: fewer members than *acks* hold it; it stands.
             CannotTellError: something was written to a session of which this node cannot tell whether
                 it exists, or the client's cookie was replaced so lately that it may have the next one, or a
                 session was to go on under a new id while there may be newer state.
@@ -170,6 +169,8 @@ class SessionManager(SessionLoader):
             TooManySessionsError: a log-in beyond the user's number of sessions; none was made.
             InputError: a key or a value cannot be stored.
             StoreError: the database cannot be written.
+
+        After an error ``session.state.outcome`` is what to tell the client: what was stored before stands.
         """
         return self._at_rest(session) or self._commit(session)
 
@@ -192,10 +193,10 @@ class SessionManager(SessionLoader):
     def discard(self, session: Session) -> Outcome:
         """Store nothing more of what the request changed; return what to tell the client.
 
-        That is what the application itself has stored before. For requests that failed.
+        That is what the application itself has stored before, or what is left of a commit that failed.
         """
         session.state.failed = True
-        return self._committer.deliver(session)
+        return session.state.outcome or self._committer.deliver(session)
 
     def destroy(self, session: Session) -> Outcome:
         """Destroy the session now; return what to tell the client."""
@@ -280,11 +281,9 @@ class SessionManager(SessionLoader):
                 return self._committer.deliver(session)  # the application was told, and answers by itself
             try:
                 self._store(session)
-            except AcknowledgementError:
-                self._committer.deliver(session)
-                raise
-            except CanisterError:
-                state.failed = True
+            except CanisterError as error:
+                state.failed = state.failed or not isinstance(error, AcknowledgementError)
+                self._committer.deliver(session)  # what was stored before stands
                 raise
             return self._committer.deliver(session)
 

@@ -40,11 +40,12 @@ SECRET = META + b"s"
 
 
 class Refusal(Enum):
-    """Why a text is no token of ours."""
+    """Why a text is not taken for a token of ours."""
 
     MALFORMED = "malformed"
     UNKNOWN_KEY = "made with a key that is not listed here"
     FORGED = "forged"
+    SURPLUS = "beyond the number of cookies that are looked at"
 
 
 @dataclass(slots=True)

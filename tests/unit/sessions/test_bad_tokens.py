@@ -86,9 +86,11 @@ def test_the_tokens_looked_up_for_one_request_are_few(
     monkeypatch.setattr(
         canister.node.store, "load", lambda session: (looked.append(session), load(session))[1]
     )
-    manager.load(cookies)
+    session = manager.load(cookies)
     assert len(set(looked)) == MOST_TOKENS
     assert len(looked) == 2 * MOST_TOKENS, "looked at again before it is called gone"
+    assert manager.commit(session).set_cookie is None, "one that was not looked at may be good"
+    assert manager.commit(manager.load(cookies[:MOST_TOKENS])).set_cookie == manager.cookie.end()
 
 
 def test_a_token_of_an_unlisted_key_is_left_alone_until_something_is_stored(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.sessions.kit import KEY, MINUTE
 
-from canister import Canister, ClockError, ConfigError, InputError, TooManySessionsError
+from canister import Canister, ClockError, ConfigError, InputError, StoreBusyError, TooManySessionsError
 from canister.sessions import Event, EventKind, Session, SessionManager
 from canister.testing.clock import ManualClock
 
@@ -330,6 +330,32 @@ def test_a_log_in_that_another_one_has_ended_by_the_cap_is_not_answered_as_done(
         manager.commit(session)
     assert manager.discard(session).set_cookie == manager.cookie.end()
     assert user_of(other, winners[0]) == "ann"
+
+
+def test_a_log_in_after_which_the_cap_cannot_be_kept_has_its_cookie(
+    canister: Canister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands, and the session before it is over."""
+
+    def busy(_user: object) -> list[str]:
+        raise StoreBusyError("another process has the turn")
+
+    manager = SessionManager(canister, secret_keys=KEY, max_sessions=1)
+    anonymous = manager.load([])
+    anonymous["cart"] = 1
+    before = cookie_of(manager, anonymous)
+    monkeypatch.setattr(manager.users, "keep_cap", busy)
+    session = manager.load([before])
+    session.login("ann")
+    with pytest.raises(StoreBusyError):
+        manager.commit(session)
+    outcome = session.state.outcome
+    assert outcome is not None
+    assert outcome.set_cookie is not None
+    assert manager.discard(session) is outcome
+    cookie = outcome.set_cookie.partition(";")[0].partition("=")[2]
+    assert user_of(manager, cookie) == "ann"
+    assert manager.load([before]) == {}
 
 
 def test_a_log_in_that_a_later_one_evicts_at_once_is_no_error(

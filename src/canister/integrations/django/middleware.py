@@ -10,7 +10,7 @@ from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddle
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 
-from canister.errors import AcknowledgementError, CanisterError, SessionDestroyedError, SessionEndedError
+from canister.errors import CanisterError, SessionDestroyedError, SessionEndedError
 from canister.integrations.django.configuration import ENGINE, own_cookie, session_manager
 from canister.integrations.django.signals import REFUSAL
 from canister.integrations.django.store import SessionStore
@@ -127,8 +127,7 @@ def _failed(
     if not isinstance(error, _REFUSALS):
         raise error
     # What was written stands: the client is told its cookies, or a log-in would log it out.
-    told = session.state.outcome if isinstance(error, AcknowledgementError) else None
-    return _refuse(request, error), told
+    return _refuse(request, error), session.state.outcome
 
 
 def _refuse(request: HttpRequest, error: Exception) -> HttpResponse:
