@@ -97,11 +97,14 @@ class Session(SessionData):
 
     @property
     def cannot_tell(self) -> bool:
-        """Whether the client may have a session, or newer state of it, that this node cannot get now.
+        """Whether the client may have a session, or newer state of it, that this request does not see.
+
+        A member cannot be asked, or the client was given the cookie of another one a moment ago.
 
         An empty session with this set is not "no session": do not send the user to the log-in for it.
         """
-        return self.state.doubt is not None or self.state.behind or self._is_unknown
+        state = self.state
+        return state.doubt is not None or state.outlived is not None or state.behind or self._is_unknown
 
     @property
     def is_behind(self) -> bool:

@@ -110,7 +110,7 @@ def test_a_late_request_that_writes_does_not_take_the_next_cookie_away(
     session["b"] = 2  # the new secret has shown up
     manager.commit(session)
     late = manager.load([before])
-    assert not late.cannot_tell, "whoever has to log in is sent to do so"
+    assert late.cannot_tell, "nobody who is logged in is sent to the log-in"
     late_act(late)
     with pytest.raises(CannotTellError, match="less than a minute ago"):
         manager.commit(late)
@@ -147,9 +147,13 @@ def test_a_late_request_does_not_take_the_cookie_of_the_session_that_followed_aw
     late_act(late)
     with pytest.raises(CannotTellError, match="was given the next one"):
         manager.commit(late)
+    for ask in (Session.known_user, lambda session: session.is_csrf_token("00" * 64)):
+        with pytest.raises(CannotTellError):
+            ask(manager.load([before]))
     assert manager.load([log_in(manager, before)]).user == "ann"
     clock.advance(11 * SECOND)
     late = manager.load([before])
+    assert late.known_user() is None
     late_act(late)
     sent(manager.commit(late).set_cookie)
 

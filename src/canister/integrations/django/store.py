@@ -108,7 +108,7 @@ class SessionStore(SessionBase):
             record = state.record if state.replaced and state.varies else None
             follower = successor_of(state.token, session_manager().keys, record) if record else None
             self._session_key = (follower or state.token).text
-        elif not session.cannot_tell and state.outlived is None:
+        elif not session.cannot_tell:
             self._session_key = None
 
     def load(self) -> Session:
@@ -136,11 +136,11 @@ class SessionStore(SessionBase):
         Raises:
             CannotTellError: it may name one that only a member has who cannot be reached.
         """
-        return _is_stored(_find(session_key))
+        return _is_stored(_as_named(_find(session_key)))
 
     async def aexists(self, session_key: str) -> bool:
         """Do what `exists` does."""
-        return _is_stored(await _afind(session_key))
+        return _is_stored(_as_named(await _afind(session_key)))
 
     # Storing.
 
@@ -206,17 +206,15 @@ class SessionStore(SessionBase):
 
     def delete(self, session_key: str | None = None) -> None:
         """Destroy the session of a key, by default of this one's; this object stays as it is."""
-        other = _find(session_key or self.session_key)
-        if other.state.outlived is None:  # else it was replaced: there is nothing left under this key
-            other.destroy()
+        other = _as_named(_find(session_key or self.session_key))
+        other.destroy()
         _check_waiting(other)
         session_manager().store(other)
 
     async def adelete(self, session_key: str | None = None) -> None:
         """Do what `delete` does."""
-        other = await _afind(session_key or self._session_key)
-        if other.state.outlived is None:
-            other.destroy()
+        other = _as_named(await _afind(session_key or self._session_key))
+        other.destroy()
         await session_manager().astore(other)
 
     # Expiry.
@@ -338,6 +336,12 @@ def _find(session_key: str | None) -> Session:
 
 async def _afind(session_key: str | None) -> Session:
     return await session_manager().aload([session_key] if session_key else [])
+
+
+def _as_named(session: Session) -> Session:
+    """Return what was found by a key: whether its client was given another one since is not asked."""
+    session.state.outlived = None
+    return session
 
 
 def _is_stored(session: Session) -> bool:
