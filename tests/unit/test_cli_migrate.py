@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from canister.cli.main import main
 from canister.cli.migrate import _Bar
 
 
@@ -42,3 +43,17 @@ def test_a_line_for_each_tenth_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("stderr", [io.StringIO(), Terminal()])
 def test_nothing_beside_json(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(stderr, monkeypatch, silent=True) == ""
+
+
+def test_a_url_may_be_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its password is not to be seen in the list of processes."""
+    monkeypatch.setenv("WHERE", "redis://user:secret@127.0.0.1")
+    with pytest.raises(SystemExit, match="2"):
+        main(["migrate", "env:WHERE", "redis://127.0.0.1"])
+    assert "either way" in capsys.readouterr().err
+    monkeypatch.delenv("WHERE")
+    with pytest.raises(SystemExit, match="2"):
+        main(["migrate", "data", "env:WHERE"])
+    assert "the environment variable WHERE is not set" in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """``canister migrate``: moving all sessions between a data directory and Redis while they are in use."""
 
+import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
@@ -58,12 +59,27 @@ class _Bar:
 
 
 def _declare(parser: ArgumentParser) -> None:
-    parser.add_argument("source", metavar="FROM", help="a data directory or a URL of Redis")
-    parser.add_argument("target", metavar="TO", help="the other of the two")
+    parser.add_argument(
+        "source",
+        metavar="FROM",
+        type=_place,
+        help="a data directory, a URL of Redis, or env:NAME, the environment variable that holds either",
+    )
+    parser.add_argument("target", metavar="TO", type=_place, help="the other of the two")
     parser.add_argument(
         "step", metavar="STEP", nargs="?", choices=_STEPS, help=f"one of {', '.join(_STEPS)}; without: status"
     )
     declare_json(parser)
+
+
+def _place(text: str) -> str:
+    """Return where sessions are; in the environment a password is not in the list of processes."""
+    name = text.removeprefix("env:")
+    if name == text:
+        return text
+    if not os.environ.get(name):
+        raise ArgumentTypeError(f"the environment variable {name} is not set")
+    return os.environ[name]
 
 
 def _run(options: Namespace) -> None:
