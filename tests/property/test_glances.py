@@ -241,7 +241,7 @@ def seen_of(session: Session, has_forgotten: bool) -> Any:
     data = None if refusal else repr(sorted(dict.items(session)))
     facts = (session.handle, session.is_locked, session.ends)
     if not has_forgotten:
-        facts += (session.cannot_tell, session.is_behind, state.shown)
+        facts += (session.cannot_tell, session.is_behind, state.sight.shown)
     return refusal, data, facts, None if refusal else session.identity, state.max_age
 
 

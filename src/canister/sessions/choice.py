@@ -52,26 +52,27 @@ class Chooser:
     def _here(self, found: Found, token: Token, contents: Contents) -> State:
         """Return the state of a session that is here, be it as new as the client has seen it or not."""
         state = State(token, contents, found.glance)
-        state.shown, state.renews_seen = found.shown, found.unheard
+        sight = state.sight
+        sight.shown, sight.renews = found.shown, found.unheard
         state.replaced = found.secret is SecretStatus.REPLACED
         if found.verdict is Verdict.BEHIND:
             now, grace = self._engine.clock.now(), self._engine.policy.grace
-            state.renews_seen = False
+            sight.renews = False
             if all(now - stamp_of(version) >= grace for version in found.lacking):
                 # Asked for, and nobody could tell; this once it is said, then it is given up.
                 logger.warning(
                     "session %s: nobody has what its client saw longer ago than the grace period",
                     token.handle,
                 )
-                state.renews_seen = True
+                sight.renews = True
             elif self._refuse:
                 state = State()
                 state.doubt, state.refusal = token, CannotTellError(behind(token))
                 return state
             else:
                 logger.warning("%s; it is served as it is here", behind(token))
-                state.lacking = found.lacking
-            state.behind = True
+                sight.lacking = found.lacking
+            sight.behind = True
         self.lock_idle(state, token, contents)
         return state
 

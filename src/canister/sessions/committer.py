@@ -15,7 +15,6 @@ from canister.errors import (
     SessionError,
     TooManySessionsError,
 )
-from canister.freshness import as_seen, covers
 from canister.life import is_live
 from canister.record import EMPTY, Record, Slot, Version
 from canister.sessions import seen
@@ -226,7 +225,7 @@ class Committer:
 
     def _succeed(self, session: Session, retired: Token, changes: Changes) -> Version | None:
         state = session.state
-        if state.pending.carry and state.behind:
+        if state.pending.carry and state.sight.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
         policy, carry = self._engine.policy, state.pending.carry
         known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
@@ -261,16 +260,16 @@ class Committer:
 
     def _note_stored(self, state: State, noting: Noting) -> None:
         """Go on from what was stored. Of what others have written meanwhile the client has seen nothing."""
-        if state.served is None and self._engine.is_clustered:
-            state.served = state.contents.seen
+        if state.sight.served is None and self._engine.is_clustered:
+            state.sight.served = state.contents.seen
         assert noting.stored is not None, "it was written"
         state.note_stored(noting.stored)
 
     def _issue(self, session: Session, token: Token, changes: Changes, noting: Noting) -> Version:
         session.committed(token, changes)
         state = session.state
-        state.shown, state.lacking, state.ended = (), (), None
-        state.served, state.behind, state.replaced = (token.issued,), False, False
+        state.ended, state.replaced = None, False
+        state.sight.begin_anew(token.issued)
         self._note_stored(state, noting)
         if state.identity is not None and not state.pending.logging_in:
             state.identity = state.contents.identity  # with the instant of the log-in
@@ -310,19 +309,13 @@ class Committer:
 
     def _set_seen(self, state: State, *, ended: bool) -> str | None:
         """Return the Set-Cookie value of the seen cookie, None to leave it alone."""
-        token = state.token
+        token, sight = state.token, state.sight
         if token is None:
-            return self._seen_cookie.end() if ended and state.carries_seen else None
-        if not (state.varies or state.renews_seen) or not self._engine.is_clustered:
+            return self._seen_cookie.end() if ended and sight.carried else None
+        if not (state.varies or sight.renews) or not self._engine.is_clustered:
             return None
-        served = state.served or state.contents.seen
-        written: tuple[Version, ...] = () if state.written is None else (state.written,)
-        # What it lacks stays in the cookie, or the next answer could be older and nobody would know.
-        state.served = as_seen((*served, *written), first=state.lacking)
-        if state.served == state.shown or (covers(state.shown, state.served) and not state.renews_seen):
-            return None
-        state.shown, state.renews_seen = state.served, False
-        return self._seen_cookie.lasting(state.max_age).keep(seen.seal(state.served, token))
+        says = sight.next(sight.served or state.contents.seen, state.written)
+        return None if says is None else self._seen_cookie.lasting(state.max_age).keep(seen.seal(says, token))
 
 
 def _before(record: Record | None) -> Record:

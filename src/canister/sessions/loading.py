@@ -192,7 +192,7 @@ class SessionLoader(ABC):
         return self._made(state, carries_seen=carries_seen)
 
     def _made(self, state: State, *, carries_seen: bool) -> Session:
-        state.carries_seen = carries_seen
+        state.sight.carried = carries_seen
         state.max_age = self.cookie.max_age
         return self.session_class(state, self)
 

@@ -104,12 +104,12 @@ class Session(SessionData):
         An empty session with this set is not "no session": do not send the user to the log-in for it.
         """
         state = self.state
-        return state.doubt is not None or state.outlived is not None or state.behind or self._is_unknown
+        return state.doubt is not None or state.outlived is not None or state.sight.behind or self._is_unknown
 
     @property
     def is_behind(self) -> bool:
         """Whether what is here may be older than what the client has seen; no member could tell."""
-        return self.state.behind
+        return self.state.sight.behind
 
     @property
     def is_locked(self) -> bool:

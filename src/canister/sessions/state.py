@@ -14,11 +14,11 @@ import msgspec
 from canister.codec import decode_value, encode_value, slot_key
 from canister.edits import Moment, Times
 from canister.errors import AcknowledgementError, CanisterError
-from canister.freshness import Seen
 from canister.record import Record, Slot, Version
 from canister.sessions.contents import NOTHING, Contents, Glance
 from canister.sessions.identity import Identity
 from canister.sessions.outcome import Outcome
+from canister.sessions.sight import Sight
 from canister.sessions.token import Token
 from canister.sizes import check_value
 
@@ -224,12 +224,7 @@ class State:
         refusal: what every use of the session raises.
         locked: whether the session waits for `Session.unlock`.
         replaced: whether the client shows a secret that was replaced, and needs the new one.
-        behind: whether the client has seen newer state than what is here.
-        lacking: what it has seen that may be missing here.
-        shown: what it has seen, by the cookie it carries.
-        renews_seen: whether that cookie is to be replaced even if it covers what was served.
-        carries_seen: whether the client carries one, good or not.
-        served: what it has seen after this request; None until something was written.
+        sight: what the client has seen of the session.
         max_age: how long the browser keeps the cookie; None: until it is closed.
         cookie: the Set-Cookie value that the client has yet to get.
         missing: which acknowledgements the last commit lacks.
@@ -245,6 +240,7 @@ class State:
 
     token: Token | None
     glance: Glance | None
+    sight: Sight
     _contents: Contents
     _stored: Record | None = None
     alone: AbstractContextManager[object] | None = None
@@ -263,12 +259,6 @@ class State:
     refusal: CanisterError | None = None
     locked: bool = False
     replaced: bool = False
-    behind: bool = False
-    lacking: Seen = ()
-    shown: Seen = ()
-    renews_seen: bool = False
-    carries_seen: bool = False
-    served: Seen | None = None
     max_age: timedelta | None = None
     cookie: str | None = None
     missing: AcknowledgementError | None = None
@@ -287,8 +277,9 @@ class State:
         self.token = token
         self._contents = contents
         self.glance = glance
+        self.sight = Sight()
         if glance is not None:
-            self.shown = glance.shown
+            self.sight.shown = glance.shown
 
     def ask(self, **wishes: Any) -> None:
         """Have the commit do more, or less: fields of `Pending`."""
