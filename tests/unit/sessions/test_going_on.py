@@ -74,7 +74,8 @@ def test_the_client_of_a_session_that_stays_shows_that_it_does(cluster_of_one: S
     set_seen = cluster_of_one.commit(session).set_seen
     record = cluster_of_one.load(*cookies).state.record
     assert record is not None
-    assert cluster_of_one.load(cookies[0], [sent(set_seen)]).state.sight.shown == (record.cells[KNOWN].version,)
+    shown = cluster_of_one.load(cookies[0], [sent(set_seen)]).state.sight.shown
+    assert shown == (record.cells[KNOWN].version,)
 
 
 def test_the_seen_cookie_tells_what_the_client_has_seen(cluster_of_one: SessionManager) -> None:
