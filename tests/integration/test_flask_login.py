@@ -9,7 +9,16 @@ import pytest
 from authlib.integrations.base_client import FrameworkIntegration
 from flask import Flask, Response, flash, get_flashed_messages, jsonify, request, session
 from flask.testing import FlaskClient
-from flask_login import LoginManager, UserMixin, current_user, login_required, login_user, logout_user
+from flask_login import (
+    LoginManager,
+    UserMixin,
+    confirm_login,
+    current_user,
+    fresh_login_required,
+    login_required,
+    login_user,
+    logout_user,
+)
 from flask_wtf.csrf import CSRFProtect, generate_csrf
 
 from canister import Canister
@@ -108,6 +117,29 @@ def test_a_log_in_and_a_log_out_are_in_the_users_list(client: FlaskClient, manag
     assert len(handles(manager, "ann")) == 1
     client.post("/logout")
     assert handles(manager, "ann") == []
+
+
+def test_a_log_in_that_is_confirmed_gives_a_new_id(app: Flask, manager: SessionManager) -> None:
+    """What a fresh log-in may do, nobody may do with a token from before it."""
+
+    @app.post("/confirm")
+    def confirm() -> str:
+        confirm_login()
+        return "ok"
+
+    app.add_url_rule("/pay", "pay", fresh_login_required(lambda: "paid"))
+    client = app.test_client()
+    client.post("/login/ann?remember")
+    client.delete_cookie(NAME)
+    client.post("/put/cart/tea")  # a session that the remember cookie begins
+    stolen = token_in(client)
+    assert client.get("/pay").status_code == 401
+    client.post("/confirm")
+    assert client.get("/pay").text == "paid"
+    assert client.get("/").json["cart"] == "tea"
+    assert with_token(app, stolen).get("/pay").status_code == 401
+    assert len(handles(manager, "ann")) == 2, "this one, and the one whose cookie was deleted"
+    assert app.test_client().post("/confirm").status_code == 200, "of nobody"
 
 
 def test_the_client_is_recorded_where_the_application_wants_it(

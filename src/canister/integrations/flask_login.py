@@ -1,4 +1,4 @@
-"""Flask-Login's signals: a log-in gives the session a new id and its user, a log-out ends it.
+"""Flask-Login's signals: a log-in, or its confirmation, gives a new id and the user, a log-out ends the session.
 
 Flask-Login's remember cookie is its own affair and stays as it is; a session that it begins is a log-in.
 """
@@ -30,13 +30,14 @@ def connect(app: Flask) -> None:
     signals: Any = import_module("flask_login.signals")
     signals.user_logged_in.connect(_logged_in, sender=app)
     signals.user_loaded_from_cookie.connect(_logged_in, sender=app)
+    signals.user_login_confirmed.connect(_logged_in, sender=app)
     signals.user_logged_out.connect(_logged_out, sender=app)
     signals.session_protected.connect(_protected, sender=app)
 
 
 def _logged_in(app: Flask, **_: Any) -> None:
     current = _current()
-    if current is not None:
+    if current is not None and "_user_id" in current:  # else nobody's log-in was confirmed
         kept = _kept(current, _OWN)  # where another user was logged in, nothing else is
         address = agent = None
         if records_client(app.config):
