@@ -131,7 +131,8 @@ def test_a_log_in_that_is_confirmed_gives_a_new_id(app: Flask, manager: SessionM
     client = app.test_client()
     client.post("/login/ann?remember")
     client.delete_cookie(NAME)
-    client.post("/put/cart/tea")  # a session that the remember cookie begins
+    client.post("/put/cart/tea")
+    assert client.get("/me").text == "ann", "by the remember cookie"
     stolen = token_in(client)
     assert client.get("/pay").status_code == 401
     client.post("/confirm")

@@ -1,4 +1,4 @@
-"""Flask-Login's signals: a log-in, or its confirmation, gives a new id and the user, a log-out ends the session.
+"""Flask-Login's signals: a log-in, confirmed or not, gives the session a new id, a log-out ends it.
 
 Flask-Login's remember cookie is its own affair and stays as it is; a session that it begins is a log-in.
 """
