@@ -6,7 +6,7 @@ one, for one absolute lifetime: until then there may be tokens that name it.
 
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -91,10 +91,12 @@ class KeyRing:
         if len(self._keys) < len(keys):
             raise ConfigError("two secret keys have the same number by chance; replace one of them")
         self.current = keys[0]
-        self.oldest = keys[-1]
 
     def __repr__(self) -> str:
         return f"<KeyRing {' '.join(self.fingerprints)}>"
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys.values())
 
     @property
     def fingerprints(self) -> list[str]:

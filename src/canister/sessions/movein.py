@@ -1,15 +1,16 @@
 """Moving in: sessions of another system go on here, and nobody is logged out.
 
-The id here is a keyed hash of the old credential, so that two requests which move in at once meet in one
+The id here is a hash of the old credential, so that two requests which move in at once meet in one
 session; birth and end come from the old credential, alike on every node. What is left of the session,
 if only its tombstone, stays until the old credential's own end: an old cookie that is shown again
-cannot undo a log-out.
+cannot undo a log-out. So no secret key has a part in the id: keys are replaced.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -122,11 +123,8 @@ class MoveIn:
             return None
 
     def _enter(self, old: OldSession) -> tuple[Token, Record] | None:
-        key, shown = self._ring.oldest, old.credential.encode()
-        id = key.hash_secret(b"moved in", shown)[:ID_BYTES]
-        # Derived as well, so that all requests that move in at once get the same token.
-        draft = Draft(id, key.next_secret(id, shown), key)
-        now = self._engine.clock.now()
+        drafts = self._drafts(old.credential.encode())
+        draft, now = drafts[0], self._engine.clock.now()
         lived = _bounded(old, now)
         if lived is None:
             return None
@@ -141,9 +139,18 @@ class MoveIn:
         if record is None or not is_live(record, now) or self._users.has_revoked(record):
             logger.info("session %s has moved in before and is over", draft.handle)
             return None
-        if secret_status(record, draft.slot, now) is not SecretStatus.GOOD:
+        good = [d for d in drafts if secret_status(record, d.slot, now) is SecretStatus.GOOD]
+        if not good:
             return None  # the token it was given has been replaced since
-        return draft.seal(record.cells[draft.slot].version), record
+        return good[0].seal(record.cells[good[0].slot].version), record
+
+    def _drafts(self, shown: bytes) -> list[Draft]:
+        """Return the session and secret that a credential comes to, by each key, the signing one first.
+
+        The secret is derived as well, so that all requests that move in at once get the same token.
+        """
+        id = blake2b(shown, digest_size=ID_BYTES, person=b"canister.movedin").digest()
+        return [Draft(id, key.next_secret(id, shown), key) for key in self._ring]
 
 
 def _checked(systems: object) -> list[OldSystem]:

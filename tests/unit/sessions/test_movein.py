@@ -17,6 +17,7 @@ from canister.sessions.movein import OldSession
 from canister.testing.clock import ManualClock
 
 KEY = "key-0123456789-abcdefghijklmnopqrs"
+NEW_KEY = "new-key-0123456789-abcdefghijklmnop"
 DAY = timedelta(days=1)
 OLD = ["x=y; old=credential-1"]
 
@@ -175,6 +176,30 @@ def test_an_old_cookie_cannot_undo_a_log_out(manager: SessionManager, clock: Man
     clock.advance(DAY * 1.9)
     manager.canister.delete_deleted_sessions()
     assert request(manager, OLD)[0].handle is None
+
+
+@pytest.mark.parametrize("keys", [[KEY, NEW_KEY], [NEW_KEY, KEY], [NEW_KEY]])
+def test_an_old_cookie_cannot_undo_a_log_out_after_the_secret_key_was_replaced(
+    manager: SessionManager, book: Book, keys: list[str]
+) -> None:
+    _, cookie = request(manager, OLD)
+    assert cookie is not None
+    manager.destroy(manager.open([cookie]))
+    rolled = SessionManager(manager.canister, secret_keys=keys, move_in=[book])
+    assert request(rolled, OLD)[0].handle is None
+
+
+@pytest.mark.parametrize("keys", [[KEY, NEW_KEY], [NEW_KEY, KEY]])
+def test_who_moved_in_goes_on_while_the_secret_key_is_replaced(
+    manager: SessionManager, book: Book, keys: list[str]
+) -> None:
+    """A client that the answer never reached still shows the old cookie."""
+    session, _ = request(manager, OLD)
+    rolled = SessionManager(manager.canister, secret_keys=keys, move_in=[book])
+    again, cookie = request(rolled, OLD)
+    assert (again.handle, again.user) == (session.handle, "ann")
+    assert cookie is not None
+    assert manager.open([cookie]).user == "ann", "where the new key is not listed yet"
 
 
 def test_a_log_out_on_one_side_wins_over_a_move_in_on_the_other(
