@@ -230,9 +230,8 @@ class Committer:
         policy, carry = self._engine.policy, state.pending.carry
         known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
         if not (carry or changes.any or state.pending.wanted):
-            version = self._commit(
-                state, [(retired.session, lambda r, m: edits.destroy(r, m, policy))], known
-            )
+            ending = _ending(retired, lambda r, m: edits.destroy(r, m, policy))
+            version = self._commit(state, [(retired.session, ending)], known)
             session.committed(None, changes)
             state.ended, state.cookie = retired, self._cookie.end()
             self._happened(EventKind.DESTROYED, retired.handle, state)
@@ -242,7 +241,10 @@ class Committer:
         succession = Succession(policy, changes, self._access(state), carry=carry, again=again)
         fresh = draft(self._keys)
         noting = Noting(succession.create(fresh))
-        both: list[tuple[bytes, Edit]] = [(retired.session, succession.destroy), (fresh.session, noting)]
+        destroy: Edit = succession.destroy
+        if not (carry or state.pending.logging_in):
+            destroy = _ending(retired, destroy)
+        both: list[tuple[bytes, Edit]] = [(retired.session, destroy), (fresh.session, noting)]
         version = self._commit(state, both, {**known, fresh.session: None})
         assert version is not None  # both edits always write
         self._happened(EventKind.DESTROYED, retired.handle, state)
@@ -324,6 +326,20 @@ def _before(record: Record | None) -> Record:
     That is what this one had loaded, unless somebody was logged in then: a log-out stands.
     """
     return record if record is not None and identity_of(record) is None else EMPTY
+
+
+def _ending(token: Token, destroy: Edit) -> Edit:
+    """Return the edit that ends a session, unless another request has its client go on with another one.
+
+    That one would outlive a log-out that is answered as done.
+    """
+
+    def ending(record: Record | None, moment: Moment) -> Record | None:
+        if record is not None and record.destroy is not None and record.destroy.followed:
+            raise CannotTellError(too_late(token))
+        return destroy(record, moment)
+
+    return ending
 
 
 def _with_secrets(state: State, changes: Changes, renewal: Renewal | None) -> Changes:

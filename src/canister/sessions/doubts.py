@@ -12,10 +12,10 @@ def unknown(token: Token) -> str:
 
 
 def too_late(token: Token) -> str:
-    """Return what to say where the client has another cookie of the session by now than the one it shows."""
+    """Return what to say where the client has another cookie by now than the one it shows."""
     return (
         f"the cookie of session {token.handle} was good until less than a minute ago; its client was given "
-        "the next one, which a new session would take away; nothing was written, try again"
+        "the next one and goes on with that; nothing was written, try again"
     )
 
 

@@ -92,7 +92,7 @@ class Users:
         return sorted(found, key=lambda one: one.last_seen, reverse=True)
 
     def end(self, user: object, handle: str) -> bool:
-        """End one of a user's sessions for good; False if *handle*, whatever it is, is none of them.
+        """End one of a user's sessions for good; False if *handle*, whatever it is, is none of them any more.
 
         Raises:
             InputError: *user* is no user id.
@@ -105,8 +105,7 @@ class Users:
             return False
         if not any(session == own for own, _ in self._live(encode_user(user))):
             return False
-        self._end([(session, self._destroyed)], [handle], user)
-        return True
+        return self._end([(session, self._destroyed_once)], [handle], user) is not None
 
     def end_all(self, user: object, *, keep: Session | str = "") -> int:
         """End all sessions of a user, also those not heard of yet; return how many are known here.
@@ -210,7 +209,8 @@ class Users:
         except AcknowledgementError:
             self._tell(handles, user)  # here they are over
             raise
-        self._tell(handles, user)
+        if version is not None:
+            self._tell(handles, user)
         return version
 
     def _tell(self, handles: list[str], user: object) -> None:
@@ -219,6 +219,11 @@ class Users:
 
     def _destroyed(self, record: Record | None, moment: Moment) -> Record:
         return edits.destroy(record, moment, self._engine.policy)
+
+    def _destroyed_once(self, record: Record | None, moment: Moment) -> Record | None:
+        """Do nothing where a request has ended it meanwhile: it may go on under a new id."""
+        is_over = record is not None and record.destroy is not None
+        return None if is_over else self._destroyed(record, moment)
 
 
 def _id_of(session: object) -> bytes | None:

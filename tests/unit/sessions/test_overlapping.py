@@ -176,6 +176,53 @@ def test_a_late_log_out_is_not_lost(manager: SessionManager, end: Callable[[Sess
     assert manager.load([cookie]).user == "ann"
 
 
+@pytest.mark.parametrize("end", [Session.logout, log_out_and_go_on])
+@pytest.mark.parametrize("act", [log_in_once, Session.regenerate])
+def test_a_log_out_that_was_overtaken_is_not_answered_as_done(
+    manager: SessionManager, act: Callable[[Session], Any], end: Callable[[Session], Any]
+) -> None:
+    """Both have loaded the session before either of them was stored."""
+    before = log_in(manager, create(manager, a=1))
+    overtaken, session = manager.load([before]), manager.load([before])
+    act(session)
+    cookie = sent(manager.commit(session).set_cookie)
+    end(overtaken)
+    with pytest.raises(CannotTellError, match="was given the next one"):
+        manager.commit(overtaken)
+    assert manager.load([cookie]).user == "ann"
+    again = manager.load([cookie])
+    end(again)
+    manager.commit(again)
+    assert manager.load([cookie]).user is None
+
+
+def test_two_log_outs_at_once_are_both_done(manager: SessionManager) -> None:
+    before = log_in(manager, create(manager, a=1))
+    for session in [manager.load([before]), manager.load([before])]:
+        session.logout()
+        assert manager.commit(session).set_cookie == manager.cookie.end()
+
+
+def test_a_session_that_goes_on_under_a_new_id_is_not_told_to_be_ended(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = log_in(manager, create(manager, a=1))
+    session = manager.load([before])
+    handle, live = str(session.handle), manager.users._live
+
+    def listed(user: bytes) -> Any:
+        found = list(live(user))
+        session.regenerate()  # once it was found
+        manager.store(session)
+        return found
+
+    monkeypatch.setattr(manager.users, "_live", listed)
+    assert manager.users.end("ann", handle) is False
+    assert manager.users.end("ann", str(session.handle)) is False, "it has gone on once more"
+    monkeypatch.undo()
+    assert manager.users.end("ann", str(session.handle)) is True
+
+
 def test_a_new_session_follows_one_that_the_same_request_has_ended_before(manager: SessionManager) -> None:
     """As where a framework ends the old session at once, and stores the new one with the response."""
     before = log_in(manager, create(manager, a=1))
