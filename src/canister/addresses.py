@@ -52,7 +52,12 @@ def check_dialable(address: str) -> None:
 def without_secrets(url: str) -> str:
     """Return a URL without user, password and query, for logs and messages; any other text as it is."""
     scheme, slashes, rest = url.partition("://")
-    return f"{scheme}{slashes}{rest.partition('?')[0].rpartition('@')[2]}" if slashes else url
+    if not slashes:
+        return url
+    place, _, query = rest.partition("?")
+    if "@" in query and "@" not in place:
+        return f"{scheme}://..."  # that '?' may be one of the password's
+    return f"{scheme}://{place.rpartition('@')[2]}"
 
 
 def parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

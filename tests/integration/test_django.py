@@ -594,6 +594,8 @@ def test_staff_sees_and_ends_a_users_sessions(ann: User) -> None:
     admin.post(own, {"end": "all"})
     assert (other.get("/whoami").content, admin.get("/whoami").content) == (b"nobody", b"root")
     assert admin.get("/admin/sessions/999/").status_code == 404
+    assert admin.get("/admin/sessions/no-key/").status_code == 404
+    assert admin.post(page).status_code == 302
 
 
 def test_others_see_and_end_no_sessions(ann: User) -> None:

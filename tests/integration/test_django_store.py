@@ -267,6 +267,10 @@ def test_the_asynchronous_methods_do_the_same(canister: Canister) -> None:
         await SessionStore().adelete(found.session_key)
         with pytest.raises(UpdateError):
             await other.asave()
+        with pytest.raises(CannotTellError, match="was given the next one"):
+            await session.aflush()  # it was loaded before the key was cycled
+        session = SessionStore()
+        await session.asave()
         await session.aset_expiry(60)
         assert await session.aget_expiry_age() == 60
         await session.aflush()
@@ -423,6 +427,8 @@ def test_the_cookie_is_safe_where_the_project_says_nothing() -> None:
     assert cookie(SESSION_COOKIE_SECURE=False)[:2] == ("id", False)
     assert cookie(SESSION_COOKIE_HTTPONLY=False)[2] is False
     assert cookie(SESSION_COOKIE_SAMESITE="Strict")[3] == "strict"
+    assert cookie(SESSION_COOKIE_SAMESITE="None")[3] == "none"
+    assert cookie(SESSION_COOKIE_SAMESITE=None)[3] == "lax", "what browsers make of no attribute"
 
 
 def test_settings_are_told_and_taken_back() -> None:

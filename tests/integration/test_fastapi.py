@@ -195,6 +195,7 @@ def test_a_change_needs_the_sessions_token(canister: Canister) -> None:
         ("https://testserver.evil.example", False),
         ("https://testserver:8443", False),
         ("null", False),
+        ("https://[", False),
         ("", False),
     ],
 )

@@ -231,6 +231,7 @@ def test_the_remember_cookie_is_flask_logins_and_a_session_it_begins_is_a_log_in
     assert token_in(client) != planted
     assert client.get("/").json["cart"] == "tea"
     assert len(handles(manager, "ann")) == 2
+    assert {one.identity.methods for one in manager.users.sessions("ann")} == {(), ("remember",)}
     client.post("/logout")
     assert client.get_cookie("remember_token") is None
     assert client.get("/me").status_code == 401

@@ -395,7 +395,7 @@ def test_a_pickle_is_refused_and_never_read(
     assert "planted" not in caplog.text
 
 
-@pytest.mark.parametrize("stored", [b"*", b"[1]", b"null", b"", b"\xc1"])
+@pytest.mark.parametrize("stored", [b"*", b"[1]", b"null", b"", b"\xc1", b"\x91" * 9999 + b"\xc0"])
 def test_what_is_no_mapping_is_refused(redis_client: "Redis", stored: bytes) -> None:
     redis_client.set("session:odd", stored, ex=100)
     assert FlaskSessionRedis(with_flask_session(redis_client)).find("odd") is None

@@ -97,10 +97,26 @@ def test_a_crash_in_the_middle_of_a_log_in(node: Canister, monkeypatch: pytest.M
         manager.commit(session)
     except StoreUnavailableError:
         monkeypatch.undo()
-        assert scripts == [1, 1]
+        assert scripts == [1, 1, 1]  # the last one would have ended the new session
         assert manager.load([old]) == {"k": 1}
     else:
         assert scripts == [2]  # by chance both are in one slot
+
+
+def test_a_new_id_that_a_log_out_has_overtaken_leaves_no_session(node: Canister) -> None:
+    """The session with the new id is written before it turns out that the old one is over."""
+    manager = SessionManager(node, secret_keys=KEY)
+    for _ in range(10):  # in some of them both are on one master
+        session = manager.load([])
+        session.login("ann")
+        cookie = _cookie(manager.commit(session).set_cookie)
+        overtaken, session = manager.load([cookie]), manager.load([cookie])
+        overtaken.regenerate()
+        session.logout()
+        manager.commit(session)
+        with pytest.raises(SessionDestroyedError):
+            manager.commit(overtaken)
+        assert manager.users.sessions("ann") == []
 
 
 def test_streams_end_whatever_master_their_session_is_on(node: Canister, cluster: list[RedisServer]) -> None:

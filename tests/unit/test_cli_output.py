@@ -68,6 +68,7 @@ def test_a_member_row() -> None:
 
 def test_small_texts() -> None:
     assert show_id("as is") == "as is"
+    assert show_id("one\nother\x1b[31m") == r"one\nother\x1b[31m"
     assert show_id(b"\x01") == "--bytes-id 01"
     assert show_time(None) == "-"
     assert show_time(datetime(2026, 1, 2, tzinfo=UTC)) == "2026-01-02T00:00:00.000Z"

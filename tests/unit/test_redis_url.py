@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from canister import Canister
+from canister.addresses import without_secrets
 from canister.errors import ConfigError
 from canister.store.redis.url import Topology, is_redis_url, parse_url
 
@@ -19,6 +20,20 @@ def test_a_single_server() -> None:
     assert (url.addresses, url.tls, url.allow_eviction) == ((("::1", 7000),), True, True)
     assert (url.login, url.database) == (("ann", "a/b@c"), 3)
     assert str(url) == "[::1]:7000"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://ann:pw@db:7000/3?x=y", "redis://db:7000/3"),
+        ("redis://ann:p?w@db:7000/3", "redis://..."),
+        ("redis+sentinel://a,b/shop?sentinel_password=p@w", "redis+sentinel://..."),
+        ("redis://db", "redis://db"),
+        ("a/directory?", "a/directory?"),
+    ],
+)
+def test_what_is_shown_of_any_text_holds_no_password(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
 
 
 def test_sentinels() -> None:

@@ -49,7 +49,7 @@ POINTS = (
     Point(
         "V7.5.1",
         "re-authentication before sensitive changes",
-        "ask again; session.identity.at says when it was",
+        "ask again; session.identity says when it was, and by what methods",
     ),
     Point("V7.5.2", "users can see and end their sessions", behaviour.lists),
     Point(

@@ -10,6 +10,7 @@ from canister.cli.output import print_json, show_id, utc
 from canister.clock import SECOND, to_datetime
 from canister.codec import decode_id, slot_key
 from canister.replication.healing import Difference, HealReport
+from canister.sessions.outcome import shown
 
 _SHOWN = 20
 """Sessions listed for each heal; ``--json`` has all that were kept."""
@@ -46,7 +47,7 @@ def _print(report: HealReport) -> None:
 
 def _keys(difference: Difference) -> str:
     parts = [
-        f"{word} {', '.join(str(slot_key(slot)) for slot in slots)}"
+        f"{word} {', '.join(shown(str(slot_key(slot))) for slot in slots)}"
         for word, slots in (("took", difference.taken), ("kept", difference.kept))
         if slots
     ]

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, cast
 
 from canister.canister import SessionId
+from canister.sessions.outcome import shown
 
 
 def print_json(value: Any) -> None:
@@ -39,8 +40,8 @@ def show_value(value: object) -> str:
 
 
 def show_id(session: SessionId) -> str:
-    """Return a session id as is; one of bytes as it is given on the command line."""
-    return session if isinstance(session, str) else f"--bytes-id {session.hex()}"
+    """Return a session id on one line; one of bytes as it is given on the command line."""
+    return shown(session) if isinstance(session, str) else f"--bytes-id {session.hex()}"
 
 
 def show_time(moment: datetime | None) -> str:

@@ -50,10 +50,25 @@ class Session(aiohttp_session.Session):
         if value:
             self.data.mark_accessed()
 
+    # A page that shows one of these is the client's own.
+
     @property
     def identity(self) -> str | None:
         """The stored session's handle, no secret; None before it is stored."""
+        self.data.mark_accessed()
         return self.data.handle
+
+    @property
+    def new(self) -> bool:
+        """Whether the session was not stored yet when it was asked for."""
+        self.data.mark_accessed()
+        return super().new
+
+    @property
+    def created(self) -> int:
+        """When the session was created, in seconds since 1970."""
+        self.data.mark_accessed()
+        return super().created
 
     @property
     def max_age(self) -> int | None:

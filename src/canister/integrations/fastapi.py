@@ -112,4 +112,9 @@ async def _token_in(request: Request) -> str:
 def _is_own_page(connection: HTTPConnection) -> bool:
     """Tell whether the Origin is this host; programs that are no browsers send none."""
     origin = connection.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower()
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower()
+    except ValueError:
+        return False

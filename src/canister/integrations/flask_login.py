@@ -29,13 +29,21 @@ def connect(app: Flask) -> None:
         return
     signals: Any = import_module("flask_login.signals")
     signals.user_logged_in.connect(_logged_in, sender=app)
-    signals.user_loaded_from_cookie.connect(_logged_in, sender=app)
+    signals.user_loaded_from_cookie.connect(_remembered, sender=app)
     signals.user_login_confirmed.connect(_logged_in, sender=app)
     signals.user_logged_out.connect(_logged_out, sender=app)
     signals.session_protected.connect(_protected, sender=app)
 
 
 def _logged_in(app: Flask, **_: Any) -> None:
+    _log_in(app)
+
+
+def _remembered(app: Flask, **_: Any) -> None:
+    _log_in(app, "remember")  # the user has proved nothing just now
+
+
+def _log_in(app: Flask, *methods: str) -> None:
     current = _current()
     if current is not None and "_user_id" in current:  # else nobody's log-in was confirmed
         kept = _kept(current, _OWN)  # where another user was logged in, nothing else is
@@ -43,7 +51,7 @@ def _logged_in(app: Flask, **_: Any) -> None:
         if records_client(app.config):
             address = request.remote_addr
             agent = request.user_agent.string[:AGENT_LENGTH] or None
-        current.login(kept["_user_id"], address=address, agent=agent)
+        current.login(kept["_user_id"], methods=methods, address=address, agent=agent)
         current.update(kept)
 
 

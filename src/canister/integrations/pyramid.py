@@ -111,6 +111,7 @@ class SessionFactory:
         manager = self.manager
         loaded = manager.open([request.headers.get("Cookie", "")], request.host)
         session = PyramidSession(loaded.state, manager)
+        session.mark_accessed()  # a page may show when it was created, or that it is new
         late = cast("_Late | None", vars(request).get(_LATE))
         if late is None:
             request.add_response_callback(partial(self._commit, session))

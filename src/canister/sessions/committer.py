@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from canister import edits
@@ -10,6 +11,7 @@ from canister.edits import Moment
 from canister.engine import Engine
 from canister.errors import (
     AcknowledgementError,
+    CanisterError,
     CannotTellError,
     InputError,
     SessionError,
@@ -35,7 +37,7 @@ from canister.sessions.renewal import (
 )
 from canister.sessions.session import Session
 from canister.sessions.state import Changes, State
-from canister.sessions.token import Token, draft
+from canister.sessions.token import Draft, Token, draft
 from canister.sessions.users import Users
 from canister.store.base import Edit, Known, Needed
 
@@ -245,10 +247,25 @@ class Committer:
         if not (carry or state.pending.logging_in):
             destroy = _ending(retired, destroy)
         both: list[tuple[bytes, Edit]] = [(retired.session, destroy), (fresh.session, noting)]
-        version = self._commit(state, both, {**known, fresh.session: None})
+        try:
+            version = self._commit(state, both, {**known, fresh.session: None})
+        except CanisterError:
+            self._give_up(fresh)
+            raise
         assert version is not None  # both edits always write
         self._happened(EventKind.DESTROYED, retired.handle, state)
         return self._issue(session, fresh.seal(version), changes, noting)
+
+    def _give_up(self, fresh: Draft) -> None:
+        """End the session of a commit that failed, if the half of it that creates it was written.
+
+        Sessions on different masters of a Redis Cluster are written one after the other. Nobody has its
+        cookie.
+        """
+        with suppress(CanisterError):  # the error of the commit is the one to tell
+            if self._engine.store.load(fresh.session).record is not None:
+                policy = self._engine.policy
+                self._engine.commit([(fresh.session, lambda r, m: edits.destroy(r, m, policy))])
 
     def _commit(
         self, state: State, edits: Sequence[tuple[bytes, Edit]], known: Known, acks: Needed | None = None

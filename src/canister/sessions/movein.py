@@ -171,7 +171,8 @@ def _bounded(old: OldSession, now: int) -> OldSession | None:
     """
     if old.ends.tzinfo is None or old.created.tzinfo is None:
         raise InputError(f"ends and created must be aware datetimes, not {old.ends!r} and {old.created!r}")
-    ends = min(old.ends, old.created + timedelta(microseconds=LONGEST))
+    longest = timedelta(microseconds=LONGEST)
+    ends = old.ends if old.ends - old.created <= longest else old.created + longest
     # The old system's clock may be ahead. It is the end that has to be alike, and that stays as it is.
     created = min(old.created, to_datetime(now))
     if ends <= max(created, to_datetime(now)):

@@ -36,6 +36,8 @@ REFUSAL_HEADERS = {"Retry-After": "2", "Cache-Control": "no-store"}
 """What goes with such an answer, whatever page the application shows."""
 
 _PRIVATE = 'private, no-cache="Set-Cookie"'
+_UNSHARED = ("private", "no-store", "no-cache")
+"""What in Cache-Control keeps shared caches from handing a response on as it is."""
 
 
 class RefusalPage(NamedTuple):
@@ -119,10 +121,11 @@ class Outcome(NamedTuple):
             caching = [value.lower() for name, value in present if name.lower() == "cache-control"]
             if not caching:
                 added.append(("Cache-Control", _PRIVATE))
-            elif any("public" in value for value in caching):
+            elif not any(word in value.lower() for value in caching for word in _UNSHARED):
                 logger.warning(
-                    "a response that sets the session cookie has 'Cache-Control: public': shared caches may "
-                    "hand the session to others; use private"
+                    "a response that sets the session cookie has 'Cache-Control: %s': shared caches may "
+                    "hand the session to others; add private",
+                    shown(", ".join(caching)),
                 )
         return added
 

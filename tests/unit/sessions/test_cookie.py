@@ -171,8 +171,13 @@ def test_the_applications_own_cache_control_stands() -> None:
     assert "Cache-Control" not in added
 
 
-def test_a_public_response_with_the_cookie_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("caching", ["public, max-age=60", "s-maxage=60", "max-age=60"])
+def test_a_response_that_caches_share_with_the_cookie_is_reported(
+    caplog: pytest.LogCaptureFixture, caching: str
+) -> None:
     with caplog.at_level(logging.WARNING, "canister.sessions"):
-        Outcome("id=v", vary=False).headers([("Cache-Control", "public, max-age=60")])
-    assert "shared caches" in caplog.text
+        Outcome("id=v", vary=False).headers([("Cache-Control", "Private, max-age=60")])
+        assert caplog.text == ""
+        Outcome("id=v", vary=False).headers([("Cache-Control", caching)])
+    assert f"'Cache-Control: {caching}': shared caches" in caplog.text
     assert "id=v" not in caplog.text

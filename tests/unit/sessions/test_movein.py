@@ -262,10 +262,19 @@ def test_an_end_in_the_past_or_too_far_off_moves_nothing_in(
 def test_a_session_without_an_end_to_speak_of_gets_the_longest_there_is(
     manager: SessionManager, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ends = book.created + 4000 * DAY
-    monkeypatch.setattr(book, "find", lambda value: OldSession(value, {"a": 1}, ends, book.created))
-    record = manager.open(OLD).state.record
-    assert hard_end(record) == int((book.created + 400 * DAY).timestamp() * 1e6)
+    for number, ends in enumerate((book.created + 4000 * DAY, datetime.max.replace(tzinfo=UTC))):
+        old = OldSession(f"endless-{number}", {"a": 1}, ends, book.created)
+        monkeypatch.setattr(book, "find", lambda value, old=old: old)
+        record = manager.open(OLD).state.record
+        assert hard_end(record) == int((book.created + 400 * DAY).timestamp() * 1e6)
+
+
+def test_an_end_that_no_sum_of_dates_reaches(
+    manager: SessionManager, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = datetime.max.replace(tzinfo=UTC)
+    monkeypatch.setattr(book, "find", lambda value: OldSession(value, {"a": 1}, late, late - DAY))
+    assert manager.open(OLD).handle is None
 
 
 def test_an_old_clock_that_is_ahead_logs_nobody_out(

@@ -2,6 +2,8 @@ from collections.abc import Callable, Iterable, Mapping
 from http.cookies import SimpleCookie
 from typing import Any
 
+class Http404(Exception): ...
+
 class HttpRequest:
     META: dict[str, Any]
     POST: Mapping[str, str]

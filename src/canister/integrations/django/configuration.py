@@ -254,10 +254,12 @@ def _cookie(*, any_host: bool) -> CookieSettings:
     name = settings.SESSION_COOKIE_NAME if settings.is_overridden(f"{_COOKIE}NAME") else ""
     if not (name or plain) and (path != "/" or domain is not None):
         name = "__Secure-id"
-    stated = settings.is_overridden(f"{_COOKIE}SAMESITE")
+    samesite = settings.SESSION_COOKIE_SAMESITE
+    if samesite is None or not settings.is_overridden(f"{_COOKIE}SAMESITE"):
+        samesite = "lax"  # Django sends no attribute for None the object, and browsers take that for Lax
     return CookieSettings(
         name=name,
-        samesite=cast("Any", str(settings.SESSION_COOKIE_SAMESITE).lower() if stated else "lax"),
+        samesite=cast("Any", str(samesite).lower()),
         path=path,
         domain=domain,
         httponly=settings.SESSION_COOKIE_HTTPONLY if settings.is_overridden(f"{_COOKIE}HTTPONLY") else True,

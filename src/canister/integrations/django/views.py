@@ -7,8 +7,8 @@ from typing import Any
 
 from django.contrib.admin import site
 from django.contrib.auth import get_permission_codename, get_user_model
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 
@@ -34,12 +34,15 @@ def user_sessions(request: HttpRequest, user_pk: str) -> HttpResponse:
     may_change = _may(request, model, "change")
     if not (may_change or _may(request, model, "view")):
         raise PermissionDenied
-    user = get_object_or_404(model, pk=user_pk)
+    try:
+        user = get_object_or_404(model, pk=user_pk)
+    except (ValueError, ValidationError) as error:  # no key of this model is written so
+        raise Http404 from error
     users, own = session_manager().users, session_of(request)
     if request.method == "POST":
         if not may_change:
             raise PermissionDenied
-        _end(user, request.POST["end"], own)
+        _end(user, request.POST.get("end", ""), own)
         return HttpResponseRedirect(request.get_full_path())
     context = site.each_context(request) | {
         "title": f"Sessions of {user}",

@@ -106,7 +106,7 @@ def _decode(stored: bytes) -> dict[str, Any] | None:
     for decode in (msgspec.msgpack.decode, msgspec.json.decode):
         try:
             data = decode(stored)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             continue
         if isinstance(data, dict):
             return cast("dict[str, Any]", data)
