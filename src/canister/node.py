@@ -27,6 +27,8 @@ from canister.store.sqlite import SqliteStore
 _SWEEP_BATCH = 200
 _MOST_RINGS = 16
 """Key rings of one process that the peers are told of."""
+_RESYNC_PART = 64
+"""Sessions that the agent is asked to fetch at once: requests' own look-ups need room beside them."""
 _TAKEN_AT_ONCE = 512 * 1024
 """Bytes of values after which what is taken in is a transaction, and a message to the peers, of its own."""
 
@@ -213,9 +215,10 @@ class Node:
         return self.status(self.clock.now()).members
 
     def resync(self, sessions: list[bytes] | None) -> None:
-        self._client.ask(
-            control.Resync(sessions), type(None), timeout=self.config.remote_timeout.total_seconds()
-        )
+        for part in [None] if sessions is None else _parts(sessions):
+            self._client.ask(
+                control.Resync(part), type(None), timeout=self.config.remote_timeout.total_seconds()
+            )
 
     def num_queued(self) -> int:
         return self.status(self.clock.now()).queued
@@ -276,3 +279,7 @@ class Node:
         self.store.close()
         if self._waker is not None:  # after the store: who has committed still wakes the agent
             self._waker.close()
+
+
+def _parts(sessions: list[bytes]) -> list[list[bytes]]:
+    return [sessions[n : n + _RESYNC_PART] for n in range(0, len(sessions), _RESYNC_PART)]

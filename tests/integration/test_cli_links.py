@@ -5,6 +5,7 @@ from tests.integration.cluster import eventually
 from tests.integration.test_cli_kit import all_up, made, pair, refused, run
 
 from canister import Canister
+from canister.codec import encode_id
 
 pytestmark = pytest.mark.integration
 
@@ -41,6 +42,18 @@ def test_resync_fetches_what_is_named(tmp_path: Path) -> None:
         assert a.get_data("i", local=True) == {}
         run("resync", tmp_path / "a", "i")
         assert a.get_data("i", local=True) == {"k": "v"}
+
+
+def test_resync_fetches_any_number(tmp_path: Path) -> None:
+    ids = [f"s{number}" for number in range(300)]
+    with pair(tmp_path, digest_interval="60s") as (a, b):
+        for id in ids:
+            b.put(id, "k", "v")
+        eventually(lambda: a.num_local_sessions() == len(ids))
+        for id in ids:
+            a.node.store.forget(encode_id(id))
+        a.resync(ids)
+        assert sorted(a.all_sessions()) == sorted(ids)
 
 
 def test_resync_fails_where_nobody_can_be_asked(tmp_path: Path) -> None:

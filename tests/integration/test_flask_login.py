@@ -293,7 +293,7 @@ def test_the_cap_on_a_users_sessions_refuses_a_log_in(canister: Canister) -> Non
     assert app.test_client().get("/login").status_code == 200
     response = app.test_client().get("/login")
     assert response.status_code == 403
-    assert "as many as are allowed" in response.text
+    assert "as many sessions as are allowed" in response.text
     assert response.headers.getlist("Set-Cookie") == []
 
 

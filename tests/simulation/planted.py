@@ -288,7 +288,7 @@ def r20_claims_named_at_the_end() -> AbstractContextManager[Any]:
 
 def r20_what_comes_back_is_not_committed_anew() -> AbstractContextManager[Any]:
     """A session that was over here and is brought back by a peer goes on as if it had been sent."""
-    return patch.object(Transaction, "_comes_back", lambda self, known, incoming: False)
+    return patch.object(Transaction, "_comes_back", lambda self, known, incoming, whole: False)
 
 
 def r22_a_row_proves_all_before_it() -> AbstractContextManager[Any]:

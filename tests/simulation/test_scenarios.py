@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from canister import edits
+from canister.clock import SECOND
 from canister.codec import encode_id, encode_value, key_slot
+from canister.life import retention
 from canister.record import stamp_of
 from canister.replication.acks import Holders
 from canister.testing.simulation import Cluster, run_scenario
@@ -81,6 +83,23 @@ def test_every_fault_and_check_comes_about() -> None:
     assert {"put", "update", "remove", "clear", "destroy", "touch", "set_expiry"} <= set(operations)
     for check in ("I1 I2 I3 I5 I9", "I4", "I8 served", "I8 behind", "I11"):
         assert checks[check] > 100, checks
+
+
+def test_a_clear_of_what_is_about_to_go_is_told_once() -> None:
+    """Nodes that leave a session out already do not pass it on and on, each as what has come back to it."""
+    cluster = Cluster(5, seed=1)
+    session, policy = encode_id("s"), cluster.policy
+    cluster.run(5)
+    first = next(iter(cluster.nodes.values()))
+    first.commit(session, lambda r, m: edits.write(r, m, policy, {key_slot("k"): encode_value(1)}))
+    ends = retention(first.visible(session))
+    cluster.run((ends - policy.drift // 2 - first.clock.now()) / SECOND)
+    before = cluster.network.messages["Live"]
+    first.commit(session, lambda r, m: edits.write(r, m, policy, {}, clear=True))
+    cluster.run(3)
+    assert cluster.network.messages["Live"] - before == len(cluster.nodes) - 1
+    assert len(cluster.digests()) == 1
+    cluster.close()
 
 
 def test_a_seed_decides_everything() -> None:

@@ -18,7 +18,7 @@ ROWS = [
 
 
 def status(kind: type[CanisterError]) -> int:
-    return next((REFUSALS[base][0] for base in REFUSALS if issubclass(kind, base)), 500)
+    return next((REFUSALS[base].status for base in REFUSALS if issubclass(kind, base)), 500)
 
 
 def row(name: str) -> list[str]:
@@ -37,6 +37,6 @@ def test_every_error_has_its_row() -> None:
 def test_what_is_said_of_all_of_them() -> None:
     assert all(hasattr(canister, name.strip("`")) for name, *_ in ROWS)
     assert all(f"`{name}: {value}`" in PAGE for name, value in REFUSAL_HEADERS.items())
-    assert {code for code, _ in REFUSALS.values()} == {403, 409, 503}
+    assert {page.status for page in REFUSALS.values()} == {403, 409, 503}
     told = get_type_hints(errors.AcknowledgementError.__init__).keys() & {"holders", "needed", "version"}
     assert all(f"`{name}`" in PAGE for name in {*told, "held"})

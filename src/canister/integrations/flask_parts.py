@@ -280,7 +280,8 @@ def records_client(config: Mapping[str, Any]) -> bool:
 
 def refusal_of(error: Exception, where: str) -> HTTPException:
     """Return what a request is answered that an error of `REFUSALS` ended, as the framework has it."""
-    return default_exceptions[refuse(error, where).status](description=str(error))
+    page = refuse(error, where)
+    return default_exceptions[page.status](description=page.why)
 
 
 def handler_of(error: Exception, handlers: Mapping[type[Exception], Any]) -> Any:

@@ -62,7 +62,10 @@ class Acks:
         The commits themselves must have been sent. Returns the number that `expire` takes.
         """
         self._store.sync()
-        self._held[self._membership.address] = stamp
+        me = self._membership.address
+        self._held[me] = max(
+            stamp, self._held.get(me, 0)
+        )  # threads may ask in another order than they committed
         self._number += 1
         self._waiting[self._number] = _Waiter(stamp, needed, done)
         self._settle()

@@ -46,6 +46,14 @@ class Fetches:
         self._settle(number)
         return number
 
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def is_unanswered(self, number: int) -> bool:
+        """Tell whether a fetch is under way, and no peer has answered yet."""
+        fetch = self._open.get(number)
+        return fetch is not None and not fetch.answers
+
     def session(self, number: int) -> bytes | None:
         """Return the session a fetch under way is about."""
         fetch = self._open.get(number)

@@ -220,10 +220,10 @@ class Replica:
         due = [link for link in self.links.values() if now >= link.next_beat]
         if due:
             self._live.beat(due, now + self._patience.beat)
+        self.store.release()
         if now >= self._next_upkeep:
             self._next_upkeep = now + SECOND
             self._coverage.tell()  # where it could not be written when it changed
-            self.store.release()
             self._clocks.check(self.links.values())
             if self.keys.look():
                 self._admission.tell()

@@ -19,18 +19,49 @@ from canister.errors import (
 
 logger = logging.getLogger("canister.sessions")
 
-REFUSALS: Mapping[type[CanisterError], tuple[int, str]] = {
-    CannotTellError: (503, "Service unavailable"),
-    OldSystemError: (503, "Service unavailable"),
-    AcknowledgementError: (503, "Service unavailable"),
-    StoreBusyError: (503, "Service unavailable"),
-    StoreUnavailableError: (503, "Service unavailable"),
-    SessionDestroyedError: (409, "Conflict"),
-    SessionEndedError: (409, "Conflict"),
-    SessionLockedError: (403, "Forbidden"),
-    TooManySessionsError: (403, "Forbidden"),
+
+class RefusalPage(NamedTuple):
+    """What a request is answered that an error ended; `REFUSAL_HEADERS` go with it.
+
+    Attributes:
+        status: the status.
+        reason: its reason phrase.
+        why: what happened, as anybody may read it: addresses and other systems' words are for the log.
+    """
+
+    status: int
+    reason: str
+    why: str
+
+    @property
+    def text(self) -> str:
+        """Plain text."""
+        return f"{self.reason}: {self.why}\n"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers, for frameworks that are given all of them."""
+        return {"Content-Type": "text/plain; charset=utf-8", **REFUSAL_HEADERS}
+
+
+def _unavailable(why: str) -> RefusalPage:
+    return RefusalPage(503, "Service unavailable", f"{why}; try again")
+
+
+REFUSALS: Mapping[type[CanisterError], RefusalPage] = {
+    CannotTellError: _unavailable("it cannot be told which session this is; its cookie was left as it is"),
+    OldSystemError: _unavailable("the sessions of before cannot be looked up"),
+    AcknowledgementError: _unavailable(
+        "fewer members than wanted hold what was written; it stands on this node and spreads"
+    ),
+    StoreBusyError: _unavailable("too many write at once"),
+    StoreUnavailableError: _unavailable("the sessions cannot be reached; what was written may not be stored"),
+    SessionDestroyedError: RefusalPage(409, "Conflict", "another request destroyed the session"),
+    SessionEndedError: RefusalPage(409, "Conflict", "the session ended while the request ran"),
+    SessionLockedError: RefusalPage(403, "Forbidden", "the session was idle too long, and is locked"),
+    TooManySessionsError: RefusalPage(403, "Forbidden", "the user has as many sessions as are allowed"),
 }
-"""What a request is answered that no application answers for itself: status and reason, by error."""
+"""What a request is answered that no application answers for itself, by error."""
 
 REFUSAL_HEADERS = {"Retry-After": "2", "Cache-Control": "no-store"}
 """What goes with such an answer, whatever page the application shows."""
@@ -38,25 +69,6 @@ REFUSAL_HEADERS = {"Retry-After": "2", "Cache-Control": "no-store"}
 _PRIVATE = 'private, no-cache="Set-Cookie"'
 _UNSHARED = ("private", "no-store", "no-cache")
 """What in Cache-Control keeps shared caches from handing a response on as it is."""
-
-
-class RefusalPage(NamedTuple):
-    """What a request is answered that an error of `REFUSALS` ended; `REFUSAL_HEADERS` go with it.
-
-    Attributes:
-        status: the status.
-        reason: its reason phrase.
-        text: plain text.
-    """
-
-    status: int
-    reason: str
-    text: str
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers, for frameworks that are given all of them."""
-        return {"Content-Type": "text/plain; charset=utf-8", **REFUSAL_HEADERS}
 
 
 def shown(where: str) -> str:
@@ -72,8 +84,7 @@ def refuse(error: Exception, where: str) -> RefusalPage:
         where: the request.
     """
     logger.warning("%s was refused: %s", shown(where), error)
-    status, reason = next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
-    return RefusalPage(status, reason, f"{reason}: {error}\n")
+    return next(REFUSALS[kind] for kind in REFUSALS if isinstance(error, kind))
 
 
 class Headers(Protocol):

@@ -306,7 +306,10 @@ class ReplicatedStore(Store, Protocol):
         ...
 
     def release(self) -> int:
-        """Show what was held and whose time has come; return how many sessions changed."""
+        """Show what was held and whose time has come; return how many sessions changed.
+
+        Each call looks at some hundreds of those that are held, and the next one at those after them.
+        """
         ...
 
     def sweep(self, gate: int, limit: int, *, destroyed: bool) -> int:

@@ -21,6 +21,7 @@ from canister.record import (
     decode_record,
     encode_record,
     new_node_id,
+    newest,
     stamp_of,
 )
 from canister.store.base import (
@@ -64,13 +65,14 @@ _UNHEARD = """
     ON CONFLICT (node) DO UPDATE SET moved = max(moved, ?2)
 """
 _HELD = "SELECT id FROM sessions WHERE held IS NOT NULL"
+_NEXT_HELD = "SELECT id, held FROM sessions WHERE held IS NOT NULL AND id > ? ORDER BY id LIMIT ?"
 _NOTHING = encode_record(EMPTY)
 _DUE = """
     SELECT retain >> 26, place, id FROM sessions
     WHERE retain >> 26 BETWEEN ?2 AND ?1 >> 26 AND retain <= ?1 AND (retain >> 26, place) > (?2, ?3)
     ORDER BY retain >> 26, place LIMIT ?4
 """
-_PAGE, _DUE_PAGE = 500, 100
+_PAGE, _DUE_PAGE, _HELD_PAGE = 500, 100, 250
 
 _member_decoder = msgspec.msgpack.Decoder(Member)
 
@@ -103,6 +105,7 @@ class SqliteStore:
         self._notes = Notes(self.files.write_lock)
         self._turn = WriteTurn(self.files.write_lock, self.files.turn_lock, self._notes.busy)
         self._cache = SessionCache(self.files.counts, config.cache_size)
+        self._looked_at = b""
         self._members = Fact(self._cache, self._read_members)
         self._peers = Fact(self._cache, self._read_peers)
         self._clock_off = Fact(self._cache, lambda: self._one(_META, ("clock_off",)) is not None)
@@ -209,8 +212,12 @@ class SqliteStore:
         return self._transact(lambda t: t.merge(batch, heard, tell=tell))
 
     def release(self) -> int:
-        held = self.held()
-        return self._transact(lambda t: t.release(held)) if held else 0
+        with self._pool.lend() as handle:
+            page = handle.execute(_NEXT_HELD, (self._looked_at, _HELD_PAGE)).fetchall()
+        self._looked_at = page[-1][0] if len(page) == _HELD_PAGE else b""
+        limit = self._clock.now() + self._scope.drift
+        due = [session for session, held in page if newest(decode_record(held)) <= limit]
+        return self._transact(lambda t: t.release(due)) if due else 0
 
     def held(self) -> list[bytes]:
         """Return the sessions of which something is held back until its time comes."""

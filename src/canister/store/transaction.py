@@ -189,7 +189,7 @@ class Transaction:
             if whole.birth is None and whole.destroy is None:
                 doubtful.append(session)
             elif retention(whole) > self._now and whole != known:
-                if self._comes_back(known, incoming):
+                if self._comes_back(known, incoming, whole):
                     back.append(session)
                 delta = encode_record(incoming) if tell else None
                 seen = max(seen, self._admit(session, row, incoming, whole, delta))
@@ -343,12 +343,14 @@ class Transaction:
     def _mark(self, session: bytes, row: Row) -> Mark:
         return mark_of(session, row, self._scope.key)
 
-    def _comes_back(self, known: Record, incoming: Record) -> bool:
+    def _comes_back(self, known: Record, incoming: Record, whole: Record) -> bool:
         """Tell whether a peer brings back a session that was over here, with rows the peer lacks.
 
-        While it was over, comparisons left it out: the peers believe to have heard of these rows.
+        While it was over, comparisons left it out: the peers believe to have heard of these rows. One that
+        is over still, for somebody at least, has not come back: nobody is served it.
         """
-        over = known.birth is not None and retention(known) <= self._now + self._scope.drift
+        soon = self._now + self._scope.drift
+        over = known.birth is not None and retention(known) <= soon < retention(whole)
         return over and incoming.destroy is None and merge(incoming, known) != merge(incoming, EMPTY)
 
     def _mark_back(self, session: bytes, stamp: int) -> None:
