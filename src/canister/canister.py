@@ -105,7 +105,8 @@ class Canister:
             InputError: the id, the key or the value cannot be stored.
             SessionDestroyedError: the session was destroyed.
             SessionEndedError: the session is past its absolute lifetime.
-            StoreError: the database cannot be written; nothing was stored.
+            StoreError: the database cannot be written; nothing was stored, unless it is a
+                `StoreUnavailableError`: then that is not known.
         """
         slot = key_slot(key)
         before = self._write(encode_id(id), {slot: self._encode(key, value)}, acks)
@@ -202,7 +203,7 @@ class Canister:
 
         Raises:
             SessionEndedError: *idle* or *until* would pass the session's absolute lifetime.
-            ValueError: *idle* is not more than zero, or *until* has no time zone.
+            InputError: *idle* is not more than zero, or *until* has no time zone.
         """
         times = edits.own_times(idle, until)
         return self._commit(id, lambda r, m: edits.set_expiry(r, m, self._policy, *times)) is not None
@@ -216,6 +217,8 @@ class Canister:
 
     def clear(self, id: SessionId) -> None:
         """Empty the session and hide everything written before, also what has not arrived yet.
+
+        Where there is none an empty one is made, to hide what has not arrived.
 
         Raises:
             SessionDestroyedError: the session was destroyed.
@@ -243,7 +246,7 @@ class Canister:
             local: record nothing, only answer.
 
         Raises:
-            ValueError: *when* is in the future or has no time zone.
+            InputError: *when* is in the future or has no time zone.
         """
         session, now = encode_id(id), self._clock.now()
         access = now if when is None else edits.aware_instant(when, "when")

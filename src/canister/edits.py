@@ -102,7 +102,7 @@ def write(
         # A leftover that nobody swept yet is hidden like everything else of the former life.
         return _newborn(moment, policy, cells, clear=clear or record is not None)
     if record.destroy is not None:
-        raise SessionDestroyedError("the session was destroyed; its id is never used again, make a new one")
+        raise SessionDestroyedError("the session was destroyed, its id cannot be used again; make a new one")
     if clear and not cells:
         # Nobody sees the session, but a later touch from behind a split may bring it back.
         return Record(clear=version)

@@ -68,7 +68,7 @@ class SessionError(CanisterError):
 
 
 class SessionDestroyedError(SessionError):
-    """The session was destroyed; its id can never be used again."""
+    """The session was destroyed; as long as its tombstone lives its id cannot be used again."""
 
 
 class SessionEndedError(SessionError):

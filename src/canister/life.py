@@ -34,13 +34,6 @@ def hard_end(record: Record) -> int:
     return birth.born + birth.absolute if birth else 0
 
 
-def idle_of(record: Record) -> int:
-    """Return the idle timeout in force, in microseconds."""
-    if record.expiry is not None and record.expiry.idle is not None:
-        return record.expiry.idle
-    return record.birth.idle if record.birth else 0
-
-
 def interval_of(record: Record) -> int:
     """Return the touch interval in force, in microseconds."""
     if record.expiry is not None and record.expiry.idle is not None:

@@ -47,6 +47,26 @@ def test_a_removed_member_is_told_of_with_its_address_once(
             eventually(lambda said=said: any(m.startswith(said) for m in caplog.messages), message=said)
 
 
+def test_a_node_that_was_removed_raises_the_alarm_once_and_after_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes on answering, and what it writes reaches nobody."""
+
+    def alarms() -> int:
+        return sum(
+            r.levelname == "ERROR" and "this node was removed" in r.getMessage() for r in caplog.records
+        )
+
+    with pair(tmp_path) as (a, b):
+        b.put("s", "k", 1)  # with empty data it would return
+        run("remove-member", tmp_path / "a", b.config.listen)
+        eventually(lambda: alarms() == 1)
+        address = b.config.listen
+        b.close()
+        with Canister(tmp_path / "b", listen=address, seeds=[a.config.listen]):
+            eventually(lambda: alarms() == 2)
+
+
 def test_a_node_does_not_remove_itself(tmp_path: Path) -> None:
     with pair(tmp_path) as (a, _):
         said = refused("remove-member", tmp_path / "a", a.config.listen)

@@ -11,7 +11,6 @@ from canister.life import (
     deadline,
     hard_end,
     has_keys,
-    idle_of,
     interval_of,
     is_live,
     last_retention,
@@ -65,12 +64,12 @@ def test_ends(record: Record, ends: Ends) -> None:
 
 
 def test_times_in_force() -> None:
-    """The idle timeout and the interval come from the session's own times, else from its birth."""
-    assert (idle_of(SESSION), interval_of(SESSION), accessed(SESSION)) == (200, 10, 1100)
-    assert (idle_of(with_expiry()), interval_of(with_expiry())) == (200, 10)
-    assert (idle_of(with_expiry(idle=5)), interval_of(with_expiry(idle=5))) == (5, 30)
-    assert (idle_of(with_expiry(idle=0)), interval_of(with_expiry(idle=0))) == (0, 30)
-    assert (idle_of(EMPTY), interval_of(EMPTY), accessed(EMPTY)) == (0, 0, 0)
+    """The touch interval comes from the session's own times, else from its birth."""
+    assert (interval_of(SESSION), accessed(SESSION)) == (10, 1100)
+    assert interval_of(with_expiry()) == 10
+    assert interval_of(with_expiry(idle=5)) == 30
+    assert interval_of(with_expiry(idle=0)) == 30
+    assert (interval_of(EMPTY), accessed(EMPTY)) == (0, 0)
 
 
 def test_last_retention() -> None:

@@ -13,7 +13,7 @@ write that turns out to have come too late for its step is carried over before i
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from threading import Event
 from typing import Protocol, TypeVar, TypeVarTuple
@@ -183,9 +183,8 @@ class MigratingEngine:
     def close(self) -> None:
         """Release both engines."""
         self.closing.set()
-        self._leases.close()
-        self._old.close()
-        self._new.close()
+        with closing(self._new), closing(self._old):
+            self._leases.close()
 
     @property
     def _is_over(self) -> bool:

@@ -49,6 +49,7 @@ class Admission:
         self._runtime = runtime
         self._links = links
         self._keys = keys
+        self._was_removed = False
 
     def hello(self) -> Hello:
         """Return the first message for a new link."""
@@ -108,6 +109,18 @@ class Admission:
         if sum(not member.removed for member in latest.values()) > MOST_MEMBERS:
             raise ProtocolError(f"with those it names the cluster has more than {MOST_MEMBERS} members")
         return self._membership.merge(named)
+
+    def look(self) -> None:
+        """Raise the alarm if this node was removed; tell all peers of its keys if they have changed."""
+        removed = self._membership.me.removed
+        if removed and not self._was_removed:
+            self._runtime.alarm(
+                "this node was removed from the cluster: what it writes reaches no member and is lost; stop "
+                "it, and start it with an empty directory"
+            )
+        self._was_removed = removed
+        if self._keys.look():
+            self.tell()
 
     def tell(self) -> None:
         """Tell all peers of the members, and of this node's keys."""

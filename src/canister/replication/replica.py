@@ -225,8 +225,7 @@ class Replica:
             self._next_upkeep = now + SECOND
             self._coverage.tell()  # where it could not be written when it changed
             self._clocks.check(self.links.values())
-            if self.keys.look():
-                self._admission.tell()
+            self._admission.look()
 
     def trim(self) -> bool:
         """Drop some of the log that nobody needs any more; return whether there is more of it."""
