@@ -124,8 +124,14 @@ class Canister:
         if mapping:
             self._write(session, {key_slot(k): self._encode(k, v) for k, v in mapping.items()}, acks)
 
-    def remove(self, id: SessionId, key: object) -> Any:
-        """Remove one key; return its value, or None if the session or the key is not there."""
+    def remove(self, id: SessionId, key: object, *, acks: Needed = 1) -> Any:
+        """Remove one key; return its value, or None if the session or the key is not there.
+
+        Raises:
+            AcknowledgementError: as for `put`.
+            InputError: the id or the key cannot be stored.
+            StoreError: as for `put`.
+        """
         session, slot = encode_id(id), key_slot(key)
         before: Record | None = None
 
@@ -137,7 +143,7 @@ class Canister:
                 return None
             return edits.write(record, moment, self._policy, {slot: None})
 
-        self.engine.commit([(session, edit)])
+        self.engine.commit([(session, edit)], acks)
         return value_of(before, slot, None)
 
     def get(
@@ -192,7 +198,12 @@ class Canister:
         return info_of(self._live(encode_id(id)))
 
     def set_expiry(
-        self, id: SessionId, idle: timedelta | str | None = None, until: datetime | None = None
+        self,
+        id: SessionId,
+        idle: timedelta | str | None = None,
+        until: datetime | None = None,
+        *,
+        acks: Needed = 1,
     ) -> bool:
         """Give a live session times of its own; None means the default. False if it is not live.
 
@@ -200,13 +211,15 @@ class Canister:
             id: the session.
             idle: idle timeout.
             until: an instant at which the session ends whatever happens.
+            acks: as for `put`.
 
         Raises:
+            AcknowledgementError: as for `put`.
             SessionEndedError: *idle* or *until* would pass the session's absolute lifetime.
             InputError: *idle* is not more than zero, or *until* has no time zone.
         """
         times = edits.own_times(idle, until)
-        return self._commit(id, lambda r, m: edits.set_expiry(r, m, self._policy, *times)) is not None
+        return self._commit(id, lambda r, m: edits.set_expiry(r, m, self._policy, *times), acks) is not None
 
     def version(self, id: SessionId) -> str | None:
         """Return what to pass as ``after=`` to read at least this state anywhere; None if unknown."""
@@ -215,15 +228,17 @@ class Canister:
             return None
         return encode_seen(seen_in(record))
 
-    def clear(self, id: SessionId) -> None:
+    def clear(self, id: SessionId, *, acks: Needed = 1) -> None:
         """Empty the session and hide everything written before, also what has not arrived yet.
 
         Where there is none an empty one is made, to hide what has not arrived.
 
         Raises:
+            AcknowledgementError: as for `put`.
             SessionDestroyedError: the session was destroyed.
+            StoreError: as for `put`.
         """
-        self._commit(id, lambda r, m: edits.write(r, m, self._policy, {}, clear=True))
+        self._commit(id, lambda r, m: edits.write(r, m, self._policy, {}, clear=True), acks)
 
     def destroy(self, id: SessionId, *, acks: Needed = 1) -> None:
         """End the session for good: nothing older, concurrent or newer brings the id back.

@@ -1,7 +1,8 @@
 """Write acknowledgements: a write returns once as many members as asked for hold it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from tests.integration.cluster import eventually, free_port
 from tests.unit.sessions.kit import KEY
 
-from canister import AcknowledgementError, Canister, InputError
+from canister import AcknowledgementError, Canister, InputError, SessionDestroyedError
 from canister.life import Status
 from canister.sessions import Event, EventKind, SessionManager
 
@@ -86,6 +87,30 @@ def test_whoever_comes_back_in_time_counts(nodes: list[Canister]) -> None:
     finally:
         back.join()
     assert nodes[2].get_data("s", local=True) == {"k": 1}
+
+
+def test_every_verb_that_writes_may_wait(nodes: list[Canister]) -> None:
+    until = datetime.now(UTC) + timedelta(hours=1)
+    verbs: list[Callable[[Canister], object]] = [
+        lambda node: node.put("s", "k", 1, acks="all"),
+        lambda node: node.update("s", {"l": 2}, acks="all"),
+        lambda node: node.remove("s", "l", acks="all"),
+        lambda node: node.set_expiry("s", until=until, acks="all"),
+        lambda node: node.clear("s", acks="all"),
+        lambda node: node.destroy("s", acks="all"),
+    ]
+    for verb in verbs:
+        verb(nodes[0])
+        wanted = nodes[0].version("s")
+        assert [node.version("s") for node in nodes] == [wanted] * 3
+    nodes[2].node.isolate(on=True)
+    for verb in verbs[:2]:
+        with pytest.raises(SessionDestroyedError):
+            verb(nodes[0])
+    nodes[0].update("t", {"k": 1, "l": 2})
+    for name in ("remove", "clear"):
+        with pytest.raises(AcknowledgementError):
+            getattr(nodes[0], name)(*(["t", "k"] if name == "remove" else ["t"]), acks="all")
 
 
 @pytest.mark.parametrize("acks", [0, -1, True, "some", 1.5, None])

@@ -141,6 +141,7 @@ def _copy(move: "Move", options: Namespace) -> None:
     for progress in move.copy():
         carried = progress.carried
         bar.show(progress.share, f", {count(carried, 'session')}")
+    bar.show(1, f", {count(carried, 'session')}")
     bar.end()
     _tell(
         options,

@@ -8,7 +8,7 @@ from canister.agent.control import AgentStatus
 from canister.cli.command import Command, declare_json
 from canister.cli.members import MEMBER_HEADS, member_facts, member_row
 from canister.cli.opening import open_existing
-from canister.cli.output import print_json, print_pairs, print_table, utc
+from canister.cli.output import count, print_json, print_pairs, print_table, utc
 from canister.clock import SECOND, SystemClock, instant, to_datetime
 from canister.errors import AgentError
 
@@ -89,7 +89,7 @@ def _keys(status: AgentStatus) -> str:
     misfits = [member.address for member in known if not member.keys_fit]
     if misfits:
         return f"DO NOT FIT those of {', '.join(misfits)}; give all nodes the same"
-    return f"fit those of {len(known)} other nodes" if known else "not compared with any other node"
+    return f"fit those of {count(len(known), 'other node')}" if known else "not compared with any other node"
 
 
 def _facts(status: AgentStatus | None, at: int) -> dict[str, Any]:
