@@ -165,6 +165,16 @@ async def test_vary_stays_one_line(canister: Canister) -> None:
         assert response.headers.getall("Vary") == ["Accept, Origin, Cookie"]
 
 
+@pytest.mark.parametrize("shown", ["new", "created", "identity"])
+async def test_a_page_that_shows_what_the_session_is_varies(canister: Canister, shown: str) -> None:
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(text=str(getattr(await get_session(request), shown)))
+
+    async with browsing(canister, web.get("/page", page)) as browser:
+        response = await browser.ask("GET", "/page")
+        assert response.headers.getall("Vary") == ["Cookie"]
+
+
 async def test_a_first_value_sends_the_cookie_and_the_next_request_finds_it(canister: Canister) -> None:
     async with browsing(canister) as browser:
         response = await browser.ask("POST", "/put", json={"a": [1]})

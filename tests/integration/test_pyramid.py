@@ -98,6 +98,12 @@ def test_vary_stays_one_line(canister: Canister) -> None:
     assert client_of(canister, vary=vary).get("/vary").headers.getall("Vary") == ["Accept, Cookie"]
 
 
+@pytest.mark.parametrize("shown", ["new", "created", "handle"])
+def test_a_page_that_shows_what_the_session_is_varies(canister: Canister, shown: str) -> None:
+    client = client_of(canister, page=lambda request: {"is": getattr(request.session, shown)})
+    assert client.get("/page").headers.getall("Vary") == ["Cookie"]
+
+
 def test_a_session_from_first_value_to_log_out(canister: Canister) -> None:
     client = client_of(canister)
     response = client.get("/show?a=1")
