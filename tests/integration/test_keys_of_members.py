@@ -74,7 +74,7 @@ def test_keys_that_fit_after_all(nodes: tuple[Canister, Canister], tmp_path: Pat
     with Canister(tmp_path / "b", listen=b.config.listen, seeds=(a.config.listen,)) as again:
         SessionManager(again, secret_keys=[ONE, TWO])
         eventually(lambda: peer_fits(a) is True and peer_fits(again) is True)
-        assert "secret keys     fit those of 1 other nodes\n" in run("status", tmp_path / "a").out
+        assert "secret keys     fit those of 1 other node\n" in run("status", tmp_path / "a").out
         assert verdict(first).verdict == "pass"
 
 
