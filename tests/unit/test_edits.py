@@ -83,7 +83,7 @@ def test_afresh_never_passes_the_hard_end() -> None:
 @pytest.mark.parametrize("clear", [False, True])
 def test_write_on_a_destroyed_session(clear: bool) -> None:
     """A destroyed id takes no writes while the tombstone lives."""
-    with pytest.raises(SessionDestroyedError, match="never used again"):
+    with pytest.raises(SessionDestroyedError, match="cannot be used again"):
         edits.write(TOMBSTONE, moment(8999), POLICY, {slot("k"): b"1"}, clear=clear)
 
 
