@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from canister.agent import control
 from canister.agent.control import AgentStatus, MemberState
@@ -53,13 +53,6 @@ _MOST_FETCHES = 256
 """Sessions asked for at once; more unknown ids than that are answered with "cannot tell"."""
 
 
-class _Fetching(NamedTuple):
-    """A fetch that is under way."""
-
-    number: int
-    outcome: asyncio.Future[Fetched]
-
-
 class Agent:
     """The agent of one node; `run` returns when the task is cancelled.
 
@@ -87,7 +80,6 @@ class Agent:
         self._flag = WakeFlag(store.files.wake_flag)
         self._gathering: asyncio.TimerHandle | None = None
         self._has_read = asyncio.Event()
-        self._fetching: dict[bytes, _Fetching] = {}
 
     async def run(self, started: Callable[[], None]) -> None:
         """Replicate until cancelled; *started* is called once all sockets are open.
@@ -287,28 +279,15 @@ class Agent:
                 return None
 
     async def _fetch(self, session: bytes, patience: float) -> control.FetchReply:
-        """Ask all peers for a session; who asks for the same one before any has answered shares the answers.
-
-        An answer that came before may be older than what the client of who asks has seen meanwhile.
-        """
         fetches = self._replica.fetches
-        under_way = self._fetching.get(session)
-        if under_way is None or not fetches.is_unanswered(under_way.number):
-            if len(fetches) >= _MOST_FETCHES:
-                return control.FetchReply([], everyone=False)
-            loop = asyncio.get_running_loop()
-            outcome: asyncio.Future[Fetched] = loop.create_future()
-            number = fetches.start(session, list(self._replica.links), partial(_settle, outcome))
-            loop.call_later(patience, fetches.expire, number)
-            under_way = self._fetching[session] = _Fetching(number, outcome)
-            outcome.add_done_callback(lambda _: self._fetched(session, number))
-        fetched = await asyncio.shield(under_way.outcome)  # one that hangs up takes it from nobody else
+        if len(fetches) >= _MOST_FETCHES:
+            return control.FetchReply([], everyone=False)
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Fetched] = loop.create_future()
+        number = fetches.start(session, list(self._replica.links), partial(_settle, outcome))
+        loop.call_later(patience, fetches.expire, number)
+        fetched = await outcome
         return control.FetchReply(fetched.answers, fetched.everyone)
-
-    def _fetched(self, session: bytes, number: int) -> None:
-        under_way = self._fetching.get(session)
-        if under_way is not None and under_way.number == number:
-            del self._fetching[session]
 
     async def _await_acks(self, stamp: int, needed: Needed, patience: float) -> control.AcksReply:
         loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ from canister.cli.output import print_json, show_id, utc
 from canister.clock import SECOND, to_datetime
 from canister.codec import decode_id, slot_key
 from canister.replication.healing import Difference, HealReport
-from canister.sessions.outcome import shown
+from canister.texts import shown
 
 _SHOWN = 20
 """Sessions listed for each heal; ``--json`` has all that were kept."""

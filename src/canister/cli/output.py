@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, cast
 
 from canister.canister import SessionId
-from canister.sessions.outcome import shown
+from canister.texts import shown
 
 
 def print_json(value: Any) -> None:

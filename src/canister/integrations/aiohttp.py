@@ -14,7 +14,8 @@ from canister.errors import ConfigError
 from canister.integrations.streams import Hold
 from canister.sessions import ManagerOptions, Outcome, SessionManager
 from canister.sessions import Session as CanisterSession
-from canister.sessions.outcome import REFUSALS, refuse, shown
+from canister.sessions.outcome import REFUSALS, refuse
+from canister.texts import shown
 
 logger = logging.getLogger("canister.sessions")
 

@@ -10,7 +10,8 @@ from canister.canister import Canister
 from canister.errors import ConfigError
 from canister.integrations.streams import Hold
 from canister.sessions import ManagerOptions, Outcome, Session, SessionManager
-from canister.sessions.outcome import REFUSALS, refuse, shown
+from canister.sessions.outcome import REFUSALS, refuse
+from canister.texts import shown
 
 logger = logging.getLogger("canister.sessions")
 

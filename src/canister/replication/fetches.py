@@ -14,7 +14,7 @@ class _Fetch:
         self.session = session
         self.waiting = waiting
         self.answers: dict[NodeId, dict[NodeId, int]] = {}
-        self.done = done
+        self.done = [done]
 
 
 class Fetches:
@@ -37,7 +37,15 @@ class Fetches:
         return self._number
 
     def start(self, session: bytes, links: Iterable[LinkId], done: Callable[[Fetched], None]) -> int:
-        """Ask the peers on *links*; *done* is called once, when all have answered or are lost."""
+        """Ask the peers on *links*; *done* is called once, when all have answered or are lost.
+
+        Who asks for the same session before any peer has answered shares the answers. One that came before
+        may be older than what the client of who asks has seen meanwhile.
+        """
+        for under_way, fetch in self._open.items():
+            if fetch.session == session and not fetch.answers:
+                fetch.done.append(done)
+                return under_way
         number = self.draw()
         waiting = set(links)
         self._open[number] = _Fetch(session, set(waiting), done)
@@ -48,11 +56,6 @@ class Fetches:
 
     def __len__(self) -> int:
         return len(self._open)
-
-    def is_unanswered(self, number: int) -> bool:
-        """Tell whether a fetch is under way, and no peer has answered yet."""
-        fetch = self._open.get(number)
-        return fetch is not None and not fetch.answers
 
     def session(self, number: int) -> bytes | None:
         """Return the session a fetch under way is about."""
@@ -87,4 +90,5 @@ class Fetches:
         del self._open[number]
         others = self._membership.others()
         everyone = self._membership.has_met_cluster and all(member.node in fetch.answers for member in others)
-        fetch.done(Fetched(list(fetch.answers.values()), everyone))
+        for done in fetch.done:
+            done(Fetched(list(fetch.answers.values()), everyone))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from canister import edits
@@ -73,6 +74,7 @@ class Committer:
         lock: int | None,
     ) -> None:
         self._engine = engine
+        self._destroy: Edit = partial(edits.destroy, policy=engine.policy)
         self._keys = keys
         self._cookie = cookie
         self._seen_cookie = cookie.for_seen()
@@ -229,18 +231,17 @@ class Committer:
         state = session.state
         if state.pending.carry and state.sight.behind:
             raise CannotTellError(behind(retired))  # destroying it would lose what is newer elsewhere
-        policy, carry = self._engine.policy, state.pending.carry
+        carry = state.pending.carry
         known: dict[bytes, Record | None] = {} if state.record is None else {retired.session: state.record}
         if not (carry or changes.any or state.pending.wanted):
-            ending = _ending(retired, lambda r, m: edits.destroy(r, m, policy))
-            version = self._commit(state, [(retired.session, ending)], known)
+            version = self._commit(state, [(retired.session, _ending(retired, self._destroy))], known)
             session.committed(None, changes)
             state.ended, state.cookie = retired, self._cookie.end()
             self._happened(EventKind.DESTROYED, retired.handle, state)
             return version
         _check_headers(state)
         again = _before(state.record) if state.pending.logging_in else None
-        succession = Succession(policy, changes, self._access(state), carry=carry, again=again)
+        succession = Succession(self._engine.policy, changes, self._access(state), carry=carry, again=again)
         fresh = draft(self._keys)
         noting = Noting(succession.create(fresh))
         destroy: Edit = succession.destroy
@@ -264,8 +265,7 @@ class Committer:
         """
         with suppress(CanisterError):  # the error of the commit is the one to tell
             if self._engine.store.load(fresh.session).record is not None:
-                policy = self._engine.policy
-                self._engine.commit([(fresh.session, lambda r, m: edits.destroy(r, m, policy))])
+                self._engine.commit([(fresh.session, self._destroy)])
 
     def _commit(
         self, state: State, edits: Sequence[tuple[bytes, Edit]], known: Known, acks: Needed | None = None

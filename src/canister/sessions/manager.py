@@ -35,12 +35,13 @@ from canister.sessions.keys import find_keys
 from canister.sessions.loading import SessionLoader
 from canister.sessions.lookup import Lookup
 from canister.sessions.movein import MoveIn, OldSystem
-from canister.sessions.outcome import Outcome, shown
+from canister.sessions.outcome import Outcome
 from canister.sessions.renewal import RenewalTimes
 from canister.sessions.session import Session
 from canister.sessions.users import AtCap, Users
 from canister.sessions.watch import Lease, Watch
 from canister.store.base import Needed
+from canister.texts import shown
 
 logger = logging.getLogger("canister.sessions")
 

@@ -16,6 +16,7 @@ from canister.errors import (
     StoreUnavailableError,
     TooManySessionsError,
 )
+from canister.texts import shown
 
 logger = logging.getLogger("canister.sessions")
 
@@ -69,11 +70,6 @@ REFUSAL_HEADERS = {"Retry-After": "2", "Cache-Control": "no-store"}
 _PRIVATE = 'private, no-cache="Set-Cookie"'
 _UNSHARED = ("private", "no-store", "no-cache")
 """What in Cache-Control keeps shared caches from handing a response on as it is."""
-
-
-def shown(where: str) -> str:
-    """Return what names a request as the log may hold it: a path can carry line ends and terminal codes."""
-    return where if where.isprintable() else where.encode("unicode_escape").decode("ascii")
 
 
 def refuse(error: Exception, where: str) -> RefusalPage:

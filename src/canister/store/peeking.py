@@ -6,34 +6,16 @@ its files that were opened here are kept until the last of them is gone.
 """
 
 import os
-import threading
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from canister.forks import watch_forks
+from canister.forks import Mutex
 
-_lock = threading.Lock()
+_lock = Mutex()
 _users: Counter[Path] = Counter()
 _kept: dict[Path, dict[tuple[str, int], int]] = {}
-
-
-class _LockRenewal:
-    """Gives a forked child a lock that no thread of its parent holds."""
-
-    def before_fork(self) -> None:
-        """Nothing to do: who holds it in the parent goes on."""
-
-    def after_fork(self, *, child: bool) -> None:
-        """Renew it."""
-        global _lock
-        if child:
-            _lock = threading.Lock()
-
-
-_renewal = _LockRenewal()
-watch_forks(_renewal)
 
 
 def begin_use(database: Path) -> None:
